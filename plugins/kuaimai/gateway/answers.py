@@ -1,0 +1,109 @@
+"""Reading an answer: tolerant of every envelope that was documented or seen, lossless in its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from kuaimai.errors import DataError, Transient
+
+# float_hook: a JSON number like 21.5 becomes Decimal("21.5"); integers of any size stay exact.
+_decoder = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def decode_json(raw: bytes) -> Any:
+    """Return the JSON value in `raw`; fractions as `Decimal`, integers exact.
+
+    Raises:
+        ValueError: the bytes are not JSON, for example cut off in the middle.
+    """
+    return _decoder.decode(raw)
+
+
+def encode_json(value: Any) -> bytes:
+    """Return `value` as JSON, the inverse of `decode_json`: a `Decimal` is written as a number."""
+    return _encoder.encode(value)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the gateway.
+
+    Attributes:
+        method: the API method that was called.
+        body: the JSON object, one `…_response` wrapper removed.
+        raw: the bytes as received.
+        trace_id: the gateway's request id, if it sent one.
+        clock_offset: the gateway's clock minus ours in seconds, from the HTTP `Date` header, or None.
+    """
+
+    method: str
+    body: dict[str, Any]
+    raw: bytes = field(repr=False)
+    trace_id: str | None = None
+    clock_offset: float | None = None
+
+    def rows(self, list_keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the records under the first of `list_keys` that is present; none present means no rows.
+
+        Raises:
+            DataError: the key holds something that is not a list of objects.
+        """
+        for key in list_keys:
+            rows = self.body.get(key)
+            if rows is None:
+                continue
+            if isinstance(rows, dict):
+                rows = [rows]
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise DataError(
+                    f"the answer's {key!r} is not a list of records",
+                    method=self.method,
+                    trace_id=self.trace_id,
+                )
+            return rows
+        return []
+
+    @property
+    def total(self) -> int | None:
+        """The number of records that the gateway reports, sent as a number or as text, or None."""
+        total = self.body.get("total")
+        if isinstance(total, str) and total.strip().isdigit():
+            return int(total)
+        return total if isinstance(total, int) and not isinstance(total, bool) else None
+
+
+def read_envelope(method: str, raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in `raw` with one `…_response` level unwrapped.
+
+    Raises:
+        Transient: the answer is not a JSON object; a proxy page or a cut connection, worth another try.
+    """
+    try:
+        body = decode_json(raw)
+    except ValueError as err:
+        start = raw[:80].decode("utf-8", "replace").strip()
+        what = "an HTML page" if start.startswith("<") else "no valid JSON"
+        raise Transient(
+            f"the gateway answered {what} ({len(raw)} bytes)",
+            method=method,
+            hint="if this repeats, check the Connection's host and whether a proxy answers in its place",
+        ) from err
+    if isinstance(body, dict) and len(body) == 1:
+        ((key, inner),) = body.items()
+        if isinstance(key, str) and key.endswith("_response") and isinstance(inner, dict):
+            body = inner
+    if not isinstance(body, dict):
+        raise Transient(f"the gateway answered a JSON {type(body).__name__}, not an object", method=method)
+    return body
+
+
+def trace_id(body: dict[str, Any]) -> str | None:
+    """Return the request id under either of its two spellings."""
+    found = body.get("traceId", body.get("trace_id"))
+    return None if found is None else str(found)

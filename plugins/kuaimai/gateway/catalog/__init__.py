@@ -1,0 +1,205 @@
+"""The catalogue: what each method accepts and returns. Data lives in the YAML files beside this module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any, Literal
+
+import yaml
+
+from kuaimai.errors import ConfigError
+
+FieldType = Literal["id", "text", "integer", "number", "yuan", "time", "json"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a record.
+
+    Attributes:
+        name: as the API spells it.
+        type: see the head of `records.yaml`; units are part of the type.
+        label: the documentation's Chinese name; becomes the column comment.
+        personal: a person's data, dropped unless kept by name.
+        aliases: other spellings met in answers.
+    """
+
+    name: str
+    type: FieldType
+    label: str
+    personal: bool = False
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def column(self) -> str:
+        """The column's name: snake_case of the API's name."""
+        return snake_case(self.name)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One kind of record.
+
+    Attributes:
+        name: e.g. `trade`.
+        label: Chinese name.
+        key: field that identifies the record.
+        version: fields that date the record's last change, best first; empty for records without one.
+        children: list field → kind of the records inside.
+        parent_key: on a child, the field that names its parent.
+    """
+
+    name: str
+    label: str
+    key: str
+    fields: Mapping[str, Field]
+    version: tuple[str, ...] = ()
+    children: Mapping[str, str] = field(default_factory=dict)
+    parent_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Size limits of one page, and which pages carry the total (`first`, `all`)."""
+
+    min: int
+    max: int
+    total_on: Literal["first", "all"]
+
+
+@dataclass(frozen=True)
+class Shops:
+    """The parameter that takes shop ids (comma list) and how many it takes."""
+
+    param: str
+    max: int
+
+
+@dataclass(frozen=True)
+class Times:
+    """The time window's parameters; `dimensions` maps each dimension to the record's field (or None)."""
+
+    type_param: str
+    start_param: str
+    end_param: str
+    max_days: int
+    dimensions: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One API method; see the head of `methods.yaml` for the meaning of each entry."""
+
+    name: str
+    label: str
+    params: frozenset[str]
+    record: str | None = None
+    list_keys: tuple[str, ...] = ()
+    page: Page | None = None
+    shops: Shops | None = None
+    times: Times | None = None
+    not_served: frozenset[str] = frozenset()
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Refuse parameters that the gateway would silently ignore, and page sizes it would refuse.
+
+        Raises:
+            ConfigError: names the parameter and the nearest one that exists.
+        """
+        for name in params:
+            if name not in self.params:
+                near = get_close_matches(name, self.params, n=1)
+                raise ConfigError(
+                    f"{self.name} knows no parameter {name!r}; the gateway would ignore it silently",
+                    method=self.name,
+                    hint=f"did you mean {near[0]!r}?"
+                    if near
+                    else f"it knows {', '.join(sorted(self.params))}",
+                )
+        size = params.get("pageSize")
+        if self.page and size is not None and not self.page.min <= int(size) <= self.page.max:
+            raise ConfigError(
+                f"pageSize {size} is outside {self.page.min} to {self.page.max}", method=self.name
+            )
+
+
+@cache
+def method(name: str) -> Method:
+    """Return the catalogue entry of an API method.
+
+    Raises:
+        ConfigError: the method is not in the catalogue.
+    """
+    entries = _load("methods.yaml")
+    if name not in entries:
+        near = get_close_matches(name, entries, n=1)
+        raise ConfigError(
+            f"{name!r} is not in the catalogue", hint=f"did you mean {near[0]!r}?" if near else None
+        )
+    entry = dict(entries[name])
+    page, shops, times = entry.get("page"), entry.get("shops"), entry.get("times")
+    return Method(
+        name=name,
+        label=entry["label"],
+        params=frozenset(entry["params"]),
+        record=entry.get("record"),
+        list_keys=tuple(entry.get("list_keys", ())),
+        page=Page(**page) if page else None,
+        shops=Shops(**shops) if shops else None,
+        times=Times(**times) if times else None,
+        not_served=frozenset(entry.get("not_served", ())),
+    )
+
+
+@cache
+def record(name: str) -> Record:
+    """Return the catalogue entry of a kind of record, e.g. `trade`."""
+    entry = _load("records.yaml")[name]
+    fields = {
+        key: Field(
+            key,
+            facts["type"],
+            facts["label"],
+            facts.get("personal", False),
+            tuple(facts.get("aliases", ())),
+        )
+        for key, facts in entry["fields"].items()
+    }
+    return Record(
+        name=name,
+        label=entry["label"],
+        key=entry["key"],
+        fields=MappingProxyType(fields),
+        version=tuple(entry.get("version", ())),
+        children=MappingProxyType(dict(entry.get("children", {}))),
+        parent_key=entry.get("parent_key"),
+    )
+
+
+def method_names() -> tuple[str, ...]:
+    """Return every method of the catalogue."""
+    return tuple(_load("methods.yaml"))
+
+
+def record_names() -> tuple[str, ...]:
+    """Return every kind of record of the catalogue."""
+    return tuple(_load("records.yaml"))
+
+
+@cache
+def _load(file: str) -> dict[str, Any]:
+    text = (files(__package__) / file).read_text(encoding="utf-8")
+    # The C loader is ten times faster where libyaml is built in.
+    loaded: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    return loaded
+
+
+def snake_case(name: str) -> str:
+    """Return an API name as a column name: `updTime` → `upd_time`, `numIid` → `num_iid`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
