@@ -1,0 +1,44 @@
+"""Tables of the coordination store. Times are epoch seconds (UTC), as doubles."""
+
+from __future__ import annotations
+
+import hashlib
+
+from sqlalchemy import BigInteger, Column, Float, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+_NAME_LENGTH = 255  # the longest key that MySQL indexes in every row format with four-byte characters
+_SECONDS = Float(53)  # a double on every database; SQLAlchemy 1.4 has no `Double`
+
+lease = Table(
+    "kuaimai_lease",
+    metadata,
+    Column("name", String(_NAME_LENGTH), primary_key=True),
+    Column("owner", String(_NAME_LENGTH), nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("expires_at", _SECONDS, nullable=False),
+)
+
+breaker = Table(
+    "kuaimai_breaker",
+    metadata,
+    Column("name", String(_NAME_LENGTH), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("opened_at", _SECONDS, nullable=False),
+)
+
+alert = Table(
+    "kuaimai_alert",
+    metadata,
+    Column("name", String(_NAME_LENGTH), primary_key=True),
+    Column("claimed_at", _SECONDS, nullable=False),
+)
+
+
+def short(name: str) -> str:
+    """A name that fits its column; a longer one keeps its beginning and gets a hash of the whole."""
+    if len(name) <= _NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"{name[: _NAME_LENGTH - len(digest) - 1]}~{digest}"
