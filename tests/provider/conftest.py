@@ -1,0 +1,46 @@
+"""Gives the provider tests an Airflow of their own, with a real metadata database, before any import of it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import airflow_home
+import pytest
+
+HOME = Path(tempfile.mkdtemp(prefix="kuaimai-airflow-"))
+airflow_home.enter(HOME)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what Airflow warns of about itself at import
+    import airflow.models
+    import airflow.utils.db
+    import airflow.utils.session
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Warnings are errors where our code causes them, not where Airflow or its dependencies do.
+    for item in items:
+        for module in ("airflow", "flask", "connexion", "marshmallow", "sqlalchemy"):
+            item.add_marker(pytest.mark.filterwarnings(rf"ignore:::{module}\."))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def metadata_database() -> None:
+    """Make the tables of the metadata database, once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        airflow.utils.db.initdb()
+
+
+@pytest.fixture
+def session():
+    """A session of Airflow's metadata database."""
+    with airflow.utils.session.create_session() as each:
+        yield each
