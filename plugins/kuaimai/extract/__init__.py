@@ -1,0 +1,1 @@
+"""Extract: time windows in, raw pages in staging and a count for the proof out."""

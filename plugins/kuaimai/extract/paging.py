@@ -1,0 +1,261 @@
+"""Reading one window page by page, and counting it twice.
+
+Order and page borders are not promised by the gateway and the set moves while it is read, so a read proves
+itself: the total before, the total after and the number of distinct keys must be one and the same number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+
+from kuaimai.errors import DataError
+from kuaimai.extract.staging import Staging
+from kuaimai.extract.windows import Shop, Window
+from kuaimai.gateway import catalog
+from kuaimai.gateway.answers import Answer, encode_json
+from kuaimai.gateway.client import Client
+from kuaimai.gateway.wire import gateway_time
+
+# How often a window that moved while being read is read again before the next run gets it.
+READ_ATTEMPTS = 3
+# Pages beyond what the total promises before a read is called endless.
+EXTRA_PAGES = 20
+
+
+class Read(msgspec.Struct, frozen=True):
+    """One window of one method, as read: where the raw pages are, and the numbers of the proof.
+
+    Attributes:
+        method: API method.
+        rank: position among the pipeline's methods; the fuller record of one version has the higher rank.
+        request: business parameters of the read, without page number.
+        folder: staging folder of the raw pages.
+        pages: number of pages there, named `00001.json.zst` and so on.
+        rows: records in them.
+        distinct: different keys among them; a record without a key counts by its content.
+        total_before: the gateway's count on page 1, or None if it sent none.
+        total_after: the gateway's count after the last page.
+        attempts: how often the window was read.
+        requests: calls spent.
+        first_read_at: when page 1 was asked for, UTC.
+        last_read_at: when the last count arrived, UTC.
+    """
+
+    method: str
+    rank: int
+    request: dict[str, str]
+    folder: str
+    pages: int
+    rows: int
+    distinct: int
+    total_before: int | None
+    total_after: int | None
+    attempts: int
+    requests: int
+    first_read_at: datetime
+    last_read_at: datetime
+
+    @property
+    def stable(self) -> bool:
+        """Whether the window stood still while it was read, and all of it was read."""
+        return self.total_before is not None and self.total_before == self.total_after == self.distinct
+
+    def page_name(self, number: int) -> str:
+        """The staging name of one raw page, counted from 1."""
+        return f"{self.folder}/{number:05d}.json.zst"
+
+
+def read_window(
+    client: Client,
+    method: str,
+    window: Window,
+    shops: Iterable[Shop],
+    *,
+    rank: int,
+    page_size: int,
+    staging: Staging,
+    folder: str,
+    attempts: int = READ_ATTEMPTS,
+    now: Callable[[], float] = time.time,
+) -> Read:
+    """Read every page of a window into staging until the counts agree, or attempts run out.
+
+    Args:
+        client: calls the gateway.
+        method: a catalogued method with a time window.
+        window: what to read; both ends included.
+        shops: whose records.
+        rank: see `Read.rank`.
+        page_size: records per page to ask for.
+        staging: where raw pages go as they arrive.
+        folder: staging folder of this read; each attempt gets its own below it.
+        attempts: how often to read a window that does not stand still.
+        now: clock, epoch seconds.
+
+    Returns:
+        The last attempt. It may be unstable; whoever seals the window decides.
+
+    Raises:
+        DataError: the gateway ignores the page number or the window.
+        KuaimaiError: a call failed for good; nothing of the window counts as read.
+    """
+    request = window_request(method, window, shops)
+    spent = client.requests
+    first_read_at = _instant(now())
+    for attempt in range(1, attempts + 1):
+        target = f"{folder}/{attempt}"
+        # A task that died in the middle and runs again must not find pages of its former life.
+        staging.remove(target)
+        reader = _Reader(
+            client, method, window, request=request, page_size=page_size, staging=staging, folder=target
+        )
+        reader.read()
+        read = Read(
+            method=method,
+            rank=rank,
+            request=request,
+            folder=target,
+            pages=reader.pages,
+            rows=reader.rows,
+            distinct=len(reader.keys),
+            total_before=reader.total_before,
+            total_after=reader.count(),
+            attempts=attempt,
+            requests=client.requests - spent,
+            first_read_at=first_read_at,
+            last_read_at=_instant(now()),
+        )
+        if read.stable or read.total_before is None:
+            break
+    return read
+
+
+def window_request(method: str, window: Window, shops: Iterable[Shop]) -> dict[str, str]:
+    """Return the business parameters that ask for a window: times as GMT+8 text, shops as a comma list."""
+    entry = catalog.method(method)
+    times, by_shop = entry.times, entry.shops
+    if times is None or window.dimension not in times.dimensions:
+        raise DataError(f"{method} cannot be read by {window.dimension!r}", method=method)
+    request = {
+        times.type_param: window.dimension,
+        times.start_param: gateway_time(window.start.timestamp()),
+        times.end_param: gateway_time(window.end.timestamp()),
+    }
+    ids = ",".join(sorted(shop.id for shop in shops))
+    if by_shop and ids:
+        request[by_shop.param] = ids
+    return request
+
+
+def record_key(record: dict[str, Any], key: str) -> str:
+    """Return what identifies a record; one without a usable key is identified by its content."""
+    value = record.get(key)
+    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+        return str(value)
+    return "#" + hashlib.sha256(encode_json(record)).hexdigest()[:24]
+
+
+class _Reader:
+    """One pass over the pages of a window."""
+
+    def __init__(
+        self,
+        client: Client,
+        method: str,
+        window: Window,
+        *,
+        request: dict[str, str],
+        page_size: int,
+        staging: Staging,
+        folder: str,
+    ) -> None:
+        self.entry = catalog.method(method)
+        self.client = client
+        self.window = window
+        self.request = request
+        self.page_size = page_size
+        self.staging = staging
+        self.folder = folder
+        self.record = catalog.record(self.entry.record or "")
+        self.keys: set[str] = set()
+        self.pages = 0
+        self.rows = 0
+        self.total_before: int | None = None
+
+    def read(self) -> None:
+        previous: list[str] = []
+        full_page = self.page_size
+        while True:
+            answer = self._page(self.pages + 1, self.page_size)
+            rows = answer.rows(self.entry.list_keys)
+            if self.pages == 0:
+                self.total_before = answer.total
+                if self.total_before and len(rows) < min(self.page_size, self.total_before):
+                    # The gateway gives fewer than asked (a silent cap): a page of that size is a full one.
+                    full_page = max(len(rows), 1)
+            if not rows and self.pages > 0:
+                return
+            keys = [record_key(row, self.record.key) for row in rows]
+            if keys and keys == previous:
+                raise DataError(
+                    f"pages {self.pages} and {self.pages + 1} are the same {len(keys)} records",
+                    method=self.entry.name,
+                    hint="the gateway ignores the page number; nothing of this window was counted as read",
+                )
+            self._check_window(rows)
+            previous = keys
+            self.pages += 1
+            self.rows += len(rows)
+            self.keys.update(keys)
+            self.staging.write_compressed(f"{self.folder}/{self.pages:05d}.json.zst", answer.raw)
+            if self._done(len(rows), full_page):
+                return
+
+    def count(self) -> int | None:
+        """Ask for the total once more; the smallest page that the gateway gives."""
+        size = self.entry.page.min if self.entry.page else self.page_size
+        return self._page(1, size).total
+
+    def _page(self, number: int, size: int) -> Answer:
+        return self.client.call(
+            self.entry.name, {**self.request, "pageNo": str(number), "pageSize": str(size)}
+        )
+
+    def _done(self, on_page: int, full_page: int) -> bool:
+        if on_page == 0:
+            return True
+        if self.total_before is None:
+            return on_page < full_page
+        if self.pages > self.total_before // full_page + EXTRA_PAGES:
+            return True  # the counts will not agree, and the window is read again
+        if self.rows < self.total_before:
+            return False
+        # All rows seen; a full page may hide one more that moved back, unless every key is there.
+        return on_page < full_page or len(self.keys) >= self.total_before
+
+    def _check_window(self, rows: list[dict[str, Any]]) -> None:
+        """Refuse a page with no row inside the window: the gateway then ignores the window."""
+        times = self.entry.times
+        field = times.dimensions.get(self.window.dimension) if times else None
+        stamps = [row[field] for row in rows if isinstance(row.get(field), int)] if field else []
+        if not stamps:
+            return
+        # Rows have milliseconds, the window has seconds: its last second counts whole.
+        first = self.window.start.timestamp() * 1000
+        last = (self.window.end + timedelta(seconds=1)).timestamp() * 1000
+        if not any(first <= stamp < last for stamp in stamps):
+            raise DataError(
+                f"none of {len(stamps)} records lies in the window that was asked for",
+                method=self.entry.name,
+                hint="the gateway ignores the time parameters; nothing of this window was counted as read",
+            )
+
+
+def _instant(epoch_seconds: float) -> datetime:
+    return datetime.fromtimestamp(epoch_seconds, timezone.utc)

@@ -1,0 +1,184 @@
+"""Time windows, and which of them a run has to read.
+
+The gateway's windows are closed at both ends and have whole seconds (reference 6.1), so neighbouring windows
+share their edge second; upserts make that harmless, and no row can fall between two windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+
+class Window(msgspec.Struct, frozen=True, order=True):
+    """A closed stretch of time in one time dimension.
+
+    Attributes:
+        start: first instant, with zone.
+        end: last instant, with zone.
+        dimension: e.g. `upd_time`.
+    """
+
+    start: datetime
+    end: datetime
+    dimension: str
+
+
+class Shop(msgspec.Struct, frozen=True, order=True):
+    """A shop: the ERP's id (`userId`) and its platform code (`source`)."""
+
+    id: str
+    source: str
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """What one extract task reads: one window of a group of shops.
+
+    Attributes:
+        pipeline: name of the pipeline.
+        run: the run that reads it; part of every staging path.
+        number: position in the run's plan.
+        window: the time to read.
+        shops: at most as many as one call may name.
+        reason: `interval` for the run's own time, `heal` for time that an earlier run left unsealed.
+    """
+
+    pipeline: str
+    run: str
+    number: int
+    window: Window
+    shops: tuple[Shop, ...]
+    reason: str = "interval"
+
+
+class SealedSpan(msgspec.Struct, frozen=True):
+    """A row of the coverage: this method was read for this shop in this time."""
+
+    shop: str
+    method: str
+    start: datetime
+    end: datetime
+    sealed: bool
+
+
+def window_id(pipeline: str, method: str, window: Window, shops: Iterable[Shop]) -> str:
+    """Return the stable id of one window's proof: the same question always has the same id."""
+    facts = (
+        pipeline,
+        method,
+        window.dimension,
+        str(int(window.start.timestamp())),
+        str(int(window.end.timestamp())),
+        ",".join(sorted(shop.id for shop in shops)),
+    )
+    return hashlib.sha256("|".join(facts).encode()).hexdigest()[:24]
+
+
+def split(window: Window, longest: timedelta) -> list[Window]:
+    """Cut a window into pieces of at most `longest`; neighbours share their edge."""
+    pieces = []
+    start = window.start
+    while start < window.end:
+        end = min(start + longest, window.end)
+        pieces.append(Window(start, end, window.dimension))
+        start = end
+    return pieces
+
+
+def gaps(
+    since: datetime, until: datetime, covered: Iterable[tuple[datetime, datetime]]
+) -> list[tuple[datetime, datetime]]:
+    """Return the parts of `since`..`until` that no span of `covered` covers, oldest first."""
+    holes = []
+    reached = since
+    for start, end in sorted(covered):
+        if start > reached:
+            holes.append((reached, min(start, until)))
+        reached = max(reached, end)
+        if reached >= until:
+            break
+    if reached < until:
+        holes.append((reached, until))
+    return [(start, end) for start, end in holes if start < end]
+
+
+def plan(
+    *,
+    pipeline: str,
+    run: str,
+    interval: Window,
+    shops: Sequence[Shop],
+    shops_per_call: int,
+    longest: timedelta,
+    coverage: Sequence[SealedSpan] = (),
+    methods_of: Mapping[str, Sequence[str]] | None = None,
+    heal_since: datetime | None = None,
+    most_heals: int = 48,
+) -> list[Slice]:
+    """Return what a run reads: its own interval, and what earlier runs left unsealed before it.
+
+    Args:
+        pipeline: name of the pipeline.
+        run: id of the run.
+        interval: the run's own time, overlap included.
+        shops: all shops to read.
+        shops_per_call: how many shops one call may name.
+        longest: the longest window to ask for.
+        coverage: what was read before; empty for a run that covers exactly its interval.
+        methods_of: shop id → the methods that serve the shop; each must be sealed.
+        heal_since: holes before this are left to the reconcile; None heals nothing.
+        most_heals: at most so many healing slices in one run, oldest first.
+    """
+    wanted: list[tuple[Window, tuple[Shop, ...], str]] = []
+    if heal_since is not None:
+        holes = _holes(interval, shops, coverage, methods_of or {}, heal_since)
+        for (start, end), group in sorted(holes.items()):
+            hole = Window(start, end, interval.dimension)
+            wanted += [
+                (piece, chunk, "heal")
+                for piece in split(hole, longest)
+                for chunk in _chunks(group, shops_per_call)
+            ]
+        wanted = wanted[:most_heals]
+    wanted += [
+        (piece, chunk, "interval")
+        for piece in split(interval, longest)
+        for chunk in _chunks(sorted(shops), shops_per_call)
+    ]
+    return [
+        Slice(pipeline, run, number, window, chunk, reason)
+        for number, (window, chunk, reason) in enumerate(wanted, start=1)
+    ]
+
+
+def _holes(
+    interval: Window,
+    shops: Sequence[Shop],
+    coverage: Sequence[SealedSpan],
+    methods_of: Mapping[str, Sequence[str]],
+    heal_since: datetime,
+) -> dict[tuple[datetime, datetime], list[Shop]]:
+    """Group shops by the holes they share. A shop's history begins with its first window, sealed or not."""
+    spans: dict[tuple[str, str], list[SealedSpan]] = {}
+    for span in coverage:
+        spans.setdefault((span.shop, span.method), []).append(span)
+    holes: dict[tuple[datetime, datetime], list[Shop]] = {}
+    for shop in sorted(shops):
+        for method in methods_of.get(shop.id, ()):
+            known = spans.get((shop.id, method), [])
+            if not known:
+                continue
+            since = max(heal_since, min(span.start for span in known))
+            covered = [(span.start, span.end) for span in known if span.sealed]
+            for hole in gaps(since, interval.start, covered):
+                group = holes.setdefault(hole, [])
+                if shop not in group:
+                    group.append(shop)
+    return holes
+
+
+def _chunks(shops: Sequence[Shop], size: int) -> list[tuple[Shop, ...]]:
+    return [tuple(shops[at : at + size]) for at in range(0, len(shops), size)]

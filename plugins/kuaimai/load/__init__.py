@@ -1,0 +1,1 @@
+"""Load: typed batches in, rows and their proof out, in one transaction."""

@@ -1,0 +1,165 @@
+"""The statements of a load, the same for PostgreSQL and SQLite.
+
+Batches are put into temporary stage tables first; from there everything is set-based. A stored row gives way
+only to a newer version, to a fuller record of the same version, or to other content of the very same.
+Names come from the catalogue and from this package, never from data.
+"""
+# ruff: noqa: S608 - statements are composed of the catalogue's names; values are bound
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from kuaimai.gateway.catalog import FieldType
+from kuaimai.transform.tables import (
+    CHILD_COUNT,
+    DELETED_AT,
+    HASH,
+    LOADED_AT,
+    RANK,
+    VERSION,
+    WINDOW,
+    Column,
+    Table,
+)
+
+SEEN = "kuaimai_seen"
+
+
+def stage_name(table: Table) -> str:
+    """The temporary table that a batch is put into."""
+    return f"stage_{table.name}"
+
+
+def create_table(name: str, key: str, columns: Iterable[Column], types: Mapping[FieldType, str]) -> str:
+    """Make a table."""
+    parts = [
+        f'"{column.name}" {types[column.type]}{" PRIMARY KEY" if column.name == key else ""}'
+        for column in columns
+    ]
+    return f'CREATE TABLE IF NOT EXISTS "{name}" ({", ".join(parts)})'
+
+
+def add_column(name: str, column: Column, types: Mapping[FieldType, str]) -> str:
+    """Add a column that the catalogue learnt since the table was made."""
+    return f'ALTER TABLE "{name}" ADD COLUMN "{column.name}" {types[column.type]}'
+
+
+def create_stage(table: Table, types: Mapping[FieldType, str], suffix: str = "") -> str:
+    """Make the temporary table for a batch; its columns are those of the batch schema, in order."""
+    meta: list[tuple[str, FieldType]] = [
+        (VERSION, "integer"),
+        (RANK, "integer"),
+        (HASH, "text"),
+        (WINDOW, "id"),
+    ]
+    if table.parent is None:
+        meta.append((CHILD_COUNT, "integer"))
+    parts = [f'"{column.name}" {types[column.type]}' for column in table.columns]
+    parts += [f'"{name}" {types[kind]}' for name, kind in meta]
+    return f'CREATE TEMPORARY TABLE "{stage_name(table)}" ({", ".join(parts)}){suffix}'
+
+
+def create_seen(suffix: str = "") -> str:
+    """Make the temporary list of keys that this load has seen, by method."""
+    return f'CREATE TEMPORARY TABLE "{SEEN}" ("rank" integer, "key" text){suffix}'
+
+
+def clear(table: Table) -> str:
+    """Empty the stage for the next batch."""
+    return f'DELETE FROM "{stage_name(table)}"'
+
+
+def compare(table: Table) -> str:
+    """Count the staged rows that are new, unchanged, and older than what is stored."""
+    return f"""
+        SELECT
+            COALESCE(SUM(CASE WHEN t."{table.key}" IS NULL THEN 1 ELSE 0 END), 0),
+            COALESCE(SUM(CASE WHEN s."{VERSION}" = t."{VERSION}" AND s."{RANK}" = t."{RANK}"
+                     AND s."{HASH}" = t."{HASH}" AND t."{DELETED_AT}" IS NULL THEN 1 ELSE 0 END), 0),
+            COALESCE(SUM(CASE WHEN (t."{VERSION}", t."{RANK}") > (s."{VERSION}", s."{RANK}")
+                     THEN 1 ELSE 0 END), 0)
+        FROM "{stage_name(table)}" s LEFT JOIN "{table.name}" t ON t."{table.key}" = s."{table.key}"
+    """
+
+
+def remember(table: Table, rank: int) -> str:
+    """Add the staged keys to the list of seen keys."""
+    return f'INSERT INTO "{SEEN}" SELECT {int(rank)}, "{table.key}" FROM "{stage_name(table)}"'
+
+
+def upsert(table: Table) -> str:
+    """Merge the staged rows into a table that has no parent."""
+    return _upsert(table, f'FROM "{stage_name(table)}" s WHERE true')
+
+
+def upsert_children(parent: Table, child: Table) -> str:
+    """Merge the staged lines whose parent is stored in exactly the staged version."""
+    return _upsert(child, f'FROM "{stage_name(child)}" s WHERE s."{child.parent}" IN ({_current(parent)})')
+
+
+def entomb(parent: Table, child: Table) -> str:
+    """Mark lines that their order, in its stored version, no longer contains. They are not removed."""
+    return f"""
+        UPDATE "{child.name}" SET "{DELETED_AT}" = :now
+        WHERE "{DELETED_AT}" IS NULL
+          AND "{child.parent}" IN ({_current(parent)} AND s."{CHILD_COUNT}" IS NOT NULL)
+          AND NOT EXISTS (
+              SELECT 1 FROM "{stage_name(child)}" l WHERE l."{child.key}" = "{child.name}"."{child.key}")
+    """
+
+
+def count_landed(table: Table, rank: int) -> str:
+    """Count the seen keys that are in the target, by reading them back."""
+    return f"""
+        SELECT COUNT(*) FROM (SELECT DISTINCT "key" FROM "{SEEN}" WHERE "rank" = {int(rank)}) k
+        WHERE EXISTS (SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = k."key")
+    """
+
+
+def upsert_row(name: str, columns: Sequence[Column], key: str, keep: Sequence[str] = ()) -> str:
+    """Insert or replace one row of a proof table; the columns in `keep` stay as first written."""
+    names = [column.name for column in columns]
+    changed = ", ".join(f'"{one}" = excluded."{one}"' for one in names if one != key and one not in keep)
+    return (
+        f'INSERT INTO "{name}" ({_quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
+        f'ON CONFLICT ("{key}") DO UPDATE SET {changed}'
+    )
+
+
+def resolve_quarantine(quarantine: str, table: Table, rank: int) -> str:
+    """Close quarantined records of this method whose key has landed after all."""
+    return f"""
+        UPDATE "{quarantine}" SET "resolved_at" = :now
+        WHERE "method" = :method AND "resolved_at" IS NULL AND "last_seen_at" < :now
+          AND "record_key" IN (SELECT "key" FROM "{SEEN}" WHERE "rank" = {int(rank)})
+          AND EXISTS (SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = "record_key")
+    """
+
+
+def _current(parent: Table) -> str:
+    return f"""
+        SELECT s."{parent.key}" FROM "{stage_name(parent)}" s
+        JOIN "{parent.name}" t ON t."{parent.key}" = s."{parent.key}"
+        WHERE t."{VERSION}" = s."{VERSION}" AND t."{RANK}" = s."{RANK}" """
+
+
+def _upsert(table: Table, source: str) -> str:
+    own = [column.name for column in table.columns]
+    staged = [*own, VERSION, RANK, HASH, WINDOW]
+    names = [*staged, LOADED_AT]
+    changed = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name != table.key)
+    old = f'"{table.name}".'
+    return f"""
+        INSERT INTO "{table.name}" ({_quoted(names)})
+        SELECT {", ".join(f's."{name}"' for name in staged)}, :now {source}
+        ORDER BY s."{table.key}"
+        ON CONFLICT ("{table.key}") DO UPDATE SET {changed}, "{DELETED_AT}" = NULL
+        WHERE (excluded."{VERSION}", excluded."{RANK}") > ({old}"{VERSION}", {old}"{RANK}")
+           OR (excluded."{VERSION}" = {old}"{VERSION}" AND excluded."{RANK}" = {old}"{RANK}"
+               AND (excluded."{HASH}" <> {old}"{HASH}" OR {old}"{DELETED_AT}" IS NOT NULL))
+    """
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

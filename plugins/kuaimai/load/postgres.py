@@ -1,0 +1,128 @@
+"""PostgreSQL: COPY into temporary tables, then one merge."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from pyarrow import csv
+
+from kuaimai.errors import ConfigError, Transient
+from kuaimai.gateway.catalog import FieldType
+from kuaimai.load import merge
+from kuaimai.load.sql import SqlTarget
+from kuaimai.transform.tables import Column, Table
+
+# Any constant will do, as long as everybody who changes these tables takes the same one.
+_SCHEMA_LOCK = 7_236_019_451
+
+# SQLSTATEs, from PostgreSQL's appendix A.
+_NO_RIGHT = "42501"
+_NO_ENTRY = {"28P01", "28000", "3D000"}
+_REFUSED = {"22", "23", "42"}
+
+
+class PostgresTarget(SqlTarget):
+    """A PostgreSQL database, version 12 or newer, by psycopg2."""
+
+    column_types: Mapping[FieldType, str] = MappingProxyType(
+        {
+            "id": "text",
+            "text": "text",
+            "integer": "bigint",
+            "number": "numeric",
+            "yuan": "numeric",
+            "time": "timestamptz",
+            "json": "jsonb",
+        }
+    )
+
+    def _make_engine(self) -> sa.engine.Engine:
+        try:
+            return sa.create_engine(self.url, pool_pre_ping=True)
+        except ModuleNotFoundError as err:
+            raise ConfigError(
+                f"the PostgreSQL driver is not installed ({err.name})",
+                hint="pip install 'airflow-provider-kuaimai[postgres]'",
+            ) from err
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as err:
+            raise _our_error(err.orig, self.url) from err
+        except Exception as err:
+            # COPY goes past SQLAlchemy, so the driver's own errors come through as they are.
+            if hasattr(err, "pgcode"):
+                raise _our_error(err, self.url) from err
+            raise
+
+    def _lock_schema(self, connection: sa.engine.Connection) -> None:
+        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})"))
+
+    def _comments(self, name: str, label: str | None, columns: Iterable[Column]) -> Iterator[str]:
+        if label:
+            yield f"COMMENT ON TABLE \"{name}\" IS '{label}'"
+        for column in columns:
+            yield f'COMMENT ON COLUMN "{name}"."{column.name}" IS \'{column.comment}\''
+
+    def _open_stage(self, connection: sa.engine.Connection, tables: Sequence[Table]) -> None:
+        for table in tables:
+            connection.execute(sa.text(merge.create_stage(table, self.column_types, " ON COMMIT DROP")))
+        connection.execute(sa.text(merge.create_seen(" ON COMMIT DROP")))
+
+    def stage(self, connection: sa.engine.Connection, table: Table, batch: pa.Table) -> None:
+        """COPY the batch as CSV made by Arrow: nulls unquoted, empty texts quoted."""
+        if not batch.num_rows:
+            return
+        buffer = io.BytesIO()
+        options = csv.WriteOptions(include_header=False, quoting_style="needed")
+        csv.write_csv(_decimals_as_text(batch), buffer, options)
+        buffer.seek(0)
+        cursor: Any = connection.connection.cursor()
+        try:
+            cursor.copy_expert(f'COPY "{merge.stage_name(table)}" FROM STDIN WITH (FORMAT csv)', buffer)
+        finally:
+            cursor.close()
+
+
+def _decimals_as_text(batch: pa.Table) -> pa.Table:
+    """Write 59.800000000000000000 as 59.80: the same number, in the form a person expects."""
+    for position, field in enumerate(batch.schema):
+        if pa.types.is_decimal(field.type):
+            text = pc.cast(batch.column(position), pa.string())
+            text = pc.replace_substring_regex(text, r"(\.\d{2}\d*?)0*$", r"\1")
+            batch = batch.set_column(position, field.name, text)
+    return batch
+
+
+def _our_error(err: BaseException | None, url: sa.engine.URL) -> ConfigError | Transient:
+    """Name what to do about a driver's error; its first line is shown, which holds no parameters."""
+    state: str = getattr(err, "pgcode", None) or ""
+    lines = str(err).strip().splitlines()
+    text = lines[0] if lines else type(err).__name__
+    where = f"target {url.host or 'local'}/{url.database} as user {url.username}"
+    if state == _NO_RIGHT:
+        return ConfigError(
+            f"{where} has too few rights: {text}",
+            hint=f'GRANT CREATE, USAGE ON SCHEMA public TO "{url.username}", '
+            "and make that user the owner of the kuaimai_ tables",
+        )
+    if state in _NO_ENTRY or "authentication failed" in text or "does not exist" in text:
+        return ConfigError(
+            f"{where} cannot be opened: {text}",
+            hint="check host, login, password and schema (the database's name) of the Connection",
+        )
+    if state[:2] in _REFUSED:
+        return ConfigError(f"{where} refused a statement: {text}", hint="was the table changed by hand?")
+    # Lost connections, deadlocks, a full disk (53100), a server that is starting: the window is loaded again.
+    return Transient(
+        f"{where} failed: {text}", hint="the load is repeated; nothing of this window was stored"
+    )

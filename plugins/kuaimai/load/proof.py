@@ -1,0 +1,71 @@
+"""The proof beside the data: one row per window, one per quarantined record, in the target itself."""
+
+from __future__ import annotations
+
+from kuaimai.transform.tables import Column
+
+WINDOW_TABLE = "kuaimai_window"
+QUARANTINE_TABLE = "kuaimai_quarantine"
+
+OPEN = "open"
+SEALED = "sealed"
+
+WINDOW_COLUMNS: tuple[Column, ...] = (
+    Column("window_id", "id", "窗口编号"),
+    Column("pipeline", "text", "管道"),
+    Column("method", "text", "接口"),
+    Column("shops", "json", "店铺编号"),
+    Column("dimension", "text", "时间维度"),
+    Column("window_start", "time", "窗口开始（含）"),
+    Column("window_end", "time", "窗口结束（含）"),
+    Column("total_before", "integer", "读取前网关总数"),
+    Column("total_after", "integer", "读取后网关总数"),
+    Column("distinct_keys", "integer", "读到的不同主键数"),
+    Column("landed", "integer", "已在目标表中的主键数（回读核实）"),
+    Column("inserted", "integer", "新增行数"),
+    Column("updated", "integer", "更新行数"),
+    Column("unchanged", "integer", "未变化行数"),
+    Column("stale", "integer", "被更新版本取代、未写入的行数"),
+    Column("quarantined", "integer", "隔离记录数"),
+    Column("pages", "integer", "页数"),
+    Column("requests", "integer", "请求数"),
+    Column("attempts", "integer", "读取次数"),
+    Column("state", "text", "状态（open 未封存 / sealed 已封存）"),
+    Column("reason", "text", "未封存原因"),
+    Column("run_id", "text", "运行编号"),
+    Column("first_read_at", "time", "首次读取时间"),
+    Column("last_read_at", "time", "最后读取时间"),
+    Column("recorded_at", "time", "记录时间"),
+)
+
+QUARANTINE_COLUMNS: tuple[Column, ...] = (
+    Column("quarantine_id", "id", "隔离编号"),
+    Column("pipeline", "text", "管道"),
+    Column("pipeline_version", "text", "管道定义指纹"),
+    Column("method", "text", "接口"),
+    Column("record_key", "id", "记录主键（# 开头为内容指纹）"),
+    Column("reason", "text", "原因"),
+    Column("request", "json", "请求（已脱敏）"),
+    Column("record", "text", "完整记录（JSON，个人信息已去除）"),
+    Column("window_id", "id", "窗口编号"),
+    Column("first_seen_at", "time", "首次出现时间"),
+    Column("last_seen_at", "time", "最近出现时间"),
+    Column("resolved_at", "time", "解决时间（该记录后来正常入库）"),
+)
+
+
+def why_open(
+    *, total_before: int | None, total_after: int | None, landed: int, quarantined: int
+) -> str | None:
+    """Return None if the window is proven complete, else why it is not, in one sentence.
+
+    The equation of the promise: the gateway's count before the read, its count after the read, and the
+    records that are in the target or in quarantine are one and the same number.
+    """
+    if total_before is None or total_after is None:
+        return "the gateway sent no total"
+    if total_before != total_after:
+        return f"the window moved while it was read: {total_before} records before, {total_after} after"
+    if landed + quarantined != total_before:
+        return f"{total_before} records reported, {landed} landed and {quarantined} quarantined"
+    return None

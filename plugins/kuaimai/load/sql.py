@@ -1,0 +1,336 @@
+"""Upserting into a SQL target: what every dialect shares. The fast paths are `postgres` and `sqlite`.
+
+One load is one transaction: batches, tombstones of vanished lines, quarantine and the proof rows become
+visible together or not at all.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import sqlalchemy as sa
+
+from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SealedSpan
+from kuaimai.gateway.catalog import FieldType
+from kuaimai.load import merge
+from kuaimai.load.proof import (
+    OPEN,
+    QUARANTINE_COLUMNS,
+    QUARANTINE_TABLE,
+    SEALED,
+    WINDOW_COLUMNS,
+    WINDOW_TABLE,
+    why_open,
+)
+from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
+
+_META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
+    (VERSION, "integer", "版本（记录最后修改时间，毫秒）"),
+    (RANK, "integer", "来源级别（同版本中更完整的接口更高）"),
+    (HASH, "text", "内容指纹"),
+    (WINDOW, "id", "窗口编号"),
+    (LOADED_AT, "time", "写入时间"),
+    (DELETED_AT, "time", "消失时间（源头已不再包含此行；为空即有效）"),
+)
+
+
+class Written(msgspec.Struct):
+    """What merging one method's batches did to the parent table, in rows."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    stale: int = 0
+
+
+class WindowFacts(msgspec.Struct, frozen=True):
+    """What the extract and transform stages know about one window; the loader adds what landed."""
+
+    window_id: str
+    rank: int
+    pipeline: str
+    method: str
+    shops: tuple[str, ...]
+    dimension: str
+    window_start: datetime
+    window_end: datetime
+    total_before: int | None
+    total_after: int | None
+    distinct_keys: int
+    pages: int
+    requests: int
+    attempts: int
+    run_id: str
+    first_read_at: datetime
+    last_read_at: datetime
+
+
+class Sealing(msgspec.Struct, frozen=True):
+    """One window's verdict after loading."""
+
+    window_id: str
+    method: str
+    state: str
+    reason: str | None
+    total: int | None
+    landed: int
+    quarantined: int
+    inserted: int
+    updated: int
+    unchanged: int
+    stale: int
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """A record on its way to `kuaimai_quarantine`; see there for the fields."""
+
+    quarantine_id: str
+    pipeline: str
+    pipeline_version: str
+    method: str
+    record_key: str
+    reason: str
+    request: str
+    record: str
+    window_id: str
+
+
+class SqlTarget(ABC):
+    """A database that receives tables.
+
+    Args:
+        url: SQLAlchemy URL.
+        now: clock, epoch seconds.
+    """
+
+    column_types: Mapping[FieldType, str]
+
+    def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
+        self.url = sa.engine.make_url(url)
+        self.now = now
+        self._engine: sa.engine.Engine | None = None
+
+    @property
+    def engine(self) -> sa.engine.Engine:
+        """The engine, made on first use."""
+        if self._engine is None:
+            self._engine = self._make_engine()
+        return self._engine
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @contextmanager
+    def loading(self, tables: Sequence[Table]) -> Iterator[Loading]:
+        """Open the one transaction of a load; leaving the block in peace commits it.
+
+        Args:
+            tables: parent table first; missing tables and columns are made.
+
+        Raises:
+            KuaimaiError: the database's error, by what to do about it.
+        """
+        with self._told():
+            self._prepare(tables)
+            with self.engine.begin() as connection:
+                self._open_stage(connection, tables)
+                yield Loading(self, connection, tables)
+
+    def coverage(self, pipeline: str, dimension: str, since: datetime) -> list[SealedSpan]:
+        """Return which time was read for which shop since an instant; empty where nothing was yet."""
+        with self._told():
+            if not sa.inspect(self.engine).has_table(WINDOW_TABLE):
+                return []
+            with self.engine.connect() as connection:
+                rows = connection.execute(
+                    sa.text(
+                        f"SELECT method, shops, window_start, window_end, state FROM {WINDOW_TABLE} "  # noqa: S608 - our own table name
+                        "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
+                    ),
+                    {"pipeline": pipeline, "dimension": dimension, "since": self.instant(since)},
+                ).fetchall()
+        return [
+            SealedSpan(shop, row[0], self.read_instant(row[2]), self.read_instant(row[3]), row[4] == SEALED)
+            for row in rows
+            for shop in (msgspec.json.decode(row[1]) if isinstance(row[1], str) else row[1])
+        ]
+
+    def instant(self, moment: datetime) -> Any:
+        """Return an instant in the form that this database is given."""
+        return moment
+
+    def read_instant(self, value: Any) -> datetime:
+        """Return an instant that this database gave, with zone."""
+        if not isinstance(value, datetime):
+            raise ConfigError(f"{WINDOW_TABLE} holds no instants; was the table made by something else?")
+        return value
+
+    def _prepare(self, tables: Sequence[Table]) -> None:
+        wanted = {table.name: (table.label, table.key, _columns(table)) for table in tables}
+        wanted[WINDOW_TABLE] = ("窗口封存证明", "window_id", WINDOW_COLUMNS)
+        wanted[QUARANTINE_TABLE] = ("隔离记录", "quarantine_id", QUARANTINE_COLUMNS)
+        missing = self._missing(wanted)
+        if missing:
+            with self.engine.begin() as connection:
+                self._lock_schema(connection)
+                # Somebody else may have made them while this one waited for the lock.
+                for statement in self._ddl(self._missing(wanted), wanted, tables):
+                    connection.execute(sa.text(statement))
+
+    def _missing(self, wanted: dict[str, Any]) -> dict[str, list[Column] | None]:
+        """Return table → missing columns, or None where the whole table is missing."""
+        inspector = sa.inspect(self.engine)
+        present = set(inspector.get_table_names())
+        missing: dict[str, list[Column] | None] = {}
+        for name, (_, _, columns) in wanted.items():
+            if name not in present:
+                missing[name] = None
+                continue
+            have = {column["name"] for column in inspector.get_columns(name)}
+            absent = [column for column in columns if column.name not in have]
+            if absent:
+                missing[name] = absent
+        return missing
+
+    def _ddl(
+        self, missing: dict[str, list[Column] | None], wanted: dict[str, Any], tables: Sequence[Table]
+    ) -> Iterator[str]:
+        parents = {table.name: table.parent for table in tables}
+        for name, absent in missing.items():
+            label, key, columns = wanted[name]
+            if absent is None:
+                yield merge.create_table(name, key, columns, self.column_types)
+                if parents.get(name):
+                    yield f'CREATE INDEX IF NOT EXISTS "{name}_parent" ON "{name}" ("{parents[name]}")'
+                yield from self._comments(name, label, columns)
+            else:
+                for column in absent:
+                    yield merge.add_column(name, column, self.column_types)
+                yield from self._comments(name, None, absent)
+
+    def _comments(self, name: str, label: str | None, columns: Iterable[Column]) -> Iterator[str]:  # noqa: ARG002
+        return iter(())
+
+    @abstractmethod
+    def _make_engine(self) -> sa.engine.Engine: ...
+
+    @abstractmethod
+    def _told(self) -> Any:
+        """A context in which the driver's errors become ours."""
+
+    @abstractmethod
+    def _lock_schema(self, connection: sa.engine.Connection) -> None: ...
+
+    @abstractmethod
+    def _open_stage(self, connection: sa.engine.Connection, tables: Sequence[Table]) -> None: ...
+
+    @abstractmethod
+    def stage(self, connection: sa.engine.Connection, table: Table, batch: pa.Table) -> None:
+        """Put a batch into the table's temporary stage, the fastest way this database has."""
+
+
+class Loading:
+    """The open transaction of one load."""
+
+    def __init__(self, target: SqlTarget, connection: sa.engine.Connection, tables: Sequence[Table]) -> None:
+        self.target = target
+        self.connection = connection
+        self.parent, *self.children = tables
+        self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
+        self._written: dict[int, Written] = {}
+
+    def merge(self, rank: int, batches: Sequence[pa.Table]) -> None:
+        """Merge one batch of each table, parent first, in the order of `loading`'s tables."""
+        for table, batch in zip((self.parent, *self.children), batches, strict=True):
+            self.target.stage(self.connection, table, batch)
+        written = self._written.setdefault(rank, Written())
+        counts = self._run(merge.compare(self.parent)).one()
+        written.inserted += counts[0]
+        written.unchanged += counts[1]
+        written.stale += counts[2]
+        written.updated += batches[0].num_rows - sum(counts)
+        self._run(merge.remember(self.parent, rank))
+        self._run(merge.upsert(self.parent), now=self._now())
+        for child in self.children:
+            self._run(merge.entomb(self.parent, child), now=self._now())
+            self._run(merge.upsert_children(self.parent, child), now=self._now())
+        for table in (self.parent, *self.children):
+            self._run(merge.clear(table))
+
+    def quarantine(self, records: Sequence[Quarantined]) -> None:
+        """Set records aside; one that comes again keeps the time it was first seen."""
+        for record in records:
+            self._run(
+                merge.upsert_row(
+                    QUARANTINE_TABLE, QUARANTINE_COLUMNS, "quarantine_id", keep=("first_seen_at",)
+                ),
+                **msgspec.to_builtins(record),
+                first_seen_at=self._now(),
+                last_seen_at=self._now(),
+                resolved_at=None,
+            )
+
+    def seal(self, facts: WindowFacts, quarantined_keys: int) -> Sealing:
+        """Count what of the window is in the target, and write the proof."""
+        landed = int(self._run(merge.count_landed(self.parent, facts.rank)).scalar() or 0)
+        written = self._written.get(facts.rank, Written())
+        reason = why_open(
+            total_before=facts.total_before,
+            total_after=facts.total_after,
+            landed=landed,
+            quarantined=quarantined_keys,
+        )
+        state = OPEN if reason else SEALED
+        row = {
+            **msgspec.structs.asdict(facts),
+            **msgspec.structs.asdict(written),
+            "shops": msgspec.json.encode(facts.shops).decode(),
+            "landed": landed,
+            "quarantined": quarantined_keys,
+            "state": state,
+            "reason": reason,
+            "recorded_at": self.moment,
+        }
+        self._run(
+            merge.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
+            **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+        )
+        self._run(
+            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.rank),
+            now=self._now(),
+            method=facts.method,
+        )
+        return Sealing(
+            window_id=facts.window_id,
+            method=facts.method,
+            state=state,
+            reason=reason,
+            total=facts.total_after,
+            landed=landed,
+            quarantined=quarantined_keys,
+            **msgspec.structs.asdict(written),
+        )
+
+    def _now(self) -> Any:
+        return self.target.instant(self.moment)
+
+    def _bound(self, value: Any) -> Any:
+        return self.target.instant(value) if isinstance(value, datetime) else value
+
+    def _run(self, statement: str, **values: Any) -> Any:
+        return self.connection.execute(sa.text(statement), values)
+
+
+def _columns(table: Table) -> tuple[Column, ...]:
+    return (*table.columns, *(Column(*meta) for meta in _META_COLUMNS))

@@ -1,0 +1,105 @@
+"""SQLite: good for a look on one machine. Amounts and instants are text, because SQLite would round them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from kuaimai.errors import ConfigError, Transient
+from kuaimai.gateway.catalog import FieldType
+from kuaimai.load import merge
+from kuaimai.load.sql import SqlTarget
+from kuaimai.transform.tables import Table
+
+_BUSY_SECONDS = 60.0
+_TWO_PLACES = 2
+
+
+class SqliteTarget(SqlTarget):
+    """A SQLite file, version 3.33 or newer."""
+
+    column_types: Mapping[FieldType, str] = MappingProxyType(
+        {
+            "id": "text",
+            "text": "text",
+            "integer": "integer",
+            "number": "text",
+            "yuan": "text",
+            "time": "text",
+            "json": "text",
+        }
+    )
+
+    def _make_engine(self) -> sa.engine.Engine:
+        engine = sa.create_engine(self.url, connect_args={"timeout": _BUSY_SECONDS})
+
+        # The driver's own transactions begin too late for DDL and too shared for two writers.
+        @sa.event.listens_for(engine, "connect")
+        def _plain(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None
+
+        @sa.event.listens_for(engine, "begin")
+        def _immediate(connection: sa.engine.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        return engine
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.DBAPIError, sqlite3.Error) as err:
+            text = str(getattr(err, "orig", err))
+            where = f"target {self.url.database}"
+            if "readonly" in text or "unable to open" in text:
+                raise ConfigError(
+                    f"{where} cannot be written: {text}",
+                    hint="check that the folder exists and that the Airflow user may write there",
+                ) from err
+            raise Transient(
+                f"{where} failed: {text}", hint="the load is repeated; nothing of this window was stored"
+            ) from err
+
+    def instant(self, moment: datetime) -> str:
+        """Return an instant as text in UTC that sorts by time: `2026-11-24 01:02:03.004Z`."""
+        return moment.astimezone(timezone.utc).isoformat(" ", "milliseconds").replace("+00:00", "Z")
+
+    def read_instant(self, value: Any) -> datetime:
+        """Return the instant in such a text."""
+        return datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+
+    def _lock_schema(self, connection: sa.engine.Connection) -> None:
+        """BEGIN IMMEDIATE has locked the file already."""
+
+    def _open_stage(self, connection: sa.engine.Connection, tables: Sequence[Table]) -> None:
+        for table in tables:
+            connection.execute(sa.text(f'DROP TABLE IF EXISTS temp."{merge.stage_name(table)}"'))
+            connection.execute(sa.text(merge.create_stage(table, self.column_types)))
+        connection.execute(sa.text(f'DROP TABLE IF EXISTS temp."{merge.SEEN}"'))
+        connection.execute(sa.text(merge.create_seen()))
+
+    def stage(self, connection: sa.engine.Connection, table: Table, batch: pa.Table) -> None:
+        """Insert the batch row by row; SQLite runs in this process and has nothing faster."""
+        rows = zip(*(map(self._value, column.to_pylist()) for column in batch.columns), strict=True)
+        marks = ", ".join("?" * batch.num_columns)
+        raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
+        raw.executemany(f'INSERT INTO "{merge.stage_name(table)}" VALUES ({marks})', rows)  # noqa: S608 - our own name
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, Decimal):
+            return _amount(value)
+        return self.instant(value) if isinstance(value, datetime) else value
+
+
+def _amount(value: Decimal) -> str:
+    """Return 59.800000 as `59.80`: all digits that mean something, at least two places."""
+    whole, _, places = f"{value:f}".partition(".")
+    return f"{whole}.{places.rstrip('0').ljust(_TWO_PLACES, '0')}"

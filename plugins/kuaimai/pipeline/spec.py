@@ -1,0 +1,189 @@
+"""A pipeline: which records to mirror, from where to where. Written as YAML, checked before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from kuaimai.errors import ConfigError
+from kuaimai.gateway import catalog
+from kuaimai.transform.tables import check_personal
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """Where records come from.
+
+    Attributes:
+        method: the method that returns every record; it alone decides what is complete.
+        enrich: further methods with fuller records, asked only for the shops they serve.
+        page_size: records per page.
+    """
+
+    method: str
+    enrich: tuple[str, ...] = ()
+    page_size: int = 200
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All methods; the position is the rank."""
+        return (self.method, *self.enrich)
+
+
+class Time(_Strict):
+    """How time is cut.
+
+    Attributes:
+        dimension: the time by which records are asked for.
+        overlap_minutes: how far a scheduled run reaches back before its interval, for late rows.
+        heal_days: how far back a scheduled run looks for time that was left unsealed.
+    """
+
+    dimension: str = "upd_time"
+    overlap_minutes: int = Field(default=10, ge=0, le=1440)
+    heal_days: int = Field(default=7, ge=0, le=90)
+
+
+class Pipeline(_Strict):
+    """One mirror: `include/pipelines/<name>.yaml`.
+
+    Attributes:
+        name: lower-case words; the DAG is `kuaimai_<name>`.
+        description: one line for the Airflow UI.
+        source: where records come from.
+        time: how time is cut.
+        schedule: cron, in Asia/Shanghai.
+        late_after_minutes: a run that has not sealed its interval so long after its end alerts.
+        target: Airflow Connection of the database to write.
+        batch_size: records per batch.
+        keep_personal: personal fields to keep, by their API names.
+        fingerprint: of the file's content; stored with quarantined records.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    description: str = ""
+    source: Source
+    time: Time = Time()
+    schedule: str = "*/5 * * * *"
+    late_after_minutes: int = Field(default=10, ge=1)
+    target: str = "kuaimai_target"
+    batch_size: int = Field(default=1000, ge=1, le=100_000)
+    keep_personal: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    @field_validator("schedule")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5:  # noqa: PLR2004 - minute, hour, day, month, weekday
+            raise ValueError("a cron expression has five fields, e.g. */5 * * * *")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_the_catalogue(self) -> Pipeline:
+        kinds = set()
+        for name in self.source.methods:
+            method = catalog.method(name)
+            if method.record is None or method.times is None:
+                raise ValueError(f"source: {name} returns no records by time")
+            kinds.add(method.record)
+            if self.time.dimension not in method.times.dimensions:
+                known = ", ".join(method.times.dimensions)
+                raise ValueError(f"time.dimension: {name} knows {known}, not {self.time.dimension!r}")
+            if method.page and not method.page.min <= self.source.page_size <= method.page.max:
+                raise ValueError(
+                    f"source.page_size: {name} gives {method.page.min} to {method.page.max} records a page"
+                )
+        if len(kinds) > 1:
+            raise ValueError(
+                f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
+            )
+        check_personal(self.records, self.keep_personal)
+        return self
+
+    @property
+    def record(self) -> catalog.Record:
+        """The kind of record this pipeline mirrors."""
+        return catalog.record(catalog.method(self.source.method).record or "")
+
+    @property
+    def records(self) -> tuple[catalog.Record, ...]:
+        """The record and its children."""
+        return (self.record, *(catalog.record(name) for name in self.record.children.values()))
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """Read and check one pipeline file.
+
+    Raises:
+        ConfigError: names the file, every wrong key and the nearest one that exists.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except OSError as err:
+        raise ConfigError(f"pipeline {path} cannot be read: {err.strerror}") from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        mark = getattr(err, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"pipeline {path}{line} is not valid YAML: {getattr(err, 'problem', err)}") from err
+    if not isinstance(content, dict):
+        raise ConfigError(f"pipeline {path} must be a mapping that begins with `name:`")
+    content["fingerprint"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    try:
+        return Pipeline.model_validate(content)
+    except pydantic.ValidationError as err:
+        problems = "; ".join(_problem(detail) for detail in err.errors())
+        raise ConfigError(f"pipeline {path}: {problems}") from err
+    except ConfigError as err:
+        raise ConfigError(f"pipeline {path}: {err.message}", hint=err.hint) from err
+
+
+def load_pipelines(folder: Path) -> list[Pipeline]:
+    """Read every `*.yaml` of a folder, sorted by name.
+
+    Raises:
+        ConfigError: the folder is not there, a file is wrong, or two files share a name.
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"there is no pipelines folder {folder}",
+            hint="copy include/ beside dags/, or set KUAIMAI_PIPELINES to the folder with the YAML files",
+        )
+    pipelines = [load_pipeline(path) for path in sorted(folder.glob("*.yaml"))]
+    names = [pipeline.name for pipeline in pipelines]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two files in {folder} define the pipeline {name!r}")
+    return pipelines
+
+
+def _problem(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _keys_at(detail["loc"][:-1])
+        near = get_close_matches(str(detail["loc"][-1]), known, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+        return f"unknown key {where!r}; {advice}"
+    if detail["type"] == "missing":
+        return f"key {where!r} is missing"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+_PARTS: dict[str, type[BaseModel]] = {"source": Source, "time": Time}
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Pipeline
+    for part in location:
+        model = _PARTS.get(str(part), model)
+    return [name for name in model.model_fields if name != "fingerprint"]

@@ -1,0 +1,408 @@
+"""The four stages, as plain functions: each takes the small manifest of the one before and returns its own.
+
+Manifests hold paths, counts and windows, never rows; they are what tasks hand to one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+
+from kuaimai.errors import DataError
+from kuaimai.extract.paging import Read, read_window
+from kuaimai.extract.staging import Staging, safe_name
+from kuaimai.extract.windows import Shop, Slice, Window, plan, window_id
+from kuaimai.gateway import catalog
+from kuaimai.gateway.answers import Answer, encode_json, read_envelope
+from kuaimai.gateway.client import Client
+from kuaimai.gateway.redaction import redact_params
+from kuaimai.load.proof import SEALED
+from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts
+from kuaimai.pipeline.spec import Pipeline
+from kuaimai.transform.mapping import BadRecord, Mapper, Rows
+from kuaimai.transform.tables import drop_personal
+
+SHOP_METHOD = "erp.shop.list.query"
+
+
+class Extracted(msgspec.Struct, frozen=True):
+    """A slice whose raw pages are in staging: one read per method that serves its shops."""
+
+    slice: Slice
+    reads: tuple[Read, ...]
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Files of one batch, parent table first, and the rank of the method it came from."""
+
+    rank: int
+    files: tuple[str, ...]
+    records: int
+
+
+class Transformed(msgspec.Struct, frozen=True):
+    """A slice as typed batches, and what could not be typed.
+
+    Attributes:
+        extracted: the manifest it was made from.
+        batches: in the order to load.
+        quarantine: staging file of the bad records, JSON lines; empty if there are none.
+        quarantined: rank → number of different bad keys that have no good record in this read.
+        unknown_fields: fields that the catalogue does not know; their values are in the raw pages only.
+    """
+
+    extracted: Extracted
+    batches: tuple[Batch, ...]
+    quarantine: str
+    quarantined: dict[str, int]
+    unknown_fields: tuple[str, ...]
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A slice that is in the target, with the verdict on each of its windows."""
+
+    pipeline: str
+    number: int
+    windows: tuple[Sealing, ...]
+    read: int
+    requests: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a run did: records the gateway reported, landed, set aside; windows sealed and left open.
+
+    `read` counts the base method only: the enriching methods return the same records again.
+    """
+
+    read: int
+    landed: int
+    quarantined: int
+    inserted: int
+    updated: int
+    unchanged: int
+    stale: int
+    windows: int
+    open_windows: tuple[str, ...]
+    requests: int
+
+    @property
+    def sealed(self) -> bool:
+        """Whether every window of the run is proven complete."""
+        return not self.open_windows
+
+
+def fetch_shops(client: Client) -> list[Shop]:
+    """Return all shops of the merchant, page by page.
+
+    Raises:
+        DataError: a shop has no id, or the pages do not end.
+    """
+    entry = catalog.method(SHOP_METHOD)
+    size = entry.page.max if entry.page else 200
+    shops: dict[str, Shop] = {}
+    page = 0
+    while True:
+        page += 1
+        answer = client.call(SHOP_METHOD, {"pageNo": str(page), "pageSize": str(size)})
+        rows = answer.rows(entry.list_keys)
+        before = len(shops)
+        for row in rows:
+            shop = Shop(id=str(row.get("userId") or ""), source=str(row.get("source") or ""))
+            if not shop.id:
+                raise DataError(
+                    "a shop without userId in the answer", method=SHOP_METHOD, trace_id=answer.trace_id
+                )
+            shops[shop.id] = shop
+        # Total first; where there is none, a page that brings nothing new ends it.
+        if (answer.total is not None and len(shops) >= answer.total) or len(shops) == before:
+            return sorted(shops.values())
+
+
+def serving(pipeline: Pipeline, shop: Shop) -> list[str]:
+    """Return the pipeline's methods that return this shop's records."""
+    base = pipeline.source.method
+    return [
+        name
+        for name in pipeline.source.methods
+        if name == base or shop.source not in catalog.method(name).not_served
+    ]
+
+
+def plan_slices(
+    pipeline: Pipeline,
+    *,
+    run: str,
+    start: datetime,
+    end: datetime,
+    shops: Iterable[Shop],
+    live: bool,
+    target: SqlTarget | None = None,
+) -> list[Slice]:
+    """Return what a run reads.
+
+    Args:
+        pipeline: the pipeline.
+        run: the run's id.
+        start: begin of the run's interval.
+        end: its end.
+        shops: the shops to read.
+        live: a scheduled run reaches back by the overlap and heals what is unsealed; any other run covers
+            exactly its interval.
+        target: where the coverage is; needed by live runs.
+    """
+    shops = sorted(shops)
+    method = catalog.method(pipeline.source.method)
+    longest = timedelta(days=method.times.max_days if method.times else 1)
+    dimension = pipeline.time.dimension
+    if not live or target is None:
+        coverage, heal_since = [], None
+    else:
+        heal_since = start - timedelta(days=pipeline.time.heal_days)
+        coverage = target.coverage(pipeline.name, dimension, heal_since)
+        start -= timedelta(minutes=pipeline.time.overlap_minutes)
+    return plan(
+        pipeline=pipeline.name,
+        run=run,
+        interval=Window(start, end, dimension),
+        shops=shops,
+        shops_per_call=method.shops.max if method.shops else max(len(shops), 1),
+        longest=longest,
+        coverage=coverage,
+        methods_of={shop.id: serving(pipeline, shop) for shop in shops},
+        heal_since=heal_since,
+    )
+
+
+def extract(
+    pipeline: Pipeline,
+    piece: Slice,
+    client: Client,
+    staging: Staging,
+    *,
+    now: Callable[[], float] = time.time,
+) -> Extracted:
+    """Read a slice into staging, with every method that serves its shops.
+
+    Raises:
+        KuaimaiError: a call failed for good; the slice is then read again as a whole.
+    """
+    reads = []
+    for rank, method in enumerate(pipeline.source.methods):
+        shops = [shop for shop in piece.shops if method in serving(pipeline, shop)]
+        if shops:
+            reads.append(
+                read_window(
+                    client,
+                    method,
+                    piece.window,
+                    shops,
+                    rank=rank,
+                    page_size=pipeline.source.page_size,
+                    staging=staging,
+                    folder=f"{slice_folder(piece)}/raw/{rank}",
+                    now=now,
+                )
+            )
+    return Extracted(piece, tuple(reads))
+
+
+def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Transformed:
+    """Turn the raw pages of a slice into typed batches; nothing is asked of the gateway."""
+    mapper = Mapper(pipeline.record.name, pipeline.keep_personal)
+    folder = f"{slice_folder(extracted.slice)}/batches"
+    staging.remove(folder)
+    batches: list[Batch] = []
+    set_aside: list[Quarantined] = []
+    quarantined: dict[str, int] = {}
+    for read in extracted.reads:
+        window = _window_id(extracted, read)
+        good: set[str] = set()
+        bad: dict[str, BadRecord] = {}
+        for records in _in_batches(_records(read, staging), pipeline.batch_size):
+            into = [Rows(table) for table in mapper.tables]
+            bad.update((one.key, one) for one in mapper.map(records, into))
+            good.update(into[0].by_key)
+            if len(into[0]):
+                stem = f"{folder}/{len(batches) + 1:05d}"
+                batches.append(_write_batch(into, read, window, stem, staging))
+        # A key that also came in a good shape has landed; it counts once.
+        aside = [one for key, one in bad.items() if key not in good]
+        quarantined[str(read.rank)] = len(aside)
+        set_aside += [_quarantined(pipeline, extracted, read, one) for one in aside]
+    name = ""
+    if set_aside:
+        name = f"{folder}/quarantine.jsonl.zst"
+        staging.write_compressed(name, b"\n".join(msgspec.json.encode(one) for one in set_aside))
+    return Transformed(extracted, tuple(batches), name, quarantined, tuple(sorted(mapper.unknown_fields)))
+
+
+def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: SqlTarget) -> Loaded:
+    """Write a slice and its proof in one transaction."""
+    tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
+    extracted = transformed.extracted
+    with target.loading(tables) as loading:
+        for batch in transformed.batches:
+            with ExitStack() as files:
+                loading.merge(
+                    batch.rank,
+                    [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files],
+                )
+        if transformed.quarantine:
+            lines = staging.read_compressed(transformed.quarantine).splitlines()
+            loading.quarantine([msgspec.json.decode(line, type=Quarantined) for line in lines])
+        windows = tuple(
+            loading.seal(_facts(extracted, read), transformed.quarantined[str(read.rank)])
+            for read in extracted.reads
+        )
+    return Loaded(
+        pipeline=pipeline.name,
+        number=extracted.slice.number,
+        windows=windows,
+        read=next((read.distinct for read in extracted.reads if read.rank == 0), 0),
+        requests=sum(read.requests for read in extracted.reads),
+    )
+
+
+def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
+    """Add up what a run's slices did."""
+    slices = list(loaded)
+    base = [one for piece in slices for one in piece.windows if one.method == pipeline.source.method]
+    everything = [one for piece in slices for one in piece.windows]
+    return Summary(
+        read=sum(piece.read for piece in slices),
+        landed=sum(one.landed for one in base),
+        quarantined=sum(one.quarantined for one in base),
+        inserted=sum(one.inserted for one in everything),
+        updated=sum(one.updated for one in everything),
+        unchanged=sum(one.unchanged for one in everything),
+        stale=sum(one.stale for one in everything),
+        windows=len(everything),
+        open_windows=tuple(
+            f"{one.method} {one.window_id}: {one.reason}" for one in everything if one.state != SEALED
+        ),
+        requests=sum(piece.requests for piece in slices),
+    )
+
+
+def slice_folder(piece: Slice) -> str:
+    """The staging folder of a slice: pipeline, run, slice, window."""
+    start = piece.window.start.astimezone(timezone.utc)
+    end = piece.window.end.astimezone(timezone.utc)
+    span = f"{start:%Y%m%dT%H%M%SZ}-{end:%Y%m%dT%H%M%SZ}"
+    return f"{piece.pipeline}/{safe_name(piece.run)}/{piece.number:04d}-{span}"
+
+
+def _records(read: Read, staging: Staging) -> Iterator[dict[str, Any]]:
+    entry = catalog.method(read.method)
+    for number in range(1, read.pages + 1):
+        raw = staging.read_compressed(read.page_name(number))
+        yield from Answer(read.method, read_envelope(read.method, raw), raw).rows(entry.list_keys)
+
+
+def _in_batches(records: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> Batch:
+    names = []
+    for rows in into:
+        name = f"{stem}-{rows.table.name}.parquet"
+        with staging.writing(name) as file:
+            pq.write_table(rows.to_arrow(rank=read.rank, window_id=window), file, compression="zstd")
+        names.append(name)
+    return Batch(read.rank, tuple(names), len(into[0]))
+
+
+def _window_id(extracted: Extracted, read: Read) -> str:
+    piece = extracted.slice
+    return window_id(piece.pipeline, read.method, piece.window, _shops_of(piece, read))
+
+
+def _shops_of(piece: Slice, read: Read) -> list[Shop]:
+    entry = catalog.method(read.method)
+    asked = read.request.get(entry.shops.param, "").split(",") if entry.shops else []
+    return [shop for shop in piece.shops if shop.id in asked]
+
+
+def _facts(extracted: Extracted, read: Read) -> WindowFacts:
+    piece = extracted.slice
+    return WindowFacts(
+        window_id=_window_id(extracted, read),
+        rank=read.rank,
+        pipeline=piece.pipeline,
+        method=read.method,
+        shops=tuple(sorted(shop.id for shop in _shops_of(piece, read))),
+        dimension=piece.window.dimension,
+        window_start=piece.window.start,
+        window_end=piece.window.end,
+        total_before=read.total_before,
+        total_after=read.total_after,
+        distinct_keys=read.distinct,
+        pages=read.pages,
+        requests=read.requests,
+        attempts=read.attempts,
+        run_id=piece.run,
+        first_read_at=read.first_read_at,
+        last_read_at=read.last_read_at,
+    )
+
+
+def _quarantined(pipeline: Pipeline, extracted: Extracted, read: Read, bad: BadRecord) -> Quarantined:
+    record = drop_personal(bad.record, pipeline.record, pipeline.keep_personal)
+    identity = f"{pipeline.name}|{read.method}|{bad.key}|{bad.reason}"
+    return Quarantined(
+        quarantine_id=hashlib.sha256(identity.encode()).hexdigest()[:24],
+        pipeline=pipeline.name,
+        pipeline_version=pipeline.fingerprint,
+        method=read.method,
+        record_key=bad.key,
+        reason=bad.reason,
+        request=encode_json(redact_params(read.request)).decode(),
+        record=encode_json(record).decode(),
+        window_id=_window_id(extracted, read),
+    )
+
+
+def to_manifest(manifest: msgspec.Struct) -> dict[str, Any]:
+    """Return a manifest as the plain JSON that tasks hand to one another."""
+    plain: dict[str, Any] = msgspec.to_builtins(manifest)
+    return plain
+
+
+def from_manifest(plain: Any, kind: type[Any]) -> Any:
+    """Return the manifest in plain JSON.
+
+    Raises:
+        DataError: it is from another version of this package.
+    """
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as err:
+        raise DataError(
+            f"the manifest of the task before does not fit: {err}",
+            hint="clear this run from its first task on; it was begun by another version of this package",
+        ) from err
+
+
+def pretty(summary: Summary) -> str:
+    """Return one line for the log."""
+    state = "sealed" if summary.sealed else f"{len(summary.open_windows)} of {summary.windows} windows open"
+    return (
+        f"{summary.read} records read, {summary.landed} landed, {summary.quarantined} quarantined "
+        f"({summary.inserted} new, {summary.updated} updated, {summary.unchanged} unchanged, "
+        f"{summary.stale} superseded), {summary.requests} requests, {state}"
+    )
