@@ -1,0 +1,122 @@
+"""The methods that the sandbox answers, one entry each.
+
+A method is a function `(desk, call) -> body` without the status keys, plus, where it lists records, a function
+that gives the whole truth. Adding a method is adding an entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from kuaimai.sandbox.desk import Call, Desk, Refusal
+from kuaimai.sandbox.merchant import WAREHOUSES, shop_records
+from kuaimai.sandbox.records import sid_of
+from kuaimai.sandbox.trade_query import whole_number
+from kuaimai.sandbox.trades import (
+    ORDER_LIST,
+    OUTSTOCK,
+    order_list,
+    order_list_truth,
+    outstock,
+    outstock_truth,
+)
+from kuaimai.sandbox.world import GMT8
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kuaimai.sandbox.book import Book
+
+REFRESH = "open.token.refresh"
+_MAX_SHOP_PAGE = 500
+
+Truth = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One API method.
+
+    Attributes:
+        answer: gives the body of the answer.
+        truth: gives every record by its key as text, for the book of some instant; None where there is none.
+        may_omit_success: its documented example has no `success`.
+    """
+
+    answer: Callable[[Desk, Call], dict[str, Any]]
+    truth: Callable[[Desk, Book], Truth] | None = None
+    may_omit_success: bool = False
+
+
+def refresh(desk: Desk, call: Call) -> dict[str, Any]:
+    """`open.token.refresh`: prolong the session by another 30 days."""
+    faults, session = desk.faults, desk.session
+    given = call.params.get("refreshToken", "")
+    if not given:
+        raise Refusal("32", "缺少必要参数！字段：[refreshToken]")
+    if given != session.refresh_token or faults.session_dead or call.now >= session.expires_at:
+        raise Refusal("invalid_session", "要刷新的会话不存在")
+    if session.is_too_soon(call.now, faults.refresh_interval):
+        raise Refusal("refresh_frequently", "会话刷新太频繁了，请降低频次调用")
+    # The flat answer has no place for new texts, so it cannot rotate.
+    rotate = faults.rotate_tokens and faults.refresh_shape != "flat"
+    session.refresh(call.now, ttl_seconds=faults.session_ttl, rotate=rotate)
+    if faults.refresh_shape == "flat":
+        return {"code": 0}
+    answer: dict[str, Any] = {
+        "accessToken": session.access_token,
+        "refreshToken": session.refresh_token,
+        "companyId": 100001,
+        "userId": 200001,
+    }
+    expires = {
+        "seconds": int(faults.session_ttl),
+        "epoch_s": int(session.expires_at),
+        "epoch_ms": int(session.expires_at * 1000),
+    }.get(faults.expires_unit)
+    if expires is not None:
+        answer["expiresIn"] = expires
+    return {"session": answer}
+
+
+def system_time(_desk: Desk, call: Call) -> dict[str, Any]:
+    """`open.system.time.get`: the gateway's clock; the shape of the answer is our guess."""
+    return {"time": datetime.fromtimestamp(call.now, GMT8).strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def shop_list(desk: Desk, call: Call) -> dict[str, Any]:
+    """`erp.shop.list.query`: all shops; the parameter `id` has no effect, as measured."""
+    page_no = whole_number(call.params, "pageNo", 1, code="20001")
+    size = min(whole_number(call.params, "pageSize", _MAX_SHOP_PAGE, code="20002"), _MAX_SHOP_PAGE)
+    rows = shop_records(desk.world.shops)
+    total: int | str = str(len(rows)) if desk.faults.total_as_string else len(rows)
+    return {"total": total, "list": rows[(page_no - 1) * size : page_no * size]}
+
+
+def warehouse_list(_desk: Desk, _call: Call) -> dict[str, Any]:
+    """`erp.warehouse.list.query`: all warehouses, without paging."""
+    return {"list": list(WAREHOUSES)}
+
+
+METHODS: dict[str, Method] = {
+    REFRESH: Method(refresh),
+    "open.system.time.get": Method(system_time),
+    "erp.shop.list.query": Method(
+        shop_list,
+        truth=lambda desk, _book: {str(row["userId"]): row for row in shop_records(desk.world.shops)},
+        may_omit_success=True,
+    ),
+    "erp.warehouse.list.query": Method(
+        warehouse_list,
+        truth=lambda _desk, _book: {str(row["id"]): row for row in WAREHOUSES},
+        may_omit_success=True,
+    ),
+    OUTSTOCK: Method(outstock, truth=lambda desk, book: _by_sid(outstock_truth(desk, book))),
+    ORDER_LIST: Method(order_list, truth=lambda desk, book: _by_sid(order_list_truth(desk, book))),
+}
+
+
+def _by_sid(rows: dict[int, dict[str, Any]]) -> Truth:
+    return {str(sid_of(row)): record for row, record in rows.items()}
