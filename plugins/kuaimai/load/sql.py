@@ -180,28 +180,15 @@ class SqlTarget(ABC):
         wanted = {table.name: (table.label, table.key, _columns(table)) for table in tables}
         wanted[WINDOW_TABLE] = ("窗口封存证明", "window_id", WINDOW_COLUMNS)
         wanted[QUARANTINE_TABLE] = ("隔离记录", "quarantine_id", QUARANTINE_COLUMNS)
-        missing = self._missing(wanted)
-        if missing:
-            with self.engine.begin() as connection:
-                self._lock_schema(connection)
-                # Somebody else may have made them while this one waited for the lock.
-                for statement in self._ddl(self._missing(wanted), wanted, tables):
-                    connection.execute(sa.text(statement))
-
-    def _missing(self, wanted: dict[str, Any]) -> dict[str, list[Column] | None]:
-        """Return table → missing columns, or None where the whole table is missing."""
-        inspector = sa.inspect(self.engine)
-        present = set(inspector.get_table_names())
-        missing: dict[str, list[Column] | None] = {}
-        for name, (_, _, columns) in wanted.items():
-            if name not in present:
-                missing[name] = None
-                continue
-            have = {column["name"] for column in inspector.get_columns(name)}
-            absent = [column for column in columns if column.name not in have]
-            if absent:
-                missing[name] = absent
-        return missing
+        with self.engine.connect() as connection:
+            complete = not _missing(connection, wanted)
+        if complete:
+            return
+        with self.engine.begin() as connection:
+            self._lock_schema(connection)
+            # Somebody else may have made them while this one waited for the lock.
+            for statement in self._ddl(_missing(connection, wanted), wanted, tables):
+                connection.execute(sa.text(statement))
 
     def _ddl(
         self, missing: dict[str, list[Column] | None], wanted: dict[str, Any], tables: Sequence[Table]
@@ -334,3 +321,19 @@ class Loading:
 
 def _columns(table: Table) -> tuple[Column, ...]:
     return (*table.columns, *(Column(*meta) for meta in _META_COLUMNS))
+
+
+def _missing(connection: sa.engine.Connection, wanted: dict[str, Any]) -> dict[str, list[Column] | None]:
+    """Return table → missing columns, or None where the whole table is missing."""
+    inspector = sa.inspect(connection)
+    present = set(inspector.get_table_names())
+    missing: dict[str, list[Column] | None] = {}
+    for name, (_, _, columns) in wanted.items():
+        if name not in present:
+            missing[name] = None
+            continue
+        have = {column["name"] for column in inspector.get_columns(name)}
+        absent = [column for column in columns if column.name not in have]
+        if absent:
+            missing[name] = absent
+    return missing

@@ -1,0 +1,271 @@
+"""What a load promises, on PostgreSQL and on SQLite alike."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+from orders import T0, line, order
+
+from kuaimai.errors import ConfigError, Transient
+from kuaimai.extract.windows import Window
+from kuaimai.load.sql import Quarantined, WindowFacts
+from kuaimai.load.targets import open_target
+from kuaimai.transform.mapping import Mapper, Rows
+
+START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def url(request, tmp_path):
+    if request.param == "postgres":
+        return request.getfixturevalue("pg_url")
+    return f"sqlite:///{tmp_path}/target.db"
+
+
+@pytest.fixture
+def target(url):
+    target = open_target(url)
+    yield target
+    target.close()
+
+
+def facts(rank: int = 0, total: int | None = 1, after: int | None = None, window: str = "w1") -> WindowFacts:
+    return WindowFacts(
+        window_id=window,
+        rank=rank,
+        pipeline="trades",
+        method="erp.trade.outstock.simple.query",
+        shops=("900001",),
+        dimension="upd_time",
+        window_start=START,
+        window_end=START + timedelta(minutes=5),
+        total_before=total,
+        total_after=total if after is None else after,
+        distinct_keys=total or 0,
+        pages=1,
+        requests=2,
+        attempts=1,
+        run_id="test",
+        first_read_at=START,
+        last_read_at=START,
+    )
+
+
+def batch(records, rank=0, window="w1"):
+    mapper = Mapper("trade")
+    into = [Rows(table) for table in mapper.tables]
+    assert mapper.map(records, into) == []
+    return [rows.to_arrow(rank=rank, window_id=window) for rows in into]
+
+
+def store(target, records, *, rank=0, total=None, quarantined=()):
+    with target.loading(Mapper("trade").tables) as loading:
+        loading.merge(rank, batch(records, rank))
+        loading.quarantine(quarantined)
+        return loading.seal(facts(rank, len(records) if total is None else total), len(quarantined))
+
+
+def rows(target, statement):
+    with target.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+
+def test_values_arrive_exact(target):
+    store(
+        target,
+        [
+            order(
+                5970000000000001,
+                payment="42.00",
+                cost=Decimal("33.989999999999995"),
+                payTime=T0 + 123,
+                sellerMemo='尽快🚀\n"引号",逗号',
+                sysMemo="",
+                tradeTags=[{"id": 77, "tagName": "加急"}],
+            )
+        ],
+    )
+    ((sid, payment, cost, memo, empty, consigned),) = rows(
+        target, "SELECT sid, payment, cost, seller_memo, sys_memo, consign_time FROM kuaimai_trade"
+    )
+    assert (sid, memo, empty, consigned) == ("5970000000000001", '尽快🚀\n"引号",逗号', "", None)
+    assert (str(payment), str(cost)) == ("42.00", "33.989999999999995")
+    ((oid, parent),) = rows(target, "SELECT oid, sid FROM kuaimai_trade_line")
+    assert (oid, parent) == ("6900000000000000017", "5970000000000001")
+    ((paid,),) = rows(target, "SELECT pay_time FROM kuaimai_trade")
+    paid = target.read_instant(paid)
+    assert round(paid.timestamp() * 1000) == T0 + 123
+
+
+def test_same_load_twice_writes_nothing_twice(target):
+    first = store(target, [order(1), order(2)])
+    again = store(target, [order(1), order(2)])
+    assert (first.inserted, first.unchanged) == (2, 0)
+    assert (again.inserted, again.updated, again.unchanged, again.state) == (0, 0, 2, "sealed")
+    assert rows(target, "SELECT count(*) FROM kuaimai_trade_line") == [(2,)]
+
+
+def test_older_version_never_overwrites_a_newer_one(target):
+    store(target, [order(1, T0 + 5000, payment="2.00", lines=[line(11), line(12)])])
+    late = store(target, [order(1, T0, payment="1.00", lines=[line(11, num=9)])])
+    assert (late.stale, late.landed, late.state) == (1, 1, "sealed")
+    assert [str(value) for (value,) in rows(target, "SELECT payment FROM kuaimai_trade")] == ["2.00"]
+    assert rows(target, "SELECT id, num FROM kuaimai_trade_line WHERE _deleted_at IS NULL ORDER BY id") == [
+        ("11", 1),
+        ("12", 1),
+    ]
+
+
+def test_fuller_record_of_the_same_version_wins_in_either_order(target):
+    store(target, [order(1, sourceName="full")], rank=1)
+    base = store(target, [order(1)], rank=0)
+    assert base.stale == 1
+    assert rows(target, "SELECT source_name FROM kuaimai_trade") == [("full",)]
+    store(target, [order(2)], rank=0)
+    store(target, [order(2, sourceName="full")], rank=1)
+    assert rows(target, "SELECT source_name FROM kuaimai_trade WHERE sid = '2'") == [("full",)]
+
+
+def test_same_version_with_other_content_is_taken(target):
+    store(target, [order(1, sysMemo="a")])
+    changed = store(target, [order(1, sysMemo="b")])
+    assert changed.updated == 1
+    assert rows(target, "SELECT sys_memo FROM kuaimai_trade") == [("b",)]
+
+
+def test_line_that_left_its_order_is_marked_and_comes_back(target):
+    store(target, [order(1, T0, lines=[line(11), line(12)])])
+    store(target, [order(1, T0 + 1, lines=[line(11)])])
+    living = "SELECT id FROM kuaimai_trade_line WHERE _deleted_at IS NULL ORDER BY id"
+    assert rows(target, living) == [("11",)]
+    assert rows(target, "SELECT count(*) FROM kuaimai_trade_line") == [(2,)]
+    store(target, [order(1, T0 + 2, lines=[line(11), line(12)])])
+    assert rows(target, living) == [("11",), ("12",)]
+
+
+@pytest.mark.parametrize("child_first", [True, False])
+def test_line_that_moved_to_a_split_order_lives_there_once(target, child_first):
+    store(target, [order(1, T0, lines=[line(11), line(12)])])
+    parts = [order(2, T0 + 1, lines=[line(12)]), order(1, T0 + 1, lines=[line(11)])]
+    for part in parts if child_first else reversed(parts):
+        store(target, [part])
+    assert rows(target, "SELECT id, sid FROM kuaimai_trade_line WHERE _deleted_at IS NULL ORDER BY id") == [
+        ("11", "1"),
+        ("12", "2"),
+    ]
+
+
+def test_order_sent_without_a_list_of_lines_keeps_the_lines_it_had(target):
+    store(target, [order(1, T0, lines=[line(11)])])
+    bare = order(1, T0 + 1)
+    del bare["orders"]
+    store(target, [bare])
+    assert rows(target, "SELECT count(*) FROM kuaimai_trade_line WHERE _deleted_at IS NULL") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("total", "quarantined", "state"),
+    [(2, 0, "sealed"), (3, 1, "sealed"), (3, 0, "open"), (1, 0, "open"), (None, 0, "open")],
+)
+def test_window_is_sealed_only_by_the_equation(target, total, quarantined, state):
+    with target.loading(Mapper("trade").tables) as loading:
+        loading.merge(0, batch([order(1), order(2)]))
+        verdict = loading.seal(facts(0, total), quarantined)
+    assert (verdict.state, verdict.reason is None) == (state, state == "sealed")
+    assert rows(target, "SELECT state, landed, quarantined FROM kuaimai_window") == [(state, 2, quarantined)]
+
+
+def test_window_that_moved_stays_open(target):
+    with target.loading(Mapper("trade").tables) as loading:
+        loading.merge(0, batch([order(1), order(2)]))
+        verdict = loading.seal(facts(0, 2, after=3), 0)
+    assert verdict.reason == "the window moved while it was read: 2 records before, 3 after"
+
+
+def test_quarantined_record_is_closed_when_it_lands_after_all(target, clock):
+    target.now = clock
+    bad = Quarantined("q1", "trades", "v", "erp.trade.outstock.simple.query", "7", "why", "{}", "{}", "w1")
+    store(target, [order(1)], total=2, quarantined=[bad])
+    clock.advance(60)
+    store(target, [order(7)])
+    ((first, last, resolved),) = rows(
+        target, "SELECT first_seen_at, last_seen_at, resolved_at FROM kuaimai_quarantine"
+    )
+    assert first == last
+    assert resolved is not None
+
+
+def test_nothing_is_visible_of_a_load_that_fails_half_way(target):
+    store(target, [order(1)])
+    with pytest.raises(RuntimeError), target.loading(Mapper("trade").tables) as loading:
+        loading.merge(0, batch([order(2)]))
+        raise RuntimeError("the worker dies here")
+    assert rows(target, "SELECT sid FROM kuaimai_trade") == [("1",)]
+    assert rows(target, "SELECT count(*) FROM kuaimai_window") == [(1,)]
+
+
+def test_coverage_comes_back_per_shop_with_zone(target):
+    assert target.coverage("trades", "upd_time", START) == []
+    store(target, [order(1)])
+    (span,) = target.coverage("trades", "upd_time", START)
+    assert (span.shop, span.start, span.end, span.sealed) == (
+        "900001",
+        START,
+        START + timedelta(minutes=5),
+        True,
+    )
+    assert Window(span.start, span.end, "upd_time").start.tzinfo is not None
+
+
+def test_column_that_the_catalogue_learnt_later_is_added(target):
+    store(target, [order(1)])
+    with target.engine.begin() as connection:
+        connection.execute(sa.text('ALTER TABLE kuaimai_trade DROP COLUMN "sys_memo"'))
+    store(target, [order(1, T0 + 1, sysMemo="new")])
+    assert rows(target, "SELECT sys_memo FROM kuaimai_trade") == [("new",)]
+
+
+def test_columns_carry_the_chinese_names_as_comments(pg_url):
+    target = open_target(pg_url)
+    store(target, [order(1)])
+    ((comment,),) = rows(
+        target,
+        "SELECT col_description('kuaimai_trade'::regclass, attnum) FROM pg_attribute "
+        "WHERE attrelid = 'kuaimai_trade'::regclass AND attname = 'upd_time'",
+    )
+    assert comment == "系统更新时间"
+    target.close()
+
+
+def test_target_without_rights_names_the_grant(pg_url):
+    owner = open_target(pg_url)
+    with owner.engine.begin() as connection:
+        connection.execute(sa.text("CREATE ROLE reader LOGIN"))
+    reader = open_target(pg_url.replace("postgres@", "reader@"))
+    with pytest.raises(ConfigError, match=r"too few rights.*GRANT CREATE"):
+        store(reader, [order(1)])
+    reader.close()
+    with owner.engine.begin() as connection:
+        connection.execute(sa.text("DROP ROLE reader"))
+    owner.close()
+
+
+def test_database_that_is_not_there_is_named(pg_url):
+    target = open_target(pg_url.replace("/test_", "/absent_"))
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        store(target, [order(1)])
+
+
+def test_server_that_does_not_answer_is_tried_again_later():
+    target = open_target("postgresql+psycopg2://postgres@127.0.0.1:1/none")
+    with pytest.raises(Transient, match="nothing of this window was stored"):
+        store(target, [order(1)])
+
+
+def test_sqlite_folder_that_is_missing_is_named(tmp_path):
+    target = open_target(f"sqlite:///{tmp_path}/absent/target.db")
+    with pytest.raises(ConfigError, match="the folder exists"):
+        store(target, [order(1)])
