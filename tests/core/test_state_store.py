@@ -5,6 +5,7 @@ import pickle
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 
 import pytest
@@ -12,13 +13,24 @@ from sqlalchemy import create_engine, text
 
 from kuaimai.errors import ConfigError, KuaimaiError, Transient
 from kuaimai.state import LeaseLost, LeaseTaken, Store
+from kuaimai.state.tables import metadata
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'state.db'}"
-    return request.getfixturevalue("pg_url")
+        yield f"sqlite:///{tmp_path / 'state.db'}"
+        return
+    url = request.getfixturevalue("one_database")
+    yield url
+    engine = create_engine(url)
+    metadata.drop_all(engine)
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def one_database(new_database):
+    return new_database()
 
 
 @pytest.fixture
@@ -137,37 +149,38 @@ def test_names_longer_than_a_column_stay_apart(store):
         assert store.still_holds(lease)
 
 
-def _grab(url, barrier, grabs, out):
+def _grab(url, start, out):
     """In a process of its own: threads fight for one lease whose holder must be alone."""
+    start.recv()
     store = Store.open(url)
-    barrier.wait(30)
 
     def once(_):
         for _ in range(5000):
-            try:
-                with store.lease("race", owner=f"{os.getpid()}", ttl_seconds=120) as lease:
-                    with store.holding(lease):
-                        pass
-                    held = store.still_holds(lease)
-                    alone = store.first_alert(f"inside:{lease.fence}", quiet_seconds=1e6)
-                return lease.fence, held and alone
-            except LeaseTaken:
-                continue
+            with suppress(LeaseTaken), store.lease("race", owner="me", ttl_seconds=120) as lease:
+                with store.holding(lease):
+                    pass
+                alone = store.first_alert(f"inside:{lease.fence}", quiet_seconds=1e6)
+                return lease.fence, alone and store.still_holds(lease)
         return None
 
     with ThreadPoolExecutor(2) as threads:
-        out.put(list(threads.map(once, range(grabs))))
+        out.put(list(threads.map(once, range(4))))
     store.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_several_processes_and_threads_never_hold_together(url):
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["kuaimai.state", "sqlalchemy.dialects.sqlite", "psycopg2"])
-    barrier, out = context.Barrier(3), context.Queue()
-    workers = [context.Process(target=_grab, args=(url, barrier, 4, out)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    grants = [grant for _ in workers for grant in out.get(timeout=60)]
+    context = get_context("fork")
+    out = context.SimpleQueue()
+    starts, workers = [], []
+    for _ in range(3):
+        start, theirs = context.Pipe()
+        starts.append(start)
+        workers.append(context.Process(target=_grab, args=(url, theirs, out)))
+        workers[-1].start()
+    for start in starts:
+        start.send("go")
+    grants = [grant for _ in workers for grant in out.get()]
     for worker in workers:
         worker.join(30)
         assert worker.exitcode == 0
@@ -213,6 +226,12 @@ def test_nothing_is_opened_before_the_first_use(tmp_path):
 def test_an_address_that_is_none_is_a_config_error():
     with pytest.raises(ConfigError, match="not a database URL"):
         Store.open("kuaimai_state.db")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_store_in_memory_is_refused(url):
+    with pytest.raises(ConfigError, match="no other process"):
+        Store.open(url)
 
 
 def test_a_missing_driver_is_named():
@@ -280,6 +299,6 @@ def test_options_in_the_url_are_kept(guest):
 
 
 def test_its_errors_survive_pickling():
-    error = pickle.loads(pickle.dumps(LeaseTaken("a is held", hint="Wait.")))
+    error = pickle.loads(pickle.dumps(LeaseTaken("a is held", hint="Wait.")))  # noqa: S301
     assert isinstance(error, KuaimaiError)
     assert str(error) == "a is held → Wait."

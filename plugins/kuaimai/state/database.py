@@ -137,6 +137,11 @@ class Database:
 def _engine(url: URL) -> Engine:
     backend = url.get_backend_name()
     if backend == "sqlite":
+        if url.database in (None, "", ":memory:"):
+            raise ConfigError(
+                "The coordination store cannot live in memory: no other process would see it.",
+                hint="Name a file: sqlite:////path/to/kuaimai_state.db",
+            )
         # A connection per transaction: cheap for a file, and safe across threads and forks.
         engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_WAIT_SECONDS})
         event.listen(engine, "connect", _sqlite_manual_transactions)
