@@ -93,7 +93,7 @@ class Book:
         return self._late_seconds if late else 0
 
     def window(self, time_type: str, first: int, last: int) -> tuple[Sequence[int], int, int]:
-        """An index and the half-open range of its keys whose second lies in `first`..`last`, both included."""
+        """An index and the half-open range of its keys from second `first` to `last`, both included."""
         index = self._indexes[TIME_TYPES.index(time_type)]
         return index, bisect_left(index, first << _ROW_BITS), bisect_left(index, (last + 1) << _ROW_BITS)
 

@@ -36,16 +36,7 @@ def check(form: Mapping[str, str], desk: Desk, credentials: DemoCredentials, now
     if not form:
         raise Refusal("400", "资源异常，请检查参数")
     _check_signature_fields(form, desk)
-    method = form.get("method", "")
-    if not method:
-        raise Refusal("26", "缺少方法名参数method")
-    if method not in METHODS:
-        raise Refusal("27", f"不存在的服务方法({method})")
-    service = f"服务方法({method}:{form.get('version', '')})"
-    if not form.get("version"):
-        raise Refusal("28", f"服务方法({method})缺少版本参数version")
-    if form["version"] != "1.0":
-        raise Refusal("29", f"{service}的版本不存在")
+    service = _check_method(form)
     if form["appKey"] != credentials.app_key:
         raise Refusal("23", f"{service}的应用键参数appKey无效")
     if not form.get("session"):
@@ -56,6 +47,21 @@ def check(form: Mapping[str, str], desk: Desk, credentials: DemoCredentials, now
         raise Refusal("40", f"{service}的应用键参数timestamp无效")
     if not is_signed(form, credentials.app_secret):
         raise Refusal("25", f"{service}的签名无效")
+
+
+def _check_method(form: Mapping[str, str]) -> str:
+    """The service as error texts name it."""
+    method = form.get("method", "")
+    if not method:
+        raise Refusal("26", "缺少方法名参数method")
+    if method not in METHODS:
+        raise Refusal("27", f"不存在的服务方法({method})")
+    service = f"服务方法({method}:{form.get('version', '')})"
+    if not form.get("version"):
+        raise Refusal("28", f"服务方法({method})缺少版本参数version")
+    if form["version"] != "1.0":
+        raise Refusal("29", f"{service}的版本不存在")
+    return service
 
 
 def _check_signature_fields(form: Mapping[str, str], desk: Desk) -> None:

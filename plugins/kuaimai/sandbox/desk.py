@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kuaimai.sandbox.book import Book
-from kuaimai.sandbox.records import Record, Recorder
+from kuaimai.sandbox.records import full_trade, outstock_trade
 from kuaimai.sandbox.world import Draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kuaimai.sandbox.faults import Faults
+    from kuaimai.sandbox.lines import Record
     from kuaimai.sandbox.tokens import SessionState
     from kuaimai.sandbox.world import Snapshot, World
 
@@ -24,7 +25,7 @@ _CACHED_RECORDS = 20_000
 _CACHED_QUERIES = 8
 
 
-class Refusal(Exception):  # noqa: N818 - an answer of the gateway, not a failure of the sandbox
+class Refusal(Exception):
     """The gateway answers with an error code."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -58,7 +59,6 @@ class Desk:
         self.faults = faults
         self.session = session
         self.book = Book(world)
-        self.recorder = Recorder(world)
         self.later_pages = 0
         self.drifts = 0
         self._encoded: dict[tuple[str, int], msgspec.Raw] = {}
@@ -111,8 +111,8 @@ class Desk:
 
     def record(self, snap: Snapshot, flavour: str) -> Record:
         """A trade as it is served; `flavour` is `full` or `outstock`."""
-        render = self.recorder.outstock if flavour == "outstock" else self.recorder.trade
-        record = render(snap, null_modified=self.has_null_modified(snap.n))
+        render = outstock_trade if flavour == "outstock" else full_trade
+        record = render(self.world, snap, null_modified=self.has_null_modified(snap.n))
         bad = self.badness(snap.n)
         if bad == "no_sid":
             del record["sid"]

@@ -15,7 +15,7 @@ _ON = ("true", "yes", "on", "1")
 _OFF = ("false", "no", "off", "0")
 
 
-def _switch(default: Any, doc: str, *, attacks: str, bare: Any = None, choices: tuple[str, ...] = ()) -> Any:
+def _switch(doc: str, *, default: Any, attacks: str, bare: Any = None, choices: tuple[str, ...] = ()) -> Any:
     """One field: its default, what it does, what it attacks, and the value that its bare name means."""
     return field(default=default, metadata={"doc": doc, "attacks": attacks, "bare": bare, "choices": choices})
 
@@ -26,36 +26,38 @@ class Faults:
 
     # --- session
     session_dead: bool = _switch(
-        False, "every call answers invalid_session", attacks="one attempt, then the breaker opens"
+        "every call answers invalid_session", default=False, attacks="one attempt, then the breaker opens"
     )
     session_ttl: float = _switch(
-        2_592_000.0, "seconds that a session lives", attacks="refresh comes in time", bare=3_600.0
+        "seconds that a session lives", default=2_592_000.0, attacks="refresh comes in time", bare=3_600.0
     )
     refresh_interval: float = _switch(
-        3_600.0,
         "seconds between refreshes before refresh_frequently",
+        default=3_600.0,
         attacks="never refreshed twice an hour",
     )
     refresh_shape: str = _switch(
-        "doc",
         "doc: session object; flat: success and code 0 without any session; wrapped: one level deeper",
+        default="doc",
         attacks="the session survives every answer",
         bare="wrapped",
         choices=("doc", "flat", "wrapped"),
     )
     expires_unit: str = _switch(
-        "seconds",
         "what expiresIn counts",
+        default="seconds",
         attacks="expiry is known whatever the unit",
         bare="absent",
         choices=("seconds", "epoch_s", "epoch_ms", "absent"),
     )
     rotate_tokens: bool = _switch(
-        False, "a refresh replaces both texts; the old pair is dead", attacks="one owner of the session"
+        "a refresh replaces both texts; the old pair is dead",
+        default=False,
+        attacks="one owner of the session",
     )
     missing_sign_code: str = _switch(
-        "401",
         "401: one code when sign, timestamp or appKey is missing; precise: 24, 40, 22",
+        default="401",
         attacks="errors say what to do",
         bare="precise",
         choices=("401", "precise"),
@@ -67,104 +69,122 @@ class Faults:
         metadata={"doc": "failures of single requests", "attacks": "nothing lost, nothing doubled"},
     )
     slow_seconds: float = _switch(
-        30.0, "how long the failure `slow` waits", attacks="read time-out and retry"
+        "how long the failure `slow` waits", default=30.0, attacks="read time-out and retry"
     )
-    latency_seconds: float = _switch(0.0, "wait before every answer", attacks="throughput", bare=0.2)
+    latency_seconds: float = _switch("wait before every answer", default=0.0, attacks="throughput", bare=0.2)
     rate_limit: int = _switch(
-        0, "requests per second per appKey, then HTTP 429; 0 is off", attacks="polite", bare=15
+        "requests per second per appKey, then HTTP 429; 0 is off", default=0, attacks="polite", bare=15
     )
     max_bytes: int = _switch(
-        8 * 1024 * 1024,
         "larger answers become code 1 'data length too large'",
+        default=8 * 1024 * 1024,
         attacks="complete",
         bare=65_536,
     )
 
     # --- envelope
     omit_success: bool = _switch(
-        False, "shop and warehouse answers without `success`", attacks="tolerant reading"
+        "shop and warehouse answers without `success`", default=False, attacks="tolerant reading"
     )
     wrap_response: bool = _switch(
-        False, "answers inside {method_with_underscores}_response", attacks="tolerant reading"
+        "answers inside {method_with_underscores}_response", default=False, attacks="tolerant reading"
     )
     trace_key: str = _switch(
-        "traceId",
         "name of the request id",
+        default="traceId",
         attacks="errors can be quoted to support",
         bare="random",
         choices=("traceId", "trace_id", "random"),
     )
-    total_as_string: bool = _switch(False, "`total` as text", attacks="complete")
-    total_first_page_only: bool = _switch(True, "`total` only on page 1", attacks="complete")
-    omit_empty_list: bool = _switch(False, "no `list` key when nothing was found", attacks="complete")
+    total_as_string: bool = _switch("`total` as text", default=False, attacks="complete")
+    total_first_page_only: bool = _switch("`total` only on page 1", default=True, attacks="complete")
+    omit_empty_list: bool = _switch("no `list` key when nothing was found", default=False, attacks="complete")
 
     # --- paging
-    page_cap: int = _switch(0, "silently caps pageSize; 0 is off", attacks="complete", bare=50)
+    page_cap: int = _switch("silently caps pageSize; 0 is off", default=0, attacks="complete", bare=50)
     strict_min_page: bool = _switch(
-        False, "trade pageSize below 20 is refused with 20002", attacks="errors say what to do"
+        "trade pageSize below 20 is refused with 20002", default=False, attacks="errors say what to do"
     )
     default_time_type: str = _switch(
-        "upd_time",
         "timeType when none is sent; the documents disagree",
+        default="upd_time",
         attacks="complete",
         bare="pay_time",
         choices=("upd_time", "pay_time"),
     )
     cursor_end: str = _switch(
-        "has_next",
         "how a cursor scan ends: hasNext false, no cursor, the same cursor again, or an empty page",
+        default="has_next",
         attacks="complete",
         bare="missing",
         choices=("has_next", "missing", "same", "empty"),
     )
     duplicates: int = _switch(
-        0, "every page begins with this many rows of the page before", attacks="exactly once visible", bare=1
+        "every page begins with this many rows of the page before",
+        default=0,
+        attacks="exactly once visible",
+        bare=1,
     )
-    shuffle_rows: bool = _switch(False, "rows inside a page come in another order each time", attacks="exact")
+    shuffle_rows: bool = _switch(
+        "rows inside a page come in another order each time", default=False, attacks="exact"
+    )
     shuffle_lines: bool = _switch(
-        False, "orders[] comes in another order each time", attacks="no false differences"
+        "orders[] comes in another order each time", default=False, attacks="no false differences"
     )
     unstable_ties: bool = _switch(
-        False, "rows of the same second change places between two pages", attacks="complete"
+        "rows of the same second change places between two pages", default=False, attacks="complete"
     )
     drift: int = _switch(
-        0, "before every n-th later page, rows already read are touched; 0 is off", attacks="complete", bare=2
+        "before every n-th later page, rows already read are touched; 0 is off",
+        default=0,
+        attacks="complete",
+        bare=2,
     )
-    drift_touch: int = _switch(1, "rows that one drift moves to a newer updTime", attacks="complete")
-    drift_insert: int = _switch(0, "orders that one drift inserts", attacks="complete", bare=1)
+    drift_touch: int = _switch("rows that one drift moves to a newer updTime", default=1, attacks="complete")
+    drift_insert: int = _switch("orders that one drift inserts", default=0, attacks="complete", bare=1)
     drift_times: int = _switch(
-        0, "drifts until the set stands still; 0 is for ever", attacks="complete", bare=1
+        "drifts until the set stands still; 0 is for ever", default=0, attacks="complete", bare=1
     )
 
     # --- records
     late_rows: float = _switch(
-        0.0, "share of orders that become visible late", attacks="complete: the overlap", bare=0.05
+        "share of orders that become visible late", default=0.0, attacks="complete: the overlap", bare=0.05
     )
-    late_seconds: int = _switch(420, "how late they become visible", attacks="complete: the overlap")
+    late_seconds: int = _switch("how late they become visible", default=420, attacks="complete: the overlap")
     null_modified: float = _switch(
-        0.0,
         "share of orders with modified null, which upd_time queries never return",
+        default=0.0,
         attacks="complete: further dimensions",
         bare=0.02,
     )
     loose_pay_time: float = _switch(
-        0.0,
         "share of orders that pay_time queries of outstock return up to 42 days too early",
+        default=0.0,
         attacks="exact: rows outside their window",
         bare=0.01,
     )
     wide_window_misses: float = _switch(
-        0.0, "share of rows that windows above one day leave out", attacks="complete", bare=0.01
+        "share of rows that windows above one day leave out", default=0.0, attacks="complete", bare=0.01
     )
     bad_time: float = _switch(
-        0.0, "share of orders with a payTime that is no time", attacks="nothing silently dropped", bare=0.01
+        "share of orders with a payTime that is no time",
+        default=0.0,
+        attacks="nothing silently dropped",
+        bare=0.01,
     )
     bad_amount: float = _switch(
-        0.0, "share of orders with a payment that is no amount", attacks="nothing silently dropped", bare=0.01
+        "share of orders with a payment that is no amount",
+        default=0.0,
+        attacks="nothing silently dropped",
+        bare=0.01,
     )
-    no_sid: float = _switch(0.0, "share of orders without sid", attacks="nothing silently dropped", bare=0.01)
+    no_sid: float = _switch(
+        "share of orders without sid", default=0.0, attacks="nothing silently dropped", bare=0.01
+    )
     exclude_1688: bool = _switch(
-        False, "order list treats 1688 shops like Taobao; sources disagree", attacks="coverage is told"
+        "order list treats 1688 shops like Taobao; sources disagree",
+        default=False,
+        attacks="coverage is told",
     )
 
     def __setattr__(self, name: str, value: Any) -> None:

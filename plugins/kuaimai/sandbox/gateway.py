@@ -14,6 +14,7 @@ from kuaimai.sandbox.checks import COMMON, RateLimiter, check
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.failures import BEFORE_EFFECT
 from kuaimai.sandbox.methods import METHODS, REFRESH
+from kuaimai.sandbox.records import sid_of
 from kuaimai.sandbox.tokens import SessionState, demo_credentials
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from kuaimai.sandbox.failures import Failure
     from kuaimai.sandbox.faults import Faults
-    from kuaimai.sandbox.tokens import DemoCredentials
     from kuaimai.sandbox.world import World
 
 JSON = "application/json;charset=UTF-8"
@@ -148,8 +148,6 @@ class Gateway:
 
     def bad(self) -> dict[str, str]:
         """The sids whose records a switch spoilt, with the name of the switch."""
-        from kuaimai.sandbox.records import sid_of
-
         with self._lock:
             book = self._book(None)
             return {
@@ -176,9 +174,7 @@ class Gateway:
                 check(form, self._desk, self.first_credentials, now)
             if not self._limiter.allows(now, self.faults.rate_limit):
                 return Reply(429, b"", HTML)
-            if failure is not None and failure.kind in _REFUSALS:
-                raise Refusal(*_REFUSALS[failure.kind])
-            body = self._success(form, method, now)
+            body = self._success(form, method, now, failure)
         except Refusal as refusal:
             return Reply(
                 200,
@@ -190,7 +186,9 @@ class Gateway:
             _spoil(reply, failure, self.faults.slow_seconds)
         return reply
 
-    def _success(self, form: Mapping[str, str], method: str, now: float) -> bytes:
+    def _success(self, form: Mapping[str, str], method: str, now: float, failure: Failure | None) -> bytes:
+        if failure is not None and failure.kind in _REFUSALS:
+            raise Refusal(*_REFUSALS[failure.kind])
         known = METHODS[method]
         self._desk.follow(now)
         answer = known.answer(self._desk, Call(method, form, now, self._number))
@@ -238,8 +236,3 @@ def _spoil(reply: Reply, failure: Failure, slow_seconds: float) -> None:
         reply.body = reply.body[: len(reply.body) // 2]
     elif failure.kind == "disconnect_mid":
         reply.sent = len(reply.body) // 2
-
-
-def credentials_now(gateway: Gateway) -> DemoCredentials:
-    """The four credentials that the gateway accepts at the moment."""
-    return gateway.session.credentials()

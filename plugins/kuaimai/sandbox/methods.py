@@ -1,7 +1,7 @@
 """The methods that the sandbox answers, one entry each.
 
-A method is a function `(desk, call) -> body` without the status keys, plus, where it lists records, a function
-that gives the whole truth. Adding a method is adding an entry.
+A method is a function `(desk, call) -> body` without the status keys, plus, where it lists records, a
+function that gives the whole truth. Adding a method is adding an entry.
 """
 
 from __future__ import annotations

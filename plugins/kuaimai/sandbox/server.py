@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -21,6 +22,8 @@ from kuaimai.sandbox.methods import METHODS, REFRESH
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from typing_extensions import Self
 
     from kuaimai.sandbox.gateway import RequestRecord
     from kuaimai.sandbox.tokens import DemoCredentials, SessionState
@@ -39,6 +42,7 @@ class Clock:
         self._frozen: float | None = None
 
     def __call__(self) -> float:
+        """Epoch seconds."""
         return (self._now() if self._frozen is None else self._frozen) + self._offset
 
     def advance(self, seconds: float) -> None:
@@ -82,7 +86,7 @@ class Sandbox:
         self._server: _Server | None = None
         self._thread: Thread | None = None
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -187,8 +191,6 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news; anything else is a bug and is printed."""
-        import sys
-
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -301,7 +303,7 @@ def _rest(gateway: Gateway, method: str, body: bytes) -> Reply:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return cast("str", msgspec.json.encode(value).decode())
+    return msgspec.json.encode(value).decode()
 
 
 def _multipart(content_type: str, body: bytes) -> dict[str, str]:

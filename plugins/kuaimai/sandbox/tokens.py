@@ -1,7 +1,7 @@
 """The gateway's side of a session: who is signed in, until when, and when it may be refreshed.
 
-Documented: a session lives 30 days, a refresh prolongs it to 30 days from now and leaves both texts as they
-were, is allowed once per hour, and must come before the session is dead. Our guesses: with `rotate_tokens` the
+Documented: a session lives 30 days; a refresh prolongs it to 30 days from now and leaves both texts as they
+were, is allowed once per hour, and must come before the session is dead. Our guess: with `rotate_tokens` the
 old pair dies at the moment of the refresh.
 """
 

@@ -95,7 +95,8 @@ def read_trade_query(call: Call, faults: Faults) -> TradeQuery:
         if first > last:
             raise Refusal("50", "开始时间不能大于结束时间！字段：[startTime]")
     return TradeQuery(
-        time_type, first, last, frozenset(user_ids), statuses, sids, tids, out_sids, archive, page_no, page_size,
+        time_type, first, last, frozenset(user_ids), statuses, sids, tids, out_sids, archive,
+        page_no, page_size,
         use_has_next=params.get("useHasNext") == "true",
         use_cursor=params.get("useCursor") == "true" and not archive,
         cursor=params.get("cursor", ""),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kuaimai.sandbox.book import Book, row_of, second_of
 from kuaimai.sandbox.desk import Call, Desk, Refusal
-from kuaimai.sandbox.records import FIRST_SID, order_of_tid
+from kuaimai.sandbox.records import order_of_tid, row_of_sid, status_of
 from kuaimai.sandbox.trade_query import TradeQuery, read_trade_query
 from kuaimai.sandbox.world import DAY, Draw
 
@@ -183,7 +183,7 @@ def _search(desk: Desk, query: TradeQuery, wanted: frozenset[int], *, loose: boo
 
 def _by_id(desk: Desk, query: TradeQuery) -> list[int]:
     """Rows named by sid, tid or waybill number; their keys carry no time."""
-    rows = [sid - FIRST_SID for sid in query.sids]
+    rows = [row_of_sid(sid) for sid in query.sids]
     for tid in query.tids:
         n = order_of_tid(desk.world, tid)
         rows += [] if n is None else [n * 4, n * 4 + 1]
@@ -210,7 +210,7 @@ def _drawn(desk: Desk, key: int, draw: int, share: float) -> bool:
 
 def _status_of(desk: Desk, key: int) -> str:
     snap = desk.book.snapshot(row_of(key))
-    return "" if snap is None else desk.recorder.status(snap)
+    return "" if snap is None else status_of(snap)[0]
 
 
 def _drift(desk: Desk, served: list[int]) -> bool:

@@ -305,42 +305,33 @@ class World:
 
     def snapshots(self, n: int, at: int, life: Life | None = None) -> list[Snapshot]:
         """The sids of order `n` as they are at the second `at`: none, one, or two after a split."""
-        seen = upd = modified = pay = audit = ship = end = touches = 0
-        child_upd = child_touches = 0
-        for second, step, sub in self.life(n) if life is None else life:
-            if second > at:
-                break
-            seen |= step
-            if sub == 0:
-                upd = second
-            if step & _PLATFORM_STEPS:
-                modified = second
-            if seen & Step.SPLIT and (step & _CHILD_STEPS or sub == 1):
-                child_upd = second
-            if step == Step.PAY:
-                pay = second
-            elif step == Step.AUDIT:
-                audit = second
-            elif step == Step.SHIP:
-                ship = second
-            elif step in {Step.FINISH, Step.CLOSE_UNPAID, Step.REFUND_CLOSE}:
-                end = second
-            elif step == Step.TOUCH:
-                touches += sub == 0
-                child_touches += sub == 1
-        if not seen & Step.APPEAR:
+        happened = [step for step in (self.life(n) if life is None else life) if step[0] <= at]
+        if not happened:
             return []
         draws = self.draws(n)
-        back = 0 if self.merge_survivor(n, draws) is not None else self.backdated_by(n, draws)
-        created = self.slot(n, draws[Draw.JITTER]) - back
-        if pay:
-            pay -= back
+        seen = 0
+        last: dict[int, int] = {}
+        for second, step, _ in happened:
+            seen |= step
+            last[step] = second
+        created, pay = happened[0][0], last.get(Step.PAY, 0)
+        if self.merge_survivor(n, draws) is None:
+            back = self.backdated_by(n, draws)
+            created -= back
+            pay -= back if pay else 0
         if self.pays_without_time(n, draws):
             pay = 0
-        found = [Snapshot(n, 0, seen, created, upd, modified, pay, audit, ship, end, touches)]
-        if seen & Step.SPLIT:
+        ended = max(last.get(Step.FINISH, 0), last.get(Step.CLOSE_UNPAID, 0), last.get(Step.REFUND_CLOSE, 0))
+        modified = max(second for step, second in last.items() if step & _PLATFORM_STEPS)
+        audit, ship = last.get(Step.AUDIT, 0), last.get(Step.SHIP, 0)
+        found = []
+        for sub in (0, 1) if seen & Step.SPLIT else (0,):
+            mine = [
+                second for second, step, whose in happened if whose == sub or (sub and step & _CHILD_STEPS)
+            ]
+            touches = sum(1 for _, step, whose in happened if step == Step.TOUCH and whose == sub)
             found.append(
-                Snapshot(n, 1, seen, created, child_upd, modified, pay, audit, ship, end, child_touches)
+                Snapshot(n, sub, seen, created, mine[-1], modified, pay, audit, ship, ended, touches)
             )
         return found
 
