@@ -1,7 +1,9 @@
-# The first Python on this machine that the product supports; another: make PYTHON=/path/to/python test
-PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python3.10; do \
-	$$each -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
-	&& echo $$each && break; done)
+# The first Python on this machine that fits, best one that can also hold Airflow 2.11 (up to 3.12).
+# Another: make PYTHON=/path/to/python test
+PYTHON ?= $(shell for newest in 12 13; do \
+	for each in python3 python3.11 python3.12 python3.10 python3.13; do \
+	$$each -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $$newest))" 2>/dev/null \
+	&& echo $$each && exit; done; done)
 # Without one the message of tools/environments.py says what is needed.
 RUN = $(or $(PYTHON),python3)
 .DEFAULT_GOAL := help
@@ -19,7 +21,7 @@ demo-once: ## One interval without a UI, checked against the sandbox's truth; th
 	@exec .venv-airflow3/bin/python demo/run.py --once
 
 test: ## All tests: the core without Airflow, then everything on Airflow 3.3 and on 2.11
-	@$(RUN) tools/environments.py core airflow3 airflow2
+	@$(RUN) tools/environments.py --that-fit core airflow3 airflow2
 	@exec $(RUN) tools/run_tests.py
 
 lint: ## ruff (rules and format) and mypy

@@ -46,6 +46,11 @@ class Environment:
         """Its interpreter."""
         return self.folder / "bin" / "python"
 
+    @property
+    def fits(self) -> bool:
+        """Whether the running interpreter can hold this environment."""
+        return SUPPORTED[0] <= sys.version_info[:2] <= self.newest_python
+
 
 ENVIRONMENTS = {
     each.name: each
@@ -135,8 +140,7 @@ def fill_with_pip(environment: Environment) -> None:
 
 def make(environment: Environment) -> None:
     """Make the environment unless it is already what its constraint file says."""
-    version = sys.version_info[:2]
-    if not SUPPORTED[0] <= version <= environment.newest_python:
+    if not environment.fits:
         newest = ".".join(map(str, environment.newest_python))
         raise CannotMakeError(
             f"{environment.folder.name} needs Python 3.10 to {newest}, "
@@ -162,9 +166,14 @@ def main() -> int:
     """Make the environments named on the command line."""
     parser = argparse.ArgumentParser(description="Make virtual environments from constraints/.")
     parser.add_argument("names", nargs="+", choices=list(ENVIRONMENTS), metavar="environment")
+    parser.add_argument(
+        "--that-fit", action="store_true", help="pass over those that this Python cannot hold"
+    )
+    options = parser.parse_args()
     try:
-        for name in parser.parse_args().names:
-            make(ENVIRONMENTS[name])
+        for name in options.names:
+            if ENVIRONMENTS[name].fits or not options.that_fit:
+                make(ENVIRONMENTS[name])
     except CannotMakeError as err:
         print(err, file=sys.stderr)
         return 1

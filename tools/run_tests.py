@@ -8,10 +8,13 @@ must be there (``make test`` makes them).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +65,9 @@ class Runner:
 
     def line(self, name: str) -> Count:
         """Run the suites of one environment, one after the other, and return their sum."""
+        if not ENVIRONMENTS[name].fits:
+            print(f"{name:<26} not run: it needs another Python than {sys.version.split()[0]}", flush=True)
+            return Count(skipped=1)
         total = Count()
         for folder in FOLDERS[name]:
             if any((ROOT / folder).rglob("test_*.py")) and not self.stopped:
@@ -81,6 +87,8 @@ class Runner:
         # A developer's own Airflow or Python settings must not decide what is tested.
         foreign = ("AIRFLOW", "KUAIMAI", "PYTHON")
         settings = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        # A folder for everything temporary, so that whatever a killed suite leaves can be found.
+        settings["TMPDIR"] = tempfile.mkdtemp(prefix=f"kuaimai-{stem}-")
         started = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -99,6 +107,8 @@ class Runner:
                 code = None
             finally:
                 kill_group(process.pid)
+                stop_databases(Path(settings["TMPDIR"]))
+                shutil.rmtree(settings["TMPDIR"], ignore_errors=True)
                 self.running.pop(process.pid, None)
         count = read_report(report)
         if code not in (0, NO_TESTS) and count.failed == 0:
@@ -126,6 +136,13 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def stop_databases(folder: Path) -> None:
+    """End PostgreSQL servers with their data below `folder`: they leave the process group at their start."""
+    for pid_file in folder.rglob("postmaster.pid"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            os.kill(int(pid_file.read_text().splitlines()[0]), signal.SIGQUIT)  # at once, no clean-up
 
 
 def read_report(report: Path) -> Count:

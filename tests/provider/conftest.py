@@ -1,4 +1,4 @@
-"""Gives the provider tests an Airflow of their own, with a real metadata database, before any import of it."""
+"""Gives the provider tests an Airflow of their own, with a real metadata database."""
 
 from __future__ import annotations
 
