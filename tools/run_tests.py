@@ -27,7 +27,8 @@ from environments import ENVIRONMENTS, ROOT
 LOGS = ROOT / "build" / "tests"
 WITH_AIRFLOW = ("tests/provider", "tests/dags", "tests/e2e", "tests/install")
 FOLDERS = {
-    "core": ("tests/core",),
+    # The core is quick (under 10 seconds); the mirror lets the sandbox misbehave for hours of its time.
+    "core": ("tests/core", "tests/mirror"),
     "airflow3": WITH_AIRFLOW,
     # The core again: Airflow 2.11 brings SQLAlchemy 1.4.
     "airflow2": ("tests/core", *WITH_AIRFLOW),

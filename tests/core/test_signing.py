@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - published vectors are as long as they are
 """Signatures agree with every published vector, and with the sandbox's own reading of the protocol."""
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def test_signature_matches_the_published_vectors(params, secret, method, sent, e
 
 
 def test_names_sort_in_ascii_order_as_the_documentation_shows():
-    assert canonical_text({"foo_bar": "3", "bar": "1", "foobar": "4", "foo": "2"}) == "bar1foo2foo_bar3foobar4"
+    assert (
+        canonical_text({"foo_bar": "3", "bar": "1", "foobar": "4", "foo": "2"}) == "bar1foo2foo_bar3foobar4"
+    )
     assert canonical_text({"b": "2", "A": "1", "_": "x"}) == "A1_xb2"
 
 
@@ -99,5 +102,11 @@ def test_order_of_parameters_does_not_matter_and_any_character_can_be_signed(par
 @given(st.dictionaries(names.filter(lambda name: name != "sign"), texts), texts)
 def test_signature_is_the_digest_of_the_raw_utf8_text(params, secret):
     text = "".join(f"{name}{params[name]}" for name in sorted(params)).encode()
-    assert signature(params, secret, "md5") == hashlib.md5(secret.encode() + text + secret.encode()).hexdigest().upper()
-    assert signature(params, secret, "hmac-sha256") == hmac.new(secret.encode(), text, "sha256").hexdigest().upper()
+    assert (
+        signature(params, secret, "md5")
+        == hashlib.md5(secret.encode() + text + secret.encode()).hexdigest().upper()
+    )
+    assert (
+        signature(params, secret, "hmac-sha256")
+        == hmac.new(secret.encode(), text, "sha256").hexdigest().upper()
+    )

@@ -66,6 +66,13 @@ class Read(msgspec.Struct, frozen=True):
         """Whether the window stood still while it was read, and all of it was read."""
         return self.total_before is not None and self.total_before == self.total_after == self.distinct
 
+    def describe(self) -> str:
+        """One line for the log."""
+        return (
+            f"{self.rows} rows on {self.pages} pages, {self.distinct} distinct; total {self.total_before} before "
+            f"and {self.total_after} after; {self.requests} requests in {self.attempts} attempts"
+        )
+
     def page_name(self, number: int) -> str:
         """The staging name of one raw page, counted from 1."""
         return f"{self.folder}/{number:05d}.json.zst"

@@ -1,0 +1,192 @@
+"""A call is checked before it is sent, paced, retried where that helps, and says what to do where not."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from kuaimai.errors import ConfigError, Rejected, SessionError, Throttled, TooLarge, Transient
+from kuaimai.gateway.budget import Budget
+from kuaimai.gateway.client import ATTEMPTS, Client, FixedSession
+from kuaimai.gateway.wire import App, Wire
+from kuaimai.sandbox import Failure, Faults, Sandbox, World
+
+SHOPS = "erp.shop.list.query"
+ORDERS = "erp.trade.outstock.simple.query"
+WINDOW = {"timeType": "upd_time", "startTime": "2023-11-15 00:00:00", "endTime": "2023-11-15 23:59:59"}
+
+
+@pytest.fixture(scope="module")
+def world():
+    from datetime import datetime, timedelta, timezone
+
+    return World(seed=7, start=datetime(2023, 11, 15, tzinfo=timezone(timedelta(hours=8))))
+
+
+@pytest.fixture
+def box(world, clock):
+    with Sandbox(world, faults=Faults(), now=clock) as box:
+        yield box
+
+
+@pytest.fixture
+def http():
+    with requests.Session() as session:
+        yield session
+
+
+@pytest.fixture
+def make(box, clock, http):
+    def make(*, token=None, secret=None, sign_method="hmac-sha256", session=None, **wire):
+        given = box.credentials
+        return Client(
+            Wire(
+                App(wire.pop("app_key", given.app_key), secret or given.app_secret, sign_method),
+                url=wire.pop("url", box.url),
+                transport=http,
+                now=wire.pop("now", clock),
+                **wire,
+            ),
+            session or FixedSession(token or given.access_token),
+            budget=Budget(1000, now=clock, sleep=clock.sleep),
+            sleep=clock.sleep,
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("sign_method", ["hmac-sha256", "hmac", "md5"])
+def test_every_sign_method_is_accepted(make, sign_method):
+    assert make(sign_method=sign_method).call(SHOPS, {"pageNo": "1", "pageSize": "50"}).total >= 4
+
+
+def test_odd_characters_survive_signing_and_transport(make):
+    make().call(SHOPS, {"pageNo": "1", "pageSize": "50", "title": "旗舰店 A+B&C=1 %20#"})
+
+
+@pytest.mark.parametrize(
+    "kind", ["429", "429_html", "500", "502", "503", "504", "disconnect", "truncated", "html", "busy"]
+)
+def test_failure_that_passes_is_retried_with_a_new_timestamp_and_signature(make, box, clock, kind):
+    box.faults.plan = [Failure(kind, times=3)]
+    assert make().call(SHOPS, {"pageNo": "1", "pageSize": "50"}).total >= 4
+    assert len(box.requests) == 4
+    assert len([pause for pause in clock.slept if pause > 0]) == 3
+
+
+def test_retry_after_more_than_ten_minutes_is_still_signed_for_its_own_time(make, box, clock):
+    box.faults.plan = [Failure("429", times=5, retry_after=700)]
+    make().call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+    assert clock.slept[-1] >= 700
+
+
+def test_retries_end(make, box):
+    box.faults.plan = [Failure("429", share=1.0)]
+    with pytest.raises(Throttled):
+        make().call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+    assert len(box.requests) == ATTEMPTS
+
+
+def test_answer_that_does_not_come_is_given_up_in_time(make, box):
+    box.faults.slow_seconds = 0.5
+    box.faults.plan = [Failure("slow", times=1)]
+    assert make(timeout=(1.0, 0.1)).call(SHOPS, {"pageNo": "1", "pageSize": "50"}).total >= 4
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "advice"),
+    [
+        ({"secret": "wrong"}, Rejected, "appSecret"),
+        ({"app_key": "wrong"}, Rejected, "appKey from Kuaimai's mail"),
+        ({"now": lambda: 1_700_000_000 - 3600}, Rejected, "clock is off"),
+        ({"url": "http://127.0.0.1:9/router"}, Transient, "127.0.0.1:9"),
+        ({"url": "ftp://gw.example"}, ConfigError, "set host to https://gw.superboss.cc/router"),
+    ],
+    ids=["secret", "key", "clock", "nobody", "no-url"],
+)
+def test_wrong_setting_gives_one_error_that_says_what_to_do(make, change, error, advice):
+    with pytest.raises(error, match=advice):
+        make(**change).call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+
+
+def test_address_that_is_no_gateway_is_named(make, box):
+    with pytest.raises(ConfigError, match="does not answer like the gateway"):
+        make(url=f"{box.root}/sandbox/nowhere").call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+
+
+def test_too_large_answer_asks_for_less_instead_of_a_retry(make, box):
+    box.faults.plan = [Failure("too_large", times=1)]
+    with pytest.raises(TooLarge, match="smaller page or window"):
+        make().call(ORDERS, {**WINDOW, "pageNo": "1", "pageSize": "200"})
+    assert len(box.requests) == 1
+
+
+def test_parameter_that_the_gateway_would_ignore_is_refused_before_it_is_sent(make, box):
+    with pytest.raises(ConfigError, match=r"'page_no'.*did you mean 'pageNo'"):
+        make().call(ORDERS, {**WINDOW, "page_no": "1"})
+    assert box.requests == []
+
+
+@pytest.mark.parametrize("size", [19, 201])
+def test_page_size_outside_the_limits_is_refused_before_it_is_sent(make, box, size):
+    with pytest.raises(ConfigError, match="outside 20 to 200"):
+        make().call(ORDERS, {**WINDOW, "pageNo": "1", "pageSize": str(size)})
+    assert box.requests == []
+
+
+def test_empty_parameter_is_refused_because_nobody_knows_how_it_is_signed(make):
+    with pytest.raises(ConfigError, match="'title' is empty"):
+        make().call(SHOPS, {"title": ""})
+
+
+class _Recovering:
+    def __init__(self, token):
+        self.token = token
+        self.asked = 0
+
+    def current(self):
+        return "dead"
+
+    def rejected(self, token, error):
+        assert token == "dead"
+        self.asked += 1
+        if self.token is None:
+            raise error
+        return self.token
+
+
+def test_session_that_recovers_lets_the_call_go_on(make, box):
+    session = _Recovering(box.credentials.access_token)
+    assert make(session=session).call(SHOPS, {"pageNo": "1", "pageSize": "50"}).total >= 4
+    assert session.asked == 1
+
+
+def test_session_that_does_not_recover_is_not_hammered(make, box):
+    session = _Recovering(None)
+    with pytest.raises(SessionError):
+        make(session=session).call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+    assert (session.asked, len(box.requests)) == (1, 1)
+
+
+def test_clock_of_the_gateway_is_compared_with_ours(make, box, clock):
+    client = make(now=lambda: clock() - 300)
+    client.call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+    assert abs(client.clock_offset - 300) < 2
+
+
+def test_budget_lets_a_burst_through_and_then_keeps_the_rate(clock):
+    budget = Budget(5, burst=5, now=clock, sleep=clock.sleep)
+    start = clock()
+    for _ in range(30):
+        budget.spend()
+    assert clock() - start == pytest.approx(5.0)
+
+
+def test_no_secret_is_in_any_error(make, box):
+    given = box.credentials
+    box.faults.session_dead = True
+    with pytest.raises(SessionError) as dead:
+        make().call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+    for secret in (given.app_secret, given.access_token, given.refresh_token):
+        assert secret not in str(dead.value)
+        assert secret not in repr(App(given.app_key, given.app_secret))

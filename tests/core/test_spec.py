@@ -1,0 +1,119 @@
+"""A pipeline file is right, or one message says what is wrong where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kuaimai.errors import ConfigError
+from kuaimai.gateway import catalog
+from kuaimai.pipeline.spec import load_pipeline, load_pipelines
+
+SHIPPED = Path(__file__).parents[2] / "include" / "pipelines"
+MINIMAL = "name: trades\nsource: {method: erp.trade.outstock.simple.query}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="trades.yaml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_shipped_pipelines_are_valid():
+    assert [pipeline.name for pipeline in load_pipelines(SHIPPED)] == ["trades"]
+
+
+def test_defaults_are_enough(write):
+    pipeline = load_pipeline(write(MINIMAL))
+    assert (pipeline.target, pipeline.batch_size, pipeline.time.dimension) == (
+        "kuaimai_target",
+        1000,
+        "upd_time",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: trades\n", "key 'source' is missing"),
+        (MINIMAL + "batchsize: 5\n", "unknown key 'batchsize'; did you mean 'batch_size'?"),
+        (
+            MINIMAL + "time: {dimention: upd_time}\n",
+            "unknown key 'time.dimention'; did you mean 'dimension'?",
+        ),
+        (MINIMAL + "time: {dimension: updated}\n", "knows upd_time, created"),
+        (MINIMAL + "batch_size: 0\n", "batch_size"),
+        (MINIMAL + "batch_size: many\n", "batch_size"),
+        (MINIMAL + "schedule: every five minutes please now\n", None),
+        (MINIMAL + "schedule: hourly\n", "five fields"),
+        (MINIMAL + "keep_personal: [receiverNam]\n", "no personal field"),
+        ("name: Trades!\nsource: {method: erp.trade.list.query}\n", "name"),
+        ("name: t\nsource: {method: erp.trade.lst.query}\n", "did you mean 'erp.trade.list.query'?"),
+        ("name: t\nsource: {method: erp.shop.list.query}\n", "returns no records by time"),
+        ("name: t\nsource: {method: erp.trade.list.query, page_size: 500}\n", "20 to 200"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("name: [\n", "line 2 is not valid YAML"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_mistake_is_told_with_file_and_key(write, text, told):
+    path = write(text)
+    if told is None:
+        load_pipeline(path)  # five words are five fields; the scheduler judges the rest
+        return
+    with pytest.raises(ConfigError) as error:
+        load_pipeline(path)
+    assert str(path) in str(error.value)
+    assert told in str(error.value)
+
+
+def test_folder_that_is_not_there_names_the_setting(tmp_path):
+    with pytest.raises(ConfigError, match="KUAIMAI_PIPELINES"):
+        load_pipelines(tmp_path / "absent")
+
+
+def test_two_files_with_one_name_are_told(write, tmp_path):
+    write(MINIMAL, "a.yaml")
+    write(MINIMAL, "b.yaml")
+    with pytest.raises(ConfigError, match="two files"):
+        load_pipelines(tmp_path)
+
+
+@pytest.mark.parametrize("name", catalog.method_names())
+def test_catalogue_is_consistent(name):
+    method = catalog.method(name)
+    if method.record:
+        record = catalog.record(method.record)
+        assert record.key in record.fields
+        assert method.list_keys
+        assert all(field in record.fields for field in record.version)
+    if method.times:
+        assert {method.times.type_param, method.times.start_param, method.times.end_param} <= method.params
+        for field in method.times.dimensions.values():
+            assert record.fields[field].type == "time"
+    if method.shops:
+        assert method.shops.param in method.params
+
+
+@pytest.mark.parametrize("name", catalog.record_names())
+def test_every_field_has_a_type_a_label_and_a_column_of_its_own(name):
+    record = catalog.record(name)
+    columns = [field.column for field in record.fields.values()]
+    assert len(columns) == len(set(columns))
+    assert all(field.label for field in record.fields.values())
+    for child in record.children.values():
+        assert catalog.record(child).parent_key in catalog.record(child).fields
+
+
+def test_columns_are_snake_case():
+    assert [catalog.snake_case(name) for name in ("updTime", "numIid", "sid", "isExcep")] == [
+        "upd_time",
+        "num_iid",
+        "sid",
+        "is_excep",
+    ]

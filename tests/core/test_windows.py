@@ -1,0 +1,126 @@
+"""Planning: no moment is left out, whatever was read before."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kuaimai.extract.windows import SealedSpan, Shop, Window, gaps, plan, split, window_id
+
+T0 = datetime(2026, 3, 1, tzinfo=timezone.utc)
+FXG, PDD = Shop("900001", "fxg"), Shop("900002", "pdd")
+BASE, FULL = "erp.trade.outstock.simple.query", "erp.trade.list.query"
+METHODS = {"900001": (BASE, FULL), "900002": (BASE,)}
+
+
+def at(minutes: int) -> datetime:
+    return T0 + timedelta(minutes=minutes)
+
+
+def span(shop: Shop, start: int, end: int, *, method: str = BASE, sealed: bool = True) -> SealedSpan:
+    return SealedSpan(shop.id, method, at(start), at(end), sealed)
+
+
+def healing(interval, coverage, shops=(FXG, PDD), since=0):
+    slices = plan(
+        pipeline="trades",
+        run="r",
+        interval=Window(at(interval[0]), at(interval[1]), "upd_time"),
+        shops=shops,
+        shops_per_call=10,
+        longest=timedelta(days=1),
+        coverage=coverage,
+        methods_of=METHODS,
+        heal_since=at(since),
+    )
+    return [
+        (piece.window.start, piece.window.end, [shop.id for shop in piece.shops])
+        for piece in slices
+        if piece.reason == "heal"
+    ]
+
+
+def both(shop, start, end, **kwargs):
+    return [span(shop, start, end, method=method, **kwargs) for method in METHODS[shop.id]]
+
+
+def test_sealed_time_before_the_interval_needs_no_healing():
+    assert healing((60, 65), [*both(FXG, 0, 60), *both(PDD, 0, 60)]) == []
+
+
+def test_outage_between_the_last_seal_and_now_is_read_again():
+    coverage = [*both(FXG, 0, 20), *both(PDD, 0, 20)]
+    assert healing((60, 65), coverage) == [(at(20), at(60), ["900001", "900002"])]
+
+
+def test_window_left_open_is_read_again_for_its_shops_only():
+    coverage = [*both(FXG, 0, 20), *both(FXG, 20, 25, sealed=False), *both(FXG, 25, 60), *both(PDD, 0, 60)]
+    assert healing((60, 65), coverage) == [(at(20), at(25), ["900001"])]
+
+
+def test_every_method_that_serves_a_shop_must_be_sealed():
+    coverage = [span(FXG, 0, 60), span(FXG, 0, 30, method=FULL), *both(PDD, 0, 60)]
+    assert healing((60, 65), coverage) == [(at(30), at(60), ["900001"])]
+
+
+def test_new_shop_has_no_past_to_heal():
+    assert healing((60, 65), both(FXG, 0, 60), shops=(FXG, PDD)) == []
+
+
+def test_healing_goes_back_only_so_far():
+    assert healing((60, 65), both(FXG, 0, 10), shops=(FXG,), since=30) == [(at(30), at(60), ["900001"])]
+
+
+def test_healing_is_bounded_and_oldest_first():
+    coverage = [one for minute in range(0, 1000, 10) for one in both(PDD, minute, minute + 5)]
+    found = healing((2000, 2005), coverage, shops=(PDD,))
+    assert len(found) == 48
+    assert found[0][0] == at(5)
+
+
+def test_at_most_ten_shops_go_into_one_call():
+    shops = [Shop(str(number), "fxg") for number in range(23)]
+    slices = plan(
+        pipeline="p",
+        run="r",
+        interval=Window(T0, at(5), "upd_time"),
+        shops=shops,
+        shops_per_call=10,
+        longest=timedelta(days=1),
+    )
+    assert [len(piece.shops) for piece in slices] == [10, 10, 3]
+    assert {shop for piece in slices for shop in piece.shops} == set(shops)
+
+
+def test_same_question_has_the_same_id_and_another_question_another():
+    window = Window(T0, at(5), "upd_time")
+    assert window_id("trades", BASE, window, [FXG, PDD]) == window_id("trades", BASE, window, [PDD, FXG])
+    assert window_id("trades", BASE, window, [FXG]) != window_id("trades", BASE, window, [PDD])
+    assert window_id("trades", BASE, window, [FXG]) != window_id("trades", FULL, window, [FXG])
+
+
+@given(st.integers(1, 10_000), st.integers(1, 3000))
+def test_pieces_cover_the_window_without_a_hole(minutes, longest):
+    pieces = split(Window(T0, at(minutes), "upd_time"), timedelta(minutes=longest))
+    assert pieces[0].start == T0
+    assert pieces[-1].end == at(minutes)
+    assert all(piece.end - piece.start <= timedelta(minutes=longest) for piece in pieces)
+    assert all(one.end == other.start for one, other in pairwise(pieces))
+
+
+spans = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 60)), max_size=12)
+
+
+@given(spans, st.integers(0, 100), st.integers(1, 150))
+def test_gaps_and_coverage_together_are_everything_and_overlap_nowhere(pieces, since, length):
+    until = since + length
+    covered = [(at(start), at(start + size)) for start, size in pieces]
+    holes = gaps(at(since), at(until), covered)
+    for minute in range(since, until):
+        middle = at(minute) + timedelta(seconds=30)
+        inside = any(start <= middle <= end for start, end in covered)
+        in_hole = any(start <= middle <= end for start, end in holes)
+        assert inside != in_hole

@@ -1,0 +1,210 @@
+"""The mirror equals the truth, whatever the gateway does; each fault shows the promise it could break."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from installation import START, TICK, mirror
+
+from kuaimai.errors import DataError, KuaimaiError
+from kuaimai.sandbox import Failure, Faults
+
+
+def test_first_run_lands_everything_and_seals(tmp_path, pg_url):
+    with mirror(tmp_path, pg_url) as shop:
+        summary = shop.run(START - timedelta(days=5), START)
+        assert summary.sealed
+        assert summary.read == summary.landed > 500
+        assert shop.differences(START - timedelta(days=5)) == {}
+        assert shop.open_windows() == 0
+
+
+def test_second_reading_of_the_same_time_changes_nothing(tmp_path):
+    with mirror(tmp_path) as shop:
+        shop.run(START - timedelta(hours=6), START)
+        again = shop.run(START - timedelta(hours=6), START)
+        assert (again.inserted, again.updated) == (0, 0)
+        assert again.sealed
+
+
+def test_five_minute_runs_follow_the_shop(tmp_path):
+    with mirror(tmp_path, orders_per_hour=600) as shop:
+        for _ in range(12):
+            assert shop.tick().sealed
+        assert shop.differences(START) == {}
+
+
+@pytest.mark.parametrize(
+    ("faults", "extra_runs"),
+    [
+        (Faults(drift=1, drift_touch=2, drift_insert=1, drift_times=3), 1),
+        (Faults(drift=1, drift_touch=1), 2),  # for ever: never stands still while it is read
+        (Faults(duplicates=3, shuffle_rows=True, shuffle_lines=True, unstable_ties=True), 0),
+        (Faults(late_rows=0.2, late_seconds=420), 2),
+        (Faults(page_cap=20), 0),
+        (Faults(total_as_string=True, omit_empty_list=True, wrap_response=True, trace_key="random"), 0),
+        (
+            Faults(
+                plan=[
+                    Failure("429", share=0.1),
+                    Failure("503", share=0.05),
+                    Failure("disconnect", share=0.05),
+                    Failure("truncated", share=0.05),
+                    Failure("html", share=0.02),
+                    Failure("busy", share=0.05),
+                ]
+            ),
+            0,
+        ),
+        (
+            Faults(
+                drift=2,
+                drift_times=20,
+                late_rows=0.1,
+                duplicates=2,
+                plan=[Failure("429", share=0.1), Failure("truncated", share=0.05)],
+            ),
+            2,
+        ),
+    ],
+    ids=["drift", "endless-drift", "duplicates", "late", "page-cap", "envelope", "failures", "all-at-once"],
+)
+def test_mirror_equals_the_truth_after_the_next_runs(tmp_path, faults, extra_runs):
+    with mirror(tmp_path, faults=faults, orders_per_hour=3000) as shop:
+        shop.pipeline = shop.pipeline.model_copy(
+            update={"source": shop.pipeline.source.model_copy(update={"page_size": 50})}
+        )
+        for _ in range(4):
+            shop.tick()
+        until = shop.clock()
+        for _ in range(extra_runs):
+            shop.tick()
+        # What changed after `until` is the business of later runs.
+        late = {sid for sid, record in shop.box.truth().items() if record["updTime"] > until * 1000}
+        assert {sid: why for sid, why in shop.differences(START).items() if sid not in late} == {}
+
+
+def test_outage_is_healed_by_the_next_run(tmp_path):
+    with mirror(tmp_path, orders_per_hour=600) as shop:
+        shop.tick()
+        shop.clock.advance(3 * 3600)
+        summary = shop.tick()
+        assert summary.sealed
+        assert shop.differences(START) == {}
+
+
+def test_window_that_failed_is_read_again_by_the_next_run(tmp_path):
+    with mirror(tmp_path, orders_per_hour=600) as shop:
+        shop.pipeline = shop.pipeline.model_copy(
+            update={"time": shop.pipeline.time.model_copy(update={"overlap_minutes": 0})}
+        )
+        shop.tick()
+        shop.box.faults.plan = [Failure("503", times=50)]
+        assert shop.tick() is None
+        shop.box.faults.plan = []
+        assert shop.tick().sealed
+        assert shop.differences(START) == {}
+
+
+def test_backfill_reads_exactly_its_interval_and_never_moves_a_row_back(tmp_path):
+    with mirror(tmp_path, orders_per_hour=600) as shop:
+        for _ in range(6):
+            shop.tick()
+        before = dict(shop.rows("SELECT sid, _version FROM kuaimai_trade"))
+        filled = shop.run(START - timedelta(hours=3), START)
+        after = dict(shop.rows("SELECT sid, _version FROM kuaimai_trade"))
+        assert filled.sealed
+        assert filled.inserted > 0
+        assert all(after[sid] >= version for sid, version in before.items())
+        assert shop.differences(START - timedelta(hours=3)) == {}
+
+
+def test_backfill_in_pieces_gives_the_rows_that_live_runs_would_have_given(tmp_path):
+    hour = timedelta(hours=1)
+    (tmp_path / "live").mkdir()
+    (tmp_path / "later").mkdir()
+    with mirror(tmp_path / "live", orders_per_hour=300) as live:
+        for _ in range(12):
+            live.tick()
+        expected = live.rows("SELECT sid, _version, _content_hash FROM kuaimai_trade ORDER BY sid")
+        expected = [row for row in expected if row[1] >= START.timestamp() * 1000]
+    with mirror(tmp_path / "later", orders_per_hour=300) as later:
+        later.clock.advance(hour.total_seconds())
+        at = START
+        while at < START + hour:
+            assert later.run(at, at + TICK).sealed
+            at += TICK
+        assert later.rows("SELECT sid, _version, _content_hash FROM kuaimai_trade ORDER BY sid") == expected
+
+
+def test_bad_records_are_set_aside_whole_and_the_window_still_seals(tmp_path):
+    faults = Faults(bad_amount=0.02, bad_time=0.02, no_sid=0.02)
+    with mirror(tmp_path, faults=faults) as shop:
+        summary = shop.run(START - timedelta(days=2), START)
+        assert summary.sealed
+        assert summary.quarantined > 0
+        assert summary.read == summary.landed + summary.quarantined
+        reasons = {reason.split(":")[0] for (reason,) in shop.rows("SELECT reason FROM kuaimai_quarantine")}
+        assert reasons == {"payment", "payTime", "sid"}
+        ((record,),) = shop.rows("SELECT record FROM kuaimai_quarantine WHERE reason LIKE 'payTime%' LIMIT 1")
+        assert '"orders":[' in record
+        assert "receiverName" not in record
+
+
+def test_personal_fields_are_dropped_unless_kept_by_name(tmp_path):
+    with mirror(tmp_path) as shop:
+        shop.pipeline = shop.pipeline.model_copy(update={"keep_personal": ("receiverState",)})
+        shop.run(START - timedelta(hours=3), START)
+        columns = {row[1] for row in shop.rows("PRAGMA table_info(kuaimai_trade)")}
+        assert "receiver_state" in columns
+        assert not columns & {"receiver_name", "receiver_mobile", "buyer_nick", "receiver_address"}
+
+
+def test_enriched_shops_get_the_fuller_record(tmp_path):
+    with mirror(tmp_path) as shop:
+        shop.run(START - timedelta(days=1), START)
+        ranks = dict(
+            shop.rows("SELECT source, max(_rank) FROM kuaimai_trade WHERE source <> 'sys' GROUP BY source")
+        )
+        assert ranks["fxg"] == ranks["jd"] == 1
+        assert ranks["tb"] == ranks["pdd"] == 0
+
+
+@pytest.mark.parametrize("failure", ["429", "503", "truncated", "html", "busy", "disconnect"])
+def test_gateway_that_never_recovers_fails_the_run_and_stores_nothing(tmp_path, failure):
+    with mirror(tmp_path) as shop:
+        shop.run(START - timedelta(hours=2), START - timedelta(hours=1))
+        before = shop.rows("SELECT count(*) FROM kuaimai_trade")
+        shop.box.faults.plan = [Failure(failure, share=1.0)]
+        with pytest.raises(KuaimaiError):
+            shop.run(START - timedelta(hours=1), START)
+        assert shop.rows("SELECT count(*) FROM kuaimai_trade") == before
+        assert shop.open_windows() == 0
+
+
+def test_page_number_that_is_ignored_is_told_and_nothing_counts_as_read(tmp_path, monkeypatch):
+    with mirror(tmp_path) as shop:
+        send = shop.client.wire.send
+
+        def always_page_one(method, params, *, session):
+            return send(
+                method, {**params, **({"pageNo": "1"} if "pageNo" in params else {})}, session=session
+            )
+
+        monkeypatch.setattr(shop.client.wire, "send", always_page_one)
+        with pytest.raises(DataError, match="ignores the page number"):
+            shop.run(START - timedelta(days=5), START)
+
+
+def test_time_parameters_that_are_ignored_are_told(tmp_path, monkeypatch):
+    with mirror(tmp_path) as shop:
+        send = shop.client.wire.send
+        wide = {"startTime": "2026-02-25 00:00:00", "endTime": "2026-02-25 23:59:59"}
+
+        def another_day(method, params, *, session):
+            return send(method, {**params, **(wide if "startTime" in params else {})}, session=session)
+
+        monkeypatch.setattr(shop.client.wire, "send", another_day)
+        with pytest.raises(DataError, match="ignores the time parameters"):
+            shop.run(START - timedelta(hours=1), START)
