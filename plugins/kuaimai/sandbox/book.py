@@ -20,6 +20,7 @@ TIME_TYPES = ("created", "pay_time", "consign_time", "audit_time", "upd_time")
 _ROW_BITS = 44
 _ROW_MASK = (1 << _ROW_BITS) - 1
 _WHOLE = 65_536
+_MANY = 1_000
 
 
 def row_of(key: int) -> int:
@@ -145,11 +146,14 @@ class Book:
         self.at = at
         self._plan_until(at, collect=True)
         self._admit_inserted()
+        self._sort()
+        self.revision += 1
+        self.rebuilt = True
+
+    def _sort(self) -> None:
         for index in self._indexes:
             index.sort()
         heapify(self._due)
-        self.revision += 1
-        self.rebuilt = True
 
     def _plan_until(self, at: int, *, collect: bool) -> None:
         """Admit the regular orders that appear until `at`; `collect` leaves the sorting to the caller."""
@@ -190,7 +194,10 @@ class Book:
             if due is not None:
                 heappush(self._due, (due + delay, n))
         known = self._planned
-        self._plan_until(at, collect=False)
+        many = self._world.planned(at) - known > _MANY
+        self._plan_until(at, collect=many)
+        if many:  # a clock that jumped: sorting once is cheaper than inserting one by one
+            self._sort()
         self.at = at
         if changed or self._planned != known:
             self.revision += 1

@@ -190,7 +190,6 @@ class Gateway:
         if failure is not None and failure.kind in _REFUSALS:
             raise Refusal(*_REFUSALS[failure.kind])
         known = METHODS[method]
-        self._desk.follow(now)
         answer = known.answer(self._desk, Call(method, form, now, self._number))
         if not (self.faults.omit_success and known.may_omit_success):
             answer = {"success": True, **answer}

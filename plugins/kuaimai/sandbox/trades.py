@@ -66,6 +66,7 @@ def _truth(desk: Desk, book: Book, flavour: str, shops: frozenset[int]) -> dict[
 def _answer(desk: Desk, call: Call, flavour: str, shops: frozenset[int]) -> dict[str, Any]:
     faults = desk.faults
     query = read_trade_query(call, faults)
+    desk.follow(call.now)
     wanted = _wanted_shops(desk, query, shops, flavour)
     loose = flavour == "outstock" and query.time_type == "pay_time"
     size = min(query.page_size, faults.page_cap) if faults.page_cap else query.page_size
