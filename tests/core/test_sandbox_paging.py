@@ -24,7 +24,7 @@ def opened(clock) -> Iterator[Callable[..., Caller]]:
     with ExitStack() as stack:
 
         def open_(*faults: str, hours: float = 12, **settings) -> Caller:
-            world = World(START, **({"history_orders": 160, "orders_per_hour": 15} | settings))
+            world = World(START, **({"history_orders": 110, "orders_per_hour": 8} | settings))
             clock.at = world.start_second + hours * HOUR + 0.5
             box = stack.enter_context(Sandbox(world, Faults.parse(list(faults)), clock))
             return Caller(box, stack.enter_context(requests.Session()))
@@ -39,12 +39,12 @@ def not_archived(caller: Caller, method: str = OUTSTOCK) -> dict[str, dict]:
 
 def test_page_by_page_an_ideal_reader_gets_the_truth(opened):
     caller = opened()
-    pages = list(caller.pages(size=50, **caller.window()))
+    pages = list(caller.pages(size=30, **caller.window()))
     rows = {str(row["sid"]): row for page in pages for row in page["list"]}
     assert rows == not_archived(caller)
     assert pages[0]["total"] == len(rows) == sum(len(page["list"]) for page in pages)
     assert not any("total" in page for page in pages[1:])
-    assert [len(page["list"]) for page in pages[:-1]] == [50] * (len(pages) - 1)
+    assert [len(page["list"]) for page in pages[:-1]] == [30] * (len(pages) - 1)
 
 
 def test_the_order_list_covers_some_platforms_only(opened):
@@ -62,7 +62,7 @@ def test_the_order_list_covers_some_platforms_only(opened):
 
 def test_has_next_replaces_the_total(opened):
     caller = opened()
-    pages = list(caller.pages(size=50, useHasNext="true", **caller.window()))
+    pages = list(caller.pages(size=30, useHasNext="true", **caller.window()))
     assert [page["hasNext"] for page in pages] == [True] * (len(pages) - 1) + [False]
     assert not any("total" in page for page in pages)
 
@@ -73,7 +73,7 @@ def test_a_cursor_leads_through_all_rows_and_ends_in_one_of_four_ways(opened, en
     seen: list[int] = []
     cursor: dict[str, str] = {}
     while True:
-        page = caller.call(OUTSTOCK, pageSize=50, useCursor="true", **cursor, **caller.window())
+        page = caller.call(OUTSTOCK, pageSize=30, useCursor="true", **cursor, **caller.window())
         seen += [row["sid"] for row in page["list"]]
         assert "total" not in page
         if (
@@ -210,7 +210,7 @@ def test_too_large_answers_are_refused(opened):
 
 def test_duplicates_push_the_rows_behind_them_back(opened):
     caller = opened("duplicates=3")
-    rows = caller.rows(size=50, **caller.window())
+    rows = caller.rows(size=30, **caller.window())
     repeated = [sid for sid, times in Counter(row["sid"] for row in rows).items() if times > 1]
     assert len(repeated) >= 3
     assert {str(row["sid"]) for row in rows} == not_archived(caller).keys()
@@ -257,7 +257,7 @@ def test_drift_may_insert_orders(opened):
     caller = opened("drift=1", "drift_insert=3", "drift_touch=0", "drift_times=1")
     before = len(not_archived(caller))
     window = caller.window()
-    list(caller.pages(size=50, **window))
+    list(caller.pages(size=30, **window))
     assert caller.call(OUTSTOCK, **window)["total"] == before + 3
     assert len(not_archived(caller)) == before + 3
     new = max(not_archived(caller))
@@ -273,7 +273,7 @@ def test_drift_is_the_same_every_time(opened):
 
 
 def test_late_rows_become_visible_after_their_own_time(opened, clock):
-    caller = opened("late_rows=0.5", "late_seconds=600", orders_per_hour=120)
+    caller = opened("late_rows=0.5", "late_seconds=600", orders_per_hour=120, hours=2)
     now = int(clock())
     window = caller.window(now - 900, now)
     at_once = {row["sid"] for row in caller.rows(**window)}

@@ -257,6 +257,23 @@ def test_the_rest_dialect_refreshes_with_the_refresh_token_alone(caller):
     assert token not in repr(caller.box.requests)
 
 
+def test_the_rest_dialect_knows_rotation_units_and_failures(caller):
+    address = f"{caller.box.root}/open.token.refresh"
+    faults = caller.box.faults
+    faults.rotate_tokens, faults.expires_unit, faults.refresh_interval = True, "absent", 0
+
+    def refreshed() -> requests.Response:
+        return caller.http.post(address, json={"refreshToken": caller.box.credentials.refresh_token})
+
+    assert refreshed().json() == {
+        "access_token": caller.box.credentials.access_token,
+        "refresh_token": caller.box.credentials.refresh_token,
+    }
+    faults.fail("truncated", times=1)
+    with pytest.raises(requests.JSONDecodeError):
+        refreshed().json()
+
+
 def test_the_rest_dialect_carries_the_signed_fields_for_every_other_method(caller):
     form = caller.form("erp.shop.list.query", pageSize=2)
     address = f"{caller.box.root}/router/erp.shop.list.query"

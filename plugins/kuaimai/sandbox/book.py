@@ -10,7 +10,8 @@ from bisect import bisect_left, bisect_right, insort
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
-from kuaimai.sandbox.world import INSERTED_FROM, Draw, Snapshot, World, next_step
+from kuaimai.sandbox.steps import Draw, Snapshot, next_step
+from kuaimai.sandbox.world import INSERTED_FROM, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

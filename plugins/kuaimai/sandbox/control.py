@@ -14,9 +14,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kuaimai.sandbox.gateway import Gateway
-    from kuaimai.sandbox.server import Clock
 
 Answer = tuple[int, dict[str, Any]]
+
+
+class Clock:
+    """The sandbox's clock: the given one, moved or stopped through the control endpoint."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._offset = 0.0
+        self._frozen: float | None = None
+
+    def __call__(self) -> float:
+        """Epoch seconds."""
+        return (self._now() if self._frozen is None else self._frozen) + self._offset
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock by `seconds`; it stays moved."""
+        self._offset += seconds
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Stop the clock where it is, or let it run again (it then jumps to the present)."""
+        self._frozen = self._now() if frozen else None
 
 
 class Control:

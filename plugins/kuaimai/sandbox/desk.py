@@ -10,15 +10,16 @@ import msgspec
 
 from kuaimai.sandbox.book import Book
 from kuaimai.sandbox.records import full_trade, outstock_trade
-from kuaimai.sandbox.world import Draw
+from kuaimai.sandbox.steps import Draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kuaimai.sandbox.faults import Faults
     from kuaimai.sandbox.lines import Record
+    from kuaimai.sandbox.steps import Snapshot
     from kuaimai.sandbox.tokens import SessionState
-    from kuaimai.sandbox.world import Snapshot, World
+    from kuaimai.sandbox.world import World
 
 _WHOLE = 65_536
 _CACHED_RECORDS = 20_000

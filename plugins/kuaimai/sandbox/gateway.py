@@ -13,7 +13,7 @@ from kuaimai.sandbox.book import Book
 from kuaimai.sandbox.checks import COMMON, RateLimiter, check
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.failures import BEFORE_EFFECT
-from kuaimai.sandbox.methods import METHODS, REFRESH
+from kuaimai.sandbox.methods import METHODS, REFRESH, rest_refresh
 from kuaimai.sandbox.records import sid_of
 from kuaimai.sandbox.tokens import SessionState, demo_credentials
 
@@ -104,18 +104,19 @@ class Gateway:
         self._lock = Lock()
         self._number = 0
 
-    def handle(self, form: Mapping[str, str], *, signed: bool = True) -> Reply:
+    def handle(self, form: Mapping[str, str], *, rest: bool = False) -> Reply:
         """Answer one request.
 
         Args:
             form: all fields, decoded.
-            signed: False for the `rest` dialect's refresh, which carries nothing but the refresh token.
+            rest: whether it came in the `rest` dialect, whose refresh needs no signature and answers in
+                names of its own.
         """
         method = form.get("method", "")
         with self._lock:
             now = self._now()
             self._number += 1
-            reply = self._reply(form, method, now, signed=signed)
+            reply = self._reply(form, method, now, rest=rest)
             params = {
                 name: value
                 for name, value in form.items()
@@ -165,32 +166,33 @@ class Gateway:
         book.follow(int(at), late_share=self.faults.late_rows, late_seconds=self.faults.late_seconds)
         return book
 
-    def _reply(self, form: Mapping[str, str], method: str, now: float, *, signed: bool) -> Reply:
+    def _reply(self, form: Mapping[str, str], method: str, now: float, *, rest: bool) -> Reply:
         failure = self._planned_failure(method)
         if failure is not None and failure.kind in BEFORE_EFFECT:
             return _broken(failure)
         try:
-            if signed:
+            if not (rest and method == REFRESH and "sign" not in form):
                 check(form, self._desk, self.first_credentials, now)
             if not self._limiter.allows(now, self.faults.rate_limit):
                 return Reply(429, b"", HTML)
-            body = self._success(form, method, now, failure)
+            if failure is not None and failure.kind in _REFUSALS:
+                return self._refused(*_REFUSALS[failure.kind])
+            body = self._success(form, method, now, rest=rest)
         except Refusal as refusal:
-            return Reply(
-                200,
-                self._encode({"code": refusal.code, "msg": refusal.message, "success": False}),
-                code=refusal.code,
-            )
+            return self._refused(refusal.code, refusal.message)
         reply = Reply(200, body)
         if failure is not None:
             _spoil(reply, failure, self.faults.slow_seconds)
         return reply
 
-    def _success(self, form: Mapping[str, str], method: str, now: float, failure: Failure | None) -> bytes:
-        if failure is not None and failure.kind in _REFUSALS:
-            raise Refusal(*_REFUSALS[failure.kind])
+    def _refused(self, code: str, message: str) -> Reply:
+        return Reply(200, self._encode({"code": code, "msg": message, "success": False}), code=code)
+
+    def _success(self, form: Mapping[str, str], method: str, now: float, *, rest: bool) -> bytes:
         known = METHODS[method]
         answer = known.answer(self._desk, Call(method, form, now, self._number))
+        if rest and method == REFRESH:
+            return msgspec.json.encode(rest_refresh(self._desk))
         if not (self.faults.omit_success and known.may_omit_success):
             answer = {"success": True, **answer}
         wrap = self.faults.wrap_response or (method == REFRESH and self.faults.refresh_shape == "wrapped")

@@ -16,7 +16,8 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from kuaimai.sandbox.merchant import GOODS, Sku
-from kuaimai.sandbox.world import Draw, Snapshot, Step, World
+from kuaimai.sandbox.steps import Draw, Snapshot, Step
+from kuaimai.sandbox.world import World
 
 Record = dict[str, Any]
 

@@ -71,14 +71,27 @@ def refresh(desk: Desk, call: Call) -> dict[str, Any]:
         "companyId": 100001,
         "userId": 200001,
     }
-    expires = {
-        "seconds": int(faults.session_ttl),
-        "epoch_s": int(session.expires_at),
-        "epoch_ms": int(session.expires_at * 1000),
-    }.get(faults.expires_unit)
+    expires = _expires_in(desk)
+    return {"session": answer if expires is None else {**answer, "expiresIn": expires}}
+
+
+def rest_refresh(desk: Desk) -> dict[str, Any]:
+    """The refresh answer of the `rest` dialect; a new refresh token is told only when there is one."""
+    answer: dict[str, Any] = {"access_token": desk.session.access_token}
+    expires = _expires_in(desk)
     if expires is not None:
-        answer["expiresIn"] = expires
-    return {"session": answer}
+        answer["expires_in"] = expires
+    if desk.faults.rotate_tokens:
+        answer["refresh_token"] = desk.session.refresh_token
+    return answer
+
+
+def _expires_in(desk: Desk) -> int | None:
+    return {
+        "seconds": int(desk.faults.session_ttl),
+        "epoch_s": int(desk.session.expires_at),
+        "epoch_ms": int(desk.session.expires_at * 1000),
+    }.get(desk.faults.expires_unit)
 
 
 def system_time(_desk: Desk, call: Call) -> dict[str, Any]:

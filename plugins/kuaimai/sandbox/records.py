@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from kuaimai.sandbox.lines import FIRST_SID, Record, lines_of, milliseconds, shares_of, sku_of, yuan
 from kuaimai.sandbox.merchant import WAREHOUSES, Shop
-from kuaimai.sandbox.world import INSERTED_FROM, Draw, Snapshot, Step, World
+from kuaimai.sandbox.steps import Draw, Snapshot, Step
+from kuaimai.sandbox.world import INSERTED_FROM, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from kuaimai.sandbox.book import Book, row_of, second_of
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.records import order_of_tid, row_of_sid, status_of
+from kuaimai.sandbox.steps import Draw
 from kuaimai.sandbox.trade_query import TradeQuery, read_trade_query
-from kuaimai.sandbox.world import DAY, Draw
+from kuaimai.sandbox.world import DAY
 
 if TYPE_CHECKING:
     from kuaimai.sandbox.faults import Faults

@@ -17,6 +17,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from kuaimai.sandbox.merchant import SHOPS, Shop, shops
+from kuaimai.sandbox.steps import CHILD_STEPS, PLATFORM_STEPS, Draw, Life, Snapshot, Step
 
 GMT8 = timezone(timedelta(hours=8))
 DAY = 86_400
@@ -31,63 +32,6 @@ _WHOLE = 65_536
 _ARCHIVE_OLDEST, _ARCHIVE_YOUNGEST = 130 * DAY, 95 * DAY
 
 
-class Draw:
-    """Which of an order's 32 fixed draws decides what."""
-
-    SHOP = 0
-    PAY_DELAY = 1
-    AUDIT_DELAY = 2
-    SHIP_DELAY = 3
-    FINISH_DELAY = 4
-    FATE = 5
-    REMARK = 6
-    REMARK_DELAY = 7
-    SPLIT = 8
-    MERGE = 9
-    GIFT = 10
-    SUIT = 11
-    LINES = 12
-    ITEM = 13  # to 16, one per line
-    NUM = 17  # to 20, one per line
-    JITTER = 21
-    BACKDATED = 22
-    LATE = 23
-    NULL_MODIFIED = 24
-    WAREHOUSE = 25
-    DISCOUNT = 26
-    BAD = 27
-    BUYER = 28
-    GIFT_REMOVED = 29
-    LOOSE = 30
-    WIDE = 31
-
-
-class Step:
-    """What can happen to an order; the value is its bit in `Snapshot.seen`."""
-
-    APPEAR = 1
-    PAY = 2
-    REMARK = 4
-    GIFT_REMOVED = 8
-    MERGE = 16  # took the partner's lines
-    MERGED_AWAY = 32  # gave its lines to the partner
-    AUDIT = 64
-    SPLIT = 128
-    SHIP = 256
-    FINISH = 512
-    CLOSE_UNPAID = 1024
-    REFUND_ASK = 2048
-    REFUND_CLOSE = 4096  # before shipping: the whole order is closed although it was paid
-    REFUND_DONE = 8192  # after shipping: one line is refunded, the order lives on
-    TOUCH = 16384  # somebody changed something nobody can see
-
-
-_PLATFORM_STEPS = (
-    Step.APPEAR | Step.PAY | Step.SHIP | Step.FINISH | Step.CLOSE_UNPAID
-    | Step.REFUND_ASK | Step.REFUND_CLOSE | Step.REFUND_DONE
-)  # fmt: skip
-_CHILD_STEPS = Step.SPLIT | Step.SHIP | Step.FINISH
-
 # Shares of all orders, in 65536ths.
 _UNPAID = int(0.04 * _WHOLE)
 _REFUND_BEFORE = _UNPAID + int(0.07 * _WHOLE)
@@ -99,44 +43,10 @@ _GIFT = int(0.15 * _WHOLE)
 _GIFT_REMOVED = int(0.3 * _WHOLE)
 _BACKDATED = int(0.2 * _WHOLE)
 
-Life = list[tuple[int, int, int]]
-"""Steps as (epoch second, `Step`, which sid of the order: 0 itself, 1 the split-off child)."""
-
 
 @lru_cache(maxsize=16_384)
 def _draws(key: bytes, n: int) -> tuple[int, ...]:
     return _DRAWS.unpack(blake2b(b"%d" % n, digest_size=64, key=key).digest())
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """One sid of one order at one time.
-
-    Attributes:
-        n: order number.
-        sub: 0 for the order itself, 1 for the child that a split made.
-        seen: bits of the `Step`s that have happened.
-        created, upd: epoch seconds.
-        modified, pay, audit, ship, end: epoch seconds, 0 where it has not happened.
-        touches: how many times a touch changed it.
-    """
-
-    n: int
-    sub: int
-    seen: int
-    created: int
-    upd: int
-    modified: int
-    pay: int
-    audit: int
-    ship: int
-    end: int
-    touches: int
-
-    @property
-    def row(self) -> int:
-        """The number that identifies this sid inside the sandbox."""
-        return self.n * 4 + self.sub
 
 
 @dataclass
@@ -305,35 +215,46 @@ class World:
 
     def snapshots(self, n: int, at: int, life: Life | None = None) -> list[Snapshot]:
         """The sids of order `n` as they are at the second `at`: none, one, or two after a split."""
-        happened = [step for step in (self.life(n) if life is None else life) if step[0] <= at]
-        if not happened:
-            return []
-        draws = self.draws(n)
-        seen = 0
+        seen = upd = child_upd = modified = 0
         last: dict[int, int] = {}
-        for second, step, _ in happened:
+        for second, step, whose in self.life(n) if life is None else life:
+            if second > at:
+                break
             seen |= step
             last[step] = second
-        created, pay = happened[0][0], last.get(Step.PAY, 0)
-        if self.merge_survivor(n, draws) is None:
-            back = self.backdated_by(n, draws)
-            created -= back
-            pay -= back if pay else 0
-        if self.pays_without_time(n, draws):
-            pay = 0
-        ended = max(last.get(Step.FINISH, 0), last.get(Step.CLOSE_UNPAID, 0), last.get(Step.REFUND_CLOSE, 0))
-        modified = max(second for step, second in last.items() if step & _PLATFORM_STEPS)
-        audit, ship = last.get(Step.AUDIT, 0), last.get(Step.SHIP, 0)
-        found = []
-        for sub in (0, 1) if seen & Step.SPLIT else (0,):
-            mine = [
-                second for second, step, whose in happened if whose == sub or (sub and step & _CHILD_STEPS)
-            ]
-            touches = sum(1 for _, step, whose in happened if step == Step.TOUCH and whose == sub)
-            found.append(
-                Snapshot(n, sub, seen, created, mine[-1], modified, pay, audit, ship, ended, touches)
-            )
+            if step & PLATFORM_STEPS:
+                modified = second
+            if whose == 0:
+                upd = second
+            if whose == 1 or step & CHILD_STEPS:
+                child_upd = second
+        if not seen:
+            return []
+        draws = self.draws(n)
+        created, pay = self._created_and_paid(n, draws, last)
+        ended = last.get(Step.FINISH) or last.get(Step.CLOSE_UNPAID) or last.get(Step.REFUND_CLOSE, 0)
+        times = modified, pay, last.get(Step.AUDIT, 0), last.get(Step.SHIP, 0), ended
+        touches = self._touches_of(n, at)
+        found = [Snapshot(n, 0, seen, created, upd, *times, touches[0])]
+        if seen & Step.SPLIT:
+            found.append(Snapshot(n, 1, seen, created, child_upd, *times, touches[1]))
         return found
+
+    def _created_and_paid(self, n: int, draws: tuple[int, ...], last: dict[int, int]) -> tuple[int, int]:
+        """What the record shows as `created` and `payTime`, which may differ from when it became visible."""
+        back = 0 if self.merge_survivor(n, draws) is not None else self.backdated_by(n, draws)
+        paid = last.get(Step.PAY, 0)
+        if not paid or self.pays_without_time(n, draws):
+            return last[Step.APPEAR] - back, 0
+        return last[Step.APPEAR] - back, paid - back
+
+    def _touches_of(self, n: int, at: int) -> tuple[int, int]:
+        """How often each sid of an order was touched until `at`."""
+        touched = self._touches.get(n)
+        if touched is None:
+            return 0, 0
+        mine = [whose for second, _, whose in touched if second <= at]
+        return mine.count(0), mine.count(1)
 
     def pays_without_time(self, n: int, draws: tuple[int, ...]) -> bool:
         """Half of the manual orders look paid but carry the sentinel as `payTime`."""
@@ -352,8 +273,3 @@ class World:
 def epoch_second(moment: datetime) -> int:
     """Whole epoch seconds of `moment`; a naive one is read as GMT+8."""
     return int((moment.replace(tzinfo=GMT8) if moment.tzinfo is None else moment).timestamp())
-
-
-def next_step(life: Life, at: int) -> int | None:
-    """The second of the first step after `at`, or None when the order's life is over."""
-    return next((second for second, _, _ in life if second > at), None)
