@@ -152,7 +152,8 @@ def test_the_version_is_the_head_of_the_changelog():
 
 def skeleton(text: str) -> tuple[list[str], list[list[str]]]:
     """Return the levels of a page's headings, and the commands of its code blocks without comments."""
-    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    # A drawing has words in it, and those are translated.
+    blocks = re.findall(r"^```(?!mermaid)[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     commands = [
         [line.split("  #")[0].rstrip() for line in block.splitlines() if not line.startswith("#")]

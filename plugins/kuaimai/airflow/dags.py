@@ -1,0 +1,209 @@
+"""From a pipeline to its DAG; `dags/` only calls this."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from kuaimai.airflow.compat import (
+    DAG,
+    AirflowFailException,
+    Asset,
+    BaseOperator,
+    Context,
+    CronDataIntervalTimetable,
+    Param,
+    task_group,
+)
+from kuaimai.airflow.deadlines import lateness
+from kuaimai.airflow.interval import ZONE
+from kuaimai.airflow.notifications import KuaimaiNotifier
+from kuaimai.airflow.operators import (
+    KuaimaiExtractOperator,
+    KuaimaiLoadOperator,
+    KuaimaiPlanOperator,
+    KuaimaiRefreshTokenOperator,
+    KuaimaiSealOperator,
+    KuaimaiSweepOperator,
+    KuaimaiTransformOperator,
+)
+from kuaimai.airflow.settings import pool
+from kuaimai.errors import ConfigError
+from kuaimai.pipeline.spec import Pipeline, load_pipeline
+
+TAG = "kuaimai"
+
+# Any moment before the first run; windows come from the schedule and from the coverage.
+_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+
+
+def pipeline_dags(folder: Path) -> list[DAG]:
+    """Return one DAG for each pipeline file of a folder, by name.
+
+    A file with a mistake becomes a DAG that shows the mistake, so that it cannot take the others down.
+    """
+    return [_dag_of(path) for path in sorted(folder.glob("*.yaml"))]
+
+
+def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:
+    """Return the DAG of a pipeline: refresh session, plan, per slice extract → transform → load, seal."""
+    dag_id = f"kuaimai_{pipeline.name}"
+    with DAG(
+        dag_id,
+        description=pipeline.description,
+        doc_md=_DOC.format(
+            pipeline=pipeline, tables=", ".join(f"`kuaimai_{one.name}`" for one in pipeline.records)
+        ),
+        # Explicit, because a bare cron string is an interval on 2.x and a moment on 3.x.
+        schedule=CronDataIntervalTimetable(pipeline.schedule, timezone=ZONE),
+        start_date=_START,
+        # After an outage the next run heals what is missing; a row of old runs would only repeat it.
+        catchup=False,
+        max_active_runs=1,
+        tags=[TAG, pipeline.name],
+        params=_params(),
+        default_args=_defaults(),
+        on_failure_callback=KuaimaiNotifier(),
+        render_template_as_native_obj=False,
+        **lateness(dag_id, timedelta(minutes=pipeline.late_after_minutes)),
+    ) as dag:
+        file = str(path)
+        session = KuaimaiRefreshTokenOperator(
+            task_id="refresh_session", doc_md="Keeps the 30-day session alive."
+        )
+        plan = KuaimaiPlanOperator(task_id="plan", pipeline=file, doc_md="Cuts the run into slices.")
+
+        @task_group(group_id="slice")
+        def read_and_write(piece: Any) -> Any:
+            extracted = KuaimaiExtractOperator(task_id="extract", pipeline=file, slice=piece)
+            transformed = KuaimaiTransformOperator(
+                task_id="transform", pipeline=file, manifest=extracted.output
+            )
+            return KuaimaiLoadOperator(task_id="load", pipeline=file, manifest=transformed.output).output
+
+        seal = KuaimaiSealOperator(
+            task_id="seal",
+            pipeline=file,
+            manifests=read_and_write.expand(piece=plan.output),
+            outlets=[Asset(f"kuaimai://{pipeline.target}/kuaimai_{pipeline.record.name}")],
+            # A merchant without shops has nothing to read; that is a complete answer too.
+            trigger_rule="none_failed",
+            doc_md="Says whether every window of the run is proven complete.",
+        )
+        session >> plan
+        plan >> seal
+    return dag
+
+
+def session_dag() -> DAG:
+    """Return the DAG `kuaimai_session`: twice a day, session refreshed when due and old staging cleared."""
+    with DAG(
+        "kuaimai_session",
+        description="Session of the Kuaimai Open Platform: refreshed in time / 快麦会话保活",
+        doc_md=_SESSION_DOC,
+        schedule=CronDataIntervalTimetable("17 */12 * * *", timezone=ZONE),
+        start_date=_START,
+        catchup=False,
+        max_active_runs=1,
+        tags=[TAG],
+        default_args=_defaults(),
+        on_failure_callback=KuaimaiNotifier(),
+    ) as dag:
+        KuaimaiRefreshTokenOperator(task_id="refresh_session")
+        KuaimaiSweepOperator(task_id="sweep_staging")
+    return dag
+
+
+def _dag_of(path: Path) -> DAG:
+    try:
+        return pipeline_dag(load_pipeline(path), path)
+    except ConfigError as err:
+        return _broken(path, str(err))
+
+
+def _broken(path: Path, mistake: str) -> DAG:
+    with DAG(
+        f"kuaimai_{path.stem}",
+        description=f"⚠ {mistake}"[:200],
+        doc_md=f"### This pipeline cannot run\n\n```text\n{mistake}\n```\n\nMend `{path.name}`.",
+        schedule=None,
+        start_date=_START,
+        tags=[TAG, "broken"],
+        default_args={"owner": TAG, "retries": 0},
+    ) as dag:
+        _Mistake(task_id="mend_the_pipeline", mistake=mistake)
+    return dag
+
+
+class _Mistake(BaseOperator):
+    """Fails with the mistake of a pipeline file."""
+
+    def __init__(self, *, mistake: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mistake = mistake
+
+    def execute(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
+        raise AirflowFailException(self.mistake)
+
+
+def _defaults() -> dict[str, Any]:
+    return {
+        "owner": TAG,
+        "pool": pool(),
+        "retries": 3,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=10),
+        "execution_timeout": timedelta(hours=2),
+    }
+
+
+def _params() -> dict[str, Param]:
+    return {
+        "start": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="Start / 开始",
+            description="Only for a run by hand: first moment to read, Asia/Shanghai unless it names a zone. "
+            "仅手动运行：读取的开始时间。",
+        ),
+        "end": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="End / 结束",
+            description="Last moment to read. 读取的结束时间。",
+        ),
+        "shops": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Shops / 店铺",
+            description="Shop ids (userId), one per line; empty for all. 店铺编号，每行一个；留空为全部。",
+        ),
+    }
+
+
+_DOC = """
+### {pipeline.name}: {pipeline.description}
+
+Mirrors `{pipeline.source.method}` into {tables} (Connection `{pipeline.target}`),
+by `{pipeline.time.dimension}`.
+
+* Every scheduled run reads its interval, {pipeline.time.overlap_minutes} minutes before it, and whatever
+  the last {pipeline.time.heal_days} days left unsealed. After an outage nobody has to do anything.
+* **Is my data complete?** `SELECT * FROM kuaimai_window WHERE state <> 'sealed'`
+* Records that could not be stored: `SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL`
+* Any other time: *Trigger* with start and end, or a backfill. Neither moves newer rows back.
+"""
+
+_SESSION_DOC = """
+### Session of the Kuaimai Open Platform
+
+An access token lives 30 days and can be refreshed only while it lives. Every pipeline refreshes it when it is
+7 days old; this DAG does so while pipelines are paused. From day 20 on it warns, from day 27 on it fails, and
+the message says what to ask Kuaimai for. It also removes staging files older than Variable
+`kuaimai_staging_days` (7 days).
+"""

@@ -1,0 +1,91 @@
+"""Which time a run covers: the scheduler's interval, or what a person asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pendulum
+
+from kuaimai.airflow.compat import Context, is_scheduled
+from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import Shop
+
+ZONE = "Asia/Shanghai"
+
+
+@dataclass(frozen=True)
+class RunInterval:
+    """The time that a run covers.
+
+    Attributes:
+        start: first instant, with zone.
+        end: last instant, with zone.
+        live: a scheduled run, which also reaches back and heals.
+        shops: ids of the shops asked for; empty for all.
+    """
+
+    start: datetime
+    end: datetime
+    live: bool
+    shops: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the interval as the merchant's wall clock shows it."""
+        start, end = pendulum.instance(self.start).in_tz(ZONE), pendulum.instance(self.end).in_tz(ZONE)
+        return f"{start:YYYY-MM-DD HH:mm:ss} to {end:YYYY-MM-DD HH:mm:ss}"
+
+    def chosen(self, shops: Iterable[Shop]) -> list[Shop]:
+        """Return the shops to read.
+
+        Raises:
+            ConfigError: a shop that was asked for is not one of the merchant's.
+        """
+        known = {shop.id: shop for shop in shops}
+        for shop in self.shops:
+            if shop not in known:
+                raise ConfigError(
+                    f"shop {shop!r} is not one of this merchant's",
+                    hint=f"use the ERP's shop ids (userId): {', '.join(sorted(known))}",
+                )
+        return [known[shop] for shop in self.shops] if self.shops else list(known.values())
+
+
+def run_interval(context: Context) -> RunInterval:
+    """Return the time that the run of `context` covers.
+
+    The params `start` and `end` of a manual run win over the scheduler's interval.
+
+    Raises:
+        ConfigError: only one of them is given, a text is no time, or the end is not after the start.
+    """
+    params: Any = context["params"]
+    asked_start, asked_end = params.get("start"), params.get("end")
+    if bool(asked_start) != bool(asked_end):
+        raise ConfigError("give both start and end, or neither", hint="trigger again with both times")
+    if asked_start:
+        start: datetime | None = _moment(asked_start, "start")
+        end: datetime | None = _moment(asked_end, "end")
+        live = False
+    else:
+        start, end = context.get("data_interval_start"), context.get("data_interval_end")
+        live = is_scheduled(context)
+    if start is None or end is None or (not asked_start and start == end):
+        raise ConfigError(
+            "this run has no interval of its own", hint="trigger it with the params start and end"
+        )
+    if end <= start:
+        raise ConfigError(f"end {end} is not after start {start}")
+    return RunInterval(start, end, live, tuple(str(shop) for shop in params.get("shops") or ()))
+
+
+def _moment(text: str, name: str) -> datetime:
+    try:
+        moment = pendulum.parse(text, tz=ZONE)  # a text without zone is the merchant's wall clock
+    except ValueError as err:
+        raise ConfigError(f"{name} is not a time: {text!r}", hint="write 2026-11-24T08:00:00") from err
+    if not isinstance(moment, datetime):
+        raise ConfigError(f"{name} is not a moment: {text!r}", hint="write 2026-11-24T08:00:00")
+    return moment

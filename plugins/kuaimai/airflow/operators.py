@@ -1,0 +1,252 @@
+"""The operators: each builds what its stage needs, calls the stage, logs one line, returns the manifest.
+
+They hold no logic of their own; the stages are plain functions in `kuaimai.pipeline.stages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kuaimai.airflow.compat import AirflowFailException, BaseOperator, Context
+from kuaimai.airflow.interval import run_interval
+from kuaimai.errors import ConfigError, KuaimaiError, Rejected, SessionError
+
+if TYPE_CHECKING:
+    from kuaimai.airflow.hooks import KuaimaiHook
+    from kuaimai.pipeline.spec import Pipeline
+
+DEFAULT_CONNECTION = "kuaimai_default"
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Convert our errors once, at Airflow's border: what a retry cannot mend fails at once.
+
+    Raises:
+        AirflowFailException: a setting, the session or the request is wrong; a person must act.
+    """
+    try:
+        yield
+    except (ConfigError, SessionError, Rejected) as err:
+        raise AirflowFailException(str(err)) from err
+    except KuaimaiError:
+        raise  # Airflow retries the task
+
+
+class _PipelineOperator(BaseOperator):
+    """What all stages share: the pipeline's file."""
+
+    template_fields: Sequence[str] = ("pipeline",)
+    ui_color = "#e8f4ec"
+
+    def __init__(self, *, pipeline: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pipeline = pipeline
+
+    def spec(self) -> Pipeline:
+        """Read the pipeline's file."""
+        from kuaimai.pipeline.spec import load_pipeline
+
+        return load_pipeline(Path(self.pipeline))
+
+
+class _GatewayOperator(_PipelineOperator):
+    """A stage that asks the gateway."""
+
+    template_fields: Sequence[str] = ("pipeline", "kuaimai_conn_id")
+
+    def __init__(self, *, kuaimai_conn_id: str = DEFAULT_CONNECTION, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kuaimai_conn_id = kuaimai_conn_id
+
+    def hook(self) -> KuaimaiHook:
+        """Return the hook of the Connection."""
+        from kuaimai.airflow.hooks import KuaimaiHook
+
+        return KuaimaiHook(self.kuaimai_conn_id)
+
+
+class KuaimaiRefreshTokenOperator(BaseOperator):
+    """Refresh the session if it is due; warn from day 20, fail from day 27.
+
+    Returns:
+        The session's age and days left; never a token.
+    """
+
+    template_fields: Sequence[str] = ("kuaimai_conn_id",)
+    ui_color = "#e8f4ec"
+
+    def __init__(self, *, kuaimai_conn_id: str = DEFAULT_CONNECTION, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kuaimai_conn_id = kuaimai_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Refresh if due."""
+        from kuaimai.airflow.hooks import KuaimaiHook
+
+        with told():
+            report = KuaimaiHook(self.kuaimai_conn_id).keeper().refresh_if_due()
+        level = self.log.warning if report.state == "warning" else self.log.info
+        level("%s", report.message)
+        return {"state": report.state, "age_days": report.age_days, "days_left": report.days_left}
+
+
+class KuaimaiPlanOperator(_GatewayOperator):
+    """Plan a run: its interval, and on scheduled runs what earlier runs left unsealed.
+
+    Returns:
+        One small dict per slice, for `expand`.
+    """
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Fetch the shops and cut the run into slices."""
+        from kuaimai.airflow.settings import target
+        from kuaimai.pipeline import stages
+
+        with told():
+            spec, asked = self.spec(), run_interval(context)
+            shops = asked.chosen(stages.fetch_shops(self.hook().client()))
+            with closing(target(spec.target)) as database:
+                slices = stages.plan_slices(
+                    spec,
+                    run=context["run_id"],
+                    start=asked.start,
+                    end=asked.end,
+                    shops=shops,
+                    live=asked.live,
+                    target=database,
+                )
+        healing = sum(piece.reason == "heal" for piece in slices)
+        self.log.info("%s: %d shops, %d slices, %d of them heal", asked, len(shops), len(slices), healing)
+        return [stages.to_manifest(piece) for piece in slices]
+
+
+class KuaimaiExtractOperator(_GatewayOperator):
+    """Read one slice into staging.
+
+    Args:
+        slice: one dict of `KuaimaiPlanOperator`'s list.
+    """
+
+    template_fields: Sequence[str] = ("pipeline", "kuaimai_conn_id", "slice")
+
+    def __init__(self, *, slice: Any, **kwargs: Any) -> None:  # noqa: A002 - the word of the field
+        super().__init__(**kwargs)
+        self.slice = slice
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Read every page of the slice."""
+        from kuaimai.airflow.settings import staging
+        from kuaimai.extract.windows import Slice
+        from kuaimai.pipeline import stages
+
+        with told():
+            piece = stages.from_manifest(self.slice, Slice)
+            extracted = stages.extract(self.spec(), piece, self.hook().client(), staging())
+        for read in extracted.reads:
+            self.log.info("%s: %s", read.method, read.describe())
+        return stages.to_manifest(extracted)
+
+
+class KuaimaiTransformOperator(_PipelineOperator):
+    """Type the raw pages of one slice; asks nothing of the gateway.
+
+    Args:
+        manifest: what `KuaimaiExtractOperator` returned.
+    """
+
+    template_fields: Sequence[str] = ("pipeline", "manifest")
+
+    def __init__(self, *, manifest: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.manifest = manifest
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Write typed batches."""
+        from kuaimai.airflow.settings import staging
+        from kuaimai.pipeline import stages
+
+        with told():
+            extracted = stages.from_manifest(self.manifest, stages.Extracted)
+            transformed = stages.transform(self.spec(), extracted, staging())
+        aside = sum(transformed.quarantined.values())
+        self.log.info("%d batches, %d records to quarantine", len(transformed.batches), aside)
+        if transformed.unknown_fields:
+            self.log.warning("fields the catalogue does not know: %s", ", ".join(transformed.unknown_fields))
+        return stages.to_manifest(transformed)
+
+
+class KuaimaiLoadOperator(_PipelineOperator):
+    """Write one slice and its proof in one transaction.
+
+    Args:
+        manifest: what `KuaimaiTransformOperator` returned.
+    """
+
+    template_fields: Sequence[str] = ("pipeline", "manifest")
+
+    def __init__(self, *, manifest: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.manifest = manifest
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Merge the batches and record the windows."""
+        from kuaimai.airflow.settings import staging, target
+        from kuaimai.pipeline import stages
+
+        with told():
+            spec = self.spec()
+            transformed = stages.from_manifest(self.manifest, stages.Transformed)
+            with closing(target(spec.target)) as database:
+                loaded = stages.load(spec, transformed, staging(), database)
+        self.log.info("%s", stages.pretty(stages.summarise(spec, [loaded])))
+        return stages.to_manifest(loaded)
+
+
+class KuaimaiSealOperator(_PipelineOperator):
+    """Say whether the run's windows are proven complete.
+
+    An open window does not fail the run: the next scheduled run reads it again by itself.
+
+    Args:
+        manifests: what the `KuaimaiLoadOperator`s returned.
+
+    Returns:
+        The run's summary; `sealed` is the answer.
+    """
+
+    template_fields: Sequence[str] = ("pipeline", "manifests")
+
+    def __init__(self, *, manifests: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.manifests = manifests
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Add up the slices."""
+        from kuaimai.pipeline import stages
+
+        with told():
+            loaded = [stages.from_manifest(one, stages.Loaded) for one in self.manifests or ()]
+            summary = stages.summarise(self.spec(), loaded)
+        self.log.info("%s", stages.pretty(summary))
+        for window in summary.open_windows:
+            self.log.warning("not sealed, will be read again by the next scheduled run: %s", window)
+        return {**stages.to_manifest(summary), "sealed": summary.sealed}
+
+
+class KuaimaiSweepOperator(BaseOperator):
+    """Remove staging files of runs that are older than Variable `kuaimai_staging_days` (7 days)."""
+
+    ui_color = "#e8f4ec"
+
+    def execute(self, context: Context) -> int:  # noqa: ARG002 - Airflow's signature
+        """Sweep; return how many files went."""
+        from kuaimai.airflow.settings import staging, staging_days
+
+        with told():
+            gone = staging().sweep(staging_days())
+        self.log.info("%d old staging files removed", gone)
+        return gone
