@@ -240,6 +240,16 @@ def test_columns_carry_the_chinese_names_as_comments(pg_url):
     target.close()
 
 
+def test_psycopg_3_loads_as_psycopg2_does(pg_url):
+    pytest.importorskip("psycopg")
+    if sa.__version__.startswith("1."):
+        pytest.skip("SQLAlchemy 1.4 knows no psycopg 3")
+    target = open_target(pg_url.replace("+psycopg2", "+psycopg"))
+    assert store(target, [order(1, sysMemo='"a",\n')]).state == "sealed"
+    assert rows(target, "SELECT sys_memo FROM kuaimai_trade") == [('"a",\n',)]
+    target.close()
+
+
 def test_target_without_rights_names_the_grant(pg_url):
     owner = open_target(pg_url)
     with owner.engine.begin() as connection:

@@ -29,7 +29,7 @@ _REFUSED = {"22", "23", "42"}
 
 
 class PostgresTarget(SqlTarget):
-    """A PostgreSQL database, version 12 or newer, by psycopg2."""
+    """A PostgreSQL database, version 12 or newer, by psycopg2 or (SQLAlchemy 2) psycopg 3."""
 
     column_types: Mapping[FieldType, str] = MappingProxyType(
         {
@@ -60,7 +60,7 @@ class PostgresTarget(SqlTarget):
             raise _our_error(err.orig, self.url) from err
         except Exception as err:
             # COPY goes past SQLAlchemy, so the driver's own errors come through as they are.
-            if hasattr(err, "pgcode"):
+            if hasattr(err, "pgcode") or hasattr(err, "sqlstate"):
                 raise _our_error(err, self.url) from err
             raise
 
@@ -87,8 +87,13 @@ class PostgresTarget(SqlTarget):
         csv.write_csv(_decimals_as_text(batch), buffer, options)
         buffer.seek(0)
         cursor: Any = connection.connection.cursor()
+        statement = f'COPY "{merge.stage_name(table)}" FROM STDIN WITH (FORMAT csv)'
         try:
-            cursor.copy_expert(f'COPY "{merge.stage_name(table)}" FROM STDIN WITH (FORMAT csv)', buffer)
+            if hasattr(cursor, "copy_expert"):
+                cursor.copy_expert(statement, buffer)
+            else:
+                with cursor.copy(statement) as copy:
+                    copy.write(buffer.getbuffer())
         finally:
             cursor.close()
 
@@ -105,7 +110,7 @@ def _decimals_as_text(batch: pa.Table) -> pa.Table:
 
 def _our_error(err: BaseException | None, url: sa.engine.URL) -> ConfigError | Transient:
     """Name what to do about a driver's error; its first line is shown, which holds no parameters."""
-    state: str = getattr(err, "pgcode", None) or ""
+    state: str = getattr(err, "pgcode", None) or getattr(err, "sqlstate", None) or ""
     lines = str(err).strip().splitlines()
     text = lines[0] if lines else type(err).__name__
     where = f"target {url.host or 'local'}/{url.database} as user {url.username}"
