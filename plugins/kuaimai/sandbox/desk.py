@@ -53,13 +53,20 @@ class Call:
 
 
 class Desk:
-    """State that the methods share; used under the gateway's lock only."""
+    """State that the methods share; used under the gateway's lock only.
+
+    Attributes:
+        ahead: (row, flavour) of records that the next page will probably need.
+        later_pages: how many pages behind a first page were asked for.
+        drifts: how many drifts have happened.
+    """
 
     def __init__(self, world: World, faults: Faults, session: SessionState) -> None:
         self.world = world
         self.faults = faults
         self.session = session
         self.book = Book(world)
+        self.ahead: list[tuple[int, str]] = []
         self.later_pages = 0
         self.drifts = 0
         self._encoded: dict[tuple[str, int], msgspec.Raw] = {}
@@ -125,19 +132,35 @@ class Desk:
 
     def encoded(self, row: int, flavour: str, call: Call) -> msgspec.Raw:
         """A trade as JSON bytes."""
+        self._forget_outdated()
+        known = self._encoded.get((flavour, row))
+        if known is not None and not self.faults.shuffle_lines:
+            return known
+        return self._encode(row, flavour, call)
+
+    def _forget_outdated(self) -> None:
+        """Drop all rendered records when a switch changed what they say, or when they are too many."""
         faults = self.faults
         settings = (faults.null_modified, faults.no_sid, faults.bad_time, faults.bad_amount)
         if settings != self._encoded_for or len(self._encoded) >= _CACHED_RECORDS:
             self._encoded.clear()
             self._encoded_for = settings
-        known = self._encoded.get((flavour, row))
-        if known is not None and not faults.shuffle_lines:
-            return known
+
+    def encode_ahead(self, most: int) -> bool:
+        """Render up to `most` records that the next page will probably need; whether there are more."""
+        self._forget_outdated()
+        for row, flavour in self.ahead[:most]:
+            if (flavour, row) not in self._encoded and self.book.snapshot(row) is not None:
+                self._encode(row, flavour, None)
+        del self.ahead[:most]
+        return bool(self.ahead)
+
+    def _encode(self, row: int, flavour: str, call: Call | None) -> msgspec.Raw:
         snap = self.book.snapshot(row)
         if snap is None:  # the index only names rows that exist
             raise LookupError(f"row {row} is in the index and not in the world")
         record = self.record(snap, flavour)
-        if faults.shuffle_lines:
+        if self.faults.shuffle_lines and call is not None:
             Random(f"{call.number}/{row}").shuffle(record["orders"])  # noqa: S311 - not a secret
             return msgspec.Raw(msgspec.json.encode(record))
         made = msgspec.Raw(msgspec.json.encode(record))

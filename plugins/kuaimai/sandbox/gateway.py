@@ -28,6 +28,7 @@ JSON = "application/json;charset=UTF-8"
 HTML = "text/html;charset=UTF-8"
 _SECRET_PARAMS = frozenset({"refreshToken"})
 _KEPT_REQUESTS = 100_000
+_BITE = 20
 _PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>"
 _TITLES = {
     "429": "429 Too Many Requests",
@@ -126,6 +127,13 @@ class Gateway:
             self.requests.append(RequestRecord(now, method, params, status, reply.code))
         reply.wait_seconds += self.faults.latency_seconds
         return reply
+
+    def prepare(self) -> None:
+        """Render what the next page will probably need, while the client is busy with this one."""
+        more = True
+        while more:
+            with self._lock:  # in small bites, so that other connections hardly wait
+                more = self._desk.encode_ahead(_BITE)
 
     def truth(
         self,

@@ -123,6 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_rest(self.server.gateway, method, body))
         else:
             self._send(self.server.gateway.handle(query | self._fields(body)))
+            self.server.gateway.prepare()
 
     def _fields(self, body: bytes) -> dict[str, str]:
         kind = self.headers.get("Content-Type") or ""

@@ -81,6 +81,7 @@ def _answer(desk: Desk, call: Call, flavour: str, shops: frozenset[int]) -> dict
     if faults.unstable_ties:
         keys = sorted(keys, key=lambda key: (second_of(key), _mix(call.number, key)))
     page = keys[start : start + size]
+    desk.ahead = [(row_of(key), flavour) for key in keys[start + size : start + 2 * size]]
     return _envelope(query, faults, _Page(keys, page, start, size), _rows(desk, call, flavour, page))
 
 
