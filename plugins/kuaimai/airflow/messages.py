@@ -1,0 +1,231 @@
+"""What alerts say, in Chinese and in English.
+
+A message names the DAG, the window, how late it is or what went wrong, and what to do. It is read on a phone
+by somebody who may not know Airflow, so it is short, and it passes through chat servers of third parties, so
+no credential and no telephone number of a buyer may be in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, get_args
+
+import pendulum
+
+from kuaimai.airflow.interval import ZONE
+from kuaimai.gateway.redaction import MASK, SECRET_PARAMETERS
+
+Event = Literal["failure", "late", "contested", "quarantine"]
+Language = Literal["zh", "en"]
+EVENTS: tuple[Event, ...] = get_args(Event)
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+
+# WeCom refuses texts above 2048 bytes, and a Chinese character takes three.
+_ERROR_LENGTH = 240
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that a person should know.
+
+    Attributes:
+        event: what kind of thing.
+        dag_id: the DAG.
+        run_id: its run, or an empty text.
+        start: first instant of the window, with zone; None if the run has no window.
+        end: last instant of the window, with zone.
+        task_id: the task that failed, or an empty text.
+        error: the error in the words of the code, or an empty text.
+        reason: Airflow's word for why a run failed, such as `timed_out`, or an empty text.
+        late: time since the end of the window.
+        limit: time that the window had.
+        url: address of the run in the UI, or an empty text.
+    """
+
+    event: Event
+    dag_id: str
+    run_id: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    task_id: str = ""
+    error: str = ""
+    reason: str = ""
+    late: timedelta | None = None
+    limit: timedelta | None = None
+    url: str = ""
+
+    @property
+    def window(self) -> str:
+        """Return what tells this window from others of the DAG."""
+        if self.start is None or self.end is None:
+            return self.run_id
+        return f"{int(self.start.timestamp())}-{int(self.end.timestamp())}"
+
+
+def title(alert: Alert, language: Language) -> str:
+    """Return the one line that a chat shows in its list."""
+    return f"{_TITLES[language][alert.event]} · {alert.dag_id}"
+
+
+def body(alert: Alert, language: Language) -> str:
+    """Return the lines below the title."""
+    words = _WORDS[language]
+    lines = [(words["window"], _window(alert, language))]
+    if alert.late is not None:
+        lines.append((words["late"], _lateness(alert.late, alert.limit, language)))
+    if alert.task_id:
+        lines.append((words["task"], alert.task_id))
+    if alert.error:
+        lines.append((words[alert.event], one_line(alert.error)))
+    elif alert.reason:
+        lines.append((words["failure"], _REASONS[language].get(alert.reason, one_line(alert.reason))))
+    if alert.url:
+        lines.append((words["run"], alert.url))
+    elif alert.run_id:
+        lines.append((words["run"], alert.run_id))
+    lines.append((words["advice"], _ADVICE[language][alert.event]))
+    return "\n".join(f"{name}{words['colon']}{text}" for name, text in lines if text)
+
+
+def one_line(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return an error as one line that may leave the house: masked, and cut where it is long.
+
+    Args:
+        text: what the code says.
+        secrets: texts that must not be shown.
+    """
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, MASK)
+    for pattern, shown in _NOT_FOR_OTHERS:
+        text = pattern.sub(shown, text)
+    line = " ".join(text.split())
+    return line if len(line) <= _ERROR_LENGTH else f"{line[: _ERROR_LENGTH - 1]}…"
+
+
+def duration(span: timedelta, language: Language) -> str:
+    """Return a time span in its two largest units."""
+    words = _UNITS[language]
+    seconds = int(span.total_seconds())
+    if seconds < _MINUTE:
+        return words["moment"]
+    parts = [
+        (seconds // _DAY, words["day"]),
+        (seconds % _DAY // _HOUR, words["hour"]),
+        (seconds % _HOUR // _MINUTE, words["minute"]),
+    ]
+    while parts[0][0] == 0:
+        del parts[0]
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)
+
+
+def _window(alert: Alert, language: Language) -> str:
+    if alert.start is None or alert.end is None:
+        return ""
+    start, end = (pendulum.instance(each).in_tz(ZONE) for each in (alert.start, alert.end))
+    last = f"{end:HH:mm}" if start.date() == end.date() else f"{end:YYYY-MM-DD HH:mm}"
+    return f"{start:YYYY-MM-DD HH:mm} – {last}{_WORDS[language]['zone']}"
+
+
+def _lateness(late: timedelta, limit: timedelta | None, language: Language) -> str:
+    since = _WORDS[language]["since"].format(duration(late, language))
+    return since + (_WORDS[language]["limit"].format(duration(limit, language)) if limit else "")
+
+
+_SECRET_NAMES = "|".join(sorted({re.escape(name) for name in SECRET_PARAMETERS}, key=len, reverse=True))
+# The second fence: what Airflow's masker does not know, because it is in nobody's Connection.
+_NOT_FOR_OTHERS = (
+    (re.compile(r"(://)[^/\s@]+@"), rf"\1{MASK}@"),
+    (
+        re.compile(rf"""(?i)\b({_SECRET_NAMES})(["']?\s*[=:]\s*["']?)(?:Bearer\s+)?[^\s"'&,;}}\]]+"""),
+        rf"\1\2{MASK}",
+    ),
+    (re.compile(r"(?<!\d)1[3-9]\d{9}(?!\d)"), MASK),
+)
+
+_TITLES: dict[Language, dict[Event, str]] = {
+    "zh": {
+        "failure": "❌ 快麦同步失败",
+        "late": "⏰ 快麦数据延迟",
+        "contested": "⚠️ 快麦窗口对不上数",
+        "quarantine": "⚠️ 快麦有记录被隔离",
+    },
+    "en": {
+        "failure": "❌ Kuaimai sync failed",
+        "late": "⏰ Kuaimai data is late",
+        "contested": "⚠️ Kuaimai window does not add up",
+        "quarantine": "⚠️ Kuaimai records in quarantine",
+    },
+}
+_ADVICE: dict[Language, dict[Event, str]] = {
+    "zh": {
+        "failure": "打开该次运行，按错误里 → 后面的提示处理。数据不会丢：之后的定时运行会自动补上这个窗口。",
+        "late": "打开该次运行，看是哪个任务还没结束；都没开始时，检查调度器、执行器和 Pool 是否有空位。"
+        "数据不会丢：之后的定时运行会自动补上。",
+        "contested": "下次运行会重读，多半就对上了。一直如此请查："
+        "SELECT * FROM kuaimai_window WHERE state <> 'sealed'",
+        "quarantine": "其余数据已入库。查看原因：SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL",
+    },
+    "en": {
+        "failure": "open the run and do what the error says after →. Nothing is lost: later scheduled runs "
+        "fetch this window again by themselves.",
+        "late": "open the run and see which task has not ended; if none has begun, check that the scheduler "
+        "and the executor run and that the pool has a free slot. Nothing is lost: later scheduled runs "
+        "catch up.",
+        "contested": "the next run reads it again and that usually settles it. If it stays: "
+        "SELECT * FROM kuaimai_window WHERE state <> 'sealed'",
+        "quarantine": "all other records are stored. Reasons: "
+        "SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL",
+    },
+}
+_WORDS: dict[Language, dict[str, str]] = {
+    "zh": {
+        "window": "窗口",
+        "late": "已晚",
+        "since": "窗口已结束 {}，数据仍未到齐",
+        "limit": "（限 {}）",
+        "task": "任务",
+        "failure": "错误",
+        "contested": "情况",
+        "quarantine": "情况",
+        "run": "运行",
+        "advice": "怎么办",
+        "colon": "：",
+        "zone": "（北京时间）",
+    },
+    "en": {
+        "window": "Window",
+        "late": "Late",
+        "since": "{} after the end of the window its data is not complete",
+        "limit": " (limit {})",
+        "task": "Task",
+        "failure": "Error",
+        "contested": "What",
+        "quarantine": "What",
+        "run": "Run",
+        "advice": "What to do",
+        "colon": ": ",
+        "zone": " (Asia/Shanghai)",
+    },
+}
+_REASONS: dict[Language, dict[str, str]] = {
+    "zh": {
+        "task_failure": "有任务失败，错误见任务日志",
+        "timed_out": "整个运行超时",
+        "all_tasks_deadlocked": "任务互相等待，无法继续",
+    },
+    "en": {
+        "task_failure": "a task failed; its log has the error",
+        "timed_out": "the whole run timed out",
+        "all_tasks_deadlocked": "the tasks wait for each other",
+    },
+}
+_UNITS: dict[Language, dict[str, str]] = {
+    "zh": {"moment": "不到 1 分钟", "day": "天", "hour": "小时", "minute": "分钟"},
+    "en": {"moment": "less than a minute", "day": "d", "hour": "h", "minute": "min"},
+}

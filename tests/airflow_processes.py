@@ -1,0 +1,89 @@
+"""Real Airflow processes in a home of their own, with the package dropped in; and waiting for what they do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from airflow_home import Home
+
+ROOT = Path(__file__).resolve().parent.parent
+T = TypeVar("T")
+
+
+def drop_in(home: Home, *dag_files: str) -> None:
+    """Copy `plugins/` and write DAG files, as a user of the drop-in mode would."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "plugins", home.folder / "plugins", ignore=ignored, dirs_exist_ok=True)
+    (home.folder / "dags").mkdir(parents=True, exist_ok=True)
+    for number, text in enumerate(dag_files):
+        (home.folder / "dags" / f"dag_{number}.py").write_text(text, "utf-8")
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(home: Home, *commands: str) -> Iterator[None]:
+    """Run `airflow <command>` for each, as process groups of their own, until the block ends."""
+    started = []
+    try:
+        for command in commands:
+            log = (home.folder / f"{command}.log").open("wb")
+            process = subprocess.Popen(
+                [str(home.python), "-m", "airflow", *command.split()],
+                cwd=home.folder,
+                env=home.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            log.close()
+            started.append(process)
+        yield
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        until = time.monotonic() + 5
+        for process in started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, until - time.monotonic()))
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def eventually(look: Callable[[], T], *, within: float, home: Home | None = None, what: str = "") -> T:
+    """Return what `look` sees as soon as it is something; fail after `within` seconds with Airflow's logs."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        seen = look()
+        if seen:
+            return seen
+        time.sleep(0.2)
+    raise AssertionError(f"{what or look} did not happen within {within:g} s\n{last_words(home)}")
+
+
+def last_words(home: Home | None, lines: int = 60) -> str:
+    """Return the end of every process's log."""
+    if home is None:
+        return ""
+    texts = [
+        f"--- {log.name}\n" + "\n".join(log.read_text("utf-8", "replace").splitlines()[-lines:])
+        for log in sorted(home.folder.glob("*.log"))
+    ]
+    return "\n".join(texts)
