@@ -192,7 +192,7 @@ class SessionKeeper:
             raise self._give_up(given, error)  # the attempt was made, and did not help
         if lease is None:
             raise LeaseTaken(
-                f"Another process has been refreshing the session of {self._name} for minutes.",
+                f"Another process has been refreshing the session of {self._name} for minutes",
                 hint="The next try finds the outcome.",
             )
         try:

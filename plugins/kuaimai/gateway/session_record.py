@@ -78,7 +78,7 @@ class LiveSession:
         given = self.read_given()
         if (given.app_key, given.app_secret) != (self._app.app_key, self._app.app_secret):
             raise Transient(
-                f"appKey or appSecret of Connection {self._name} was changed while this task was running.",
+                f"appKey or appSecret of Connection {self._name} was changed while this task was running",
                 hint="The next try uses the new ones.",
             )
         stored = self._vault.read()

@@ -98,7 +98,7 @@ def dead_session(given: Credentials, reason: str, *, name: str) -> SessionError:
     key = masked(given.app_key)
     return SessionError(
         f"The session of {name} (appKey {key}) is dead and could not be refreshed: {reason}. "
-        "All jobs of this appKey are stopped.",
+        "All jobs of this appKey are stopped",
         code="invalid_session",
         hint=(
             f"Ask Kuaimai support: 「开放平台 appKey {key} 的会话已失效（invalid_session），"

@@ -46,12 +46,12 @@ class Database:
             self._engine = _engine(self._url)
         except exc.ArgumentError as error:
             raise ConfigError(
-                "The address of the coordination store is not a database URL.",
+                "The address of the coordination store is not a database URL",
                 hint="Use sqlite:////path/to/file.db, postgresql://user:password@host/database or mysql://…",
             ) from error
         except ImportError as error:
             raise ConfigError(
-                f"The driver of the coordination store ({self._url.drivername}) is not installed: {error}.",
+                f"The driver of the coordination store ({self._url.drivername}) is not installed: {error}",
                 hint="Install it, for PostgreSQL: pip install psycopg2-binary",
             ) from error
         self._ready = False
@@ -124,12 +124,12 @@ class Database:
             on_file and any(fault in cause.lower() for fault in _FILE_FAULTS)
         ):
             return ConfigError(
-                f"The coordination store {self.place} cannot be used: {cause}.",
+                f"The coordination store {self.place} cannot be used: {cause}",
                 hint="Give its user the right to create tables and to read and write them"
                 + (" (for SQLite: the file and its folder)." if on_file else "."),
             )
         return Transient(
-            f"The coordination store {self.place} does not answer: {cause}.",
+            f"The coordination store {self.place} does not answer: {cause}",
             hint="Check that the database runs and that the Connection kuaimai_state is right.",
         )
 
@@ -139,7 +139,7 @@ def _engine(url: URL) -> Engine:
     if backend == "sqlite":
         if url.database in (None, "", ":memory:"):
             raise ConfigError(
-                "The coordination store cannot live in memory: no other process would see it.",
+                "The coordination store cannot live in memory: no other process would see it",
                 hint="Name a file: sqlite:////path/to/kuaimai_state.db",
             )
         # A connection per transaction: cheap for a file, and safe across threads and forks.

@@ -78,7 +78,7 @@ def grant(
         if row is not None:
             left = max(row.expires_at - now, 0.0)
             raise LeaseTaken(
-                f"{name} is held by {row.owner} for {left:.0f} more seconds at most.",
+                f"{name} is held by {row.owner} for {left:.0f} more seconds at most",
                 hint="Wait; the next try will find it free.",
             )
         try:
@@ -91,7 +91,7 @@ def grant(
         except exc.IntegrityError:
             continue  # another process inserted first; look again
         return Lease(name, owner, above + 1)
-    raise LeaseTaken(f"{name} could not be leased: too many processes ask at once.", hint="Try again.")
+    raise LeaseTaken(f"{name} could not be leased: too many processes ask at once", hint="Try again.")
 
 
 def release(database: Database, lease: Lease) -> None:
@@ -121,7 +121,7 @@ def holding(database: Database, lease: Lease, *, now: float) -> Iterator[None]:
         row = connection.execute(select(table.c.expires_at).where(_is(lease)).with_for_update()).first()
         if row is None or row.expires_at <= now:
             raise LeaseLost(
-                f"{lease.name} (grant {lease.fence}) expired before its holder was done.",
+                f"{lease.name} (grant {lease.fence}) expired before its holder was done",
                 hint="Nothing was stored; run it again.",
             )
         yield
