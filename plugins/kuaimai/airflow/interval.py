@@ -78,7 +78,9 @@ def run_interval(context: Context) -> RunInterval:
         )
     if end <= start:
         raise ConfigError(f"end {end} is not after start {start}")
-    return RunInterval(start, end, live, tuple(str(shop) for shop in params.get("shops") or ()))
+    return RunInterval(
+        _plain(start), _plain(end), live, tuple(str(shop) for shop in params.get("shops") or ())
+    )
 
 
 def _moment(text: str, name: str) -> datetime:
@@ -89,3 +91,8 @@ def _moment(text: str, name: str) -> datetime:
     if not isinstance(moment, datetime):
         raise ConfigError(f"{name} is not a moment: {text!r}", hint="write 2026-11-24T08:00:00")
     return moment
+
+
+def _plain(moment: datetime) -> datetime:
+    """Return Airflow's pendulum object as the standard library's, which manifests can hold."""
+    return datetime.fromisoformat(moment.isoformat())

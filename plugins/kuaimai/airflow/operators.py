@@ -5,7 +5,7 @@ They hold no logic of their own; the stages are plain functions in `kuaimai.pipe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,7 +229,9 @@ class KuaimaiSealOperator(_PipelineOperator):
         from kuaimai.pipeline import stages
 
         with told():
-            loaded = [stages.from_manifest(one, stages.Loaded) for one in self.manifests or ()]
+            # Where one slice was mapped, Airflow 3 hands over its value instead of a list of one.
+            manifests = [self.manifests] if isinstance(self.manifests, Mapping) else self.manifests or ()
+            loaded = [stages.from_manifest(one, stages.Loaded) for one in manifests]
             summary = stages.summarise(self.spec(), loaded)
         self.log.info("%s", stages.pretty(summary))
         for window in summary.open_windows:
