@@ -96,9 +96,8 @@ def main(sizes: list[int]) -> None:
                         check=True,
                     )
                     figures = json.loads(done.stdout)
-                    print(
-                        f"| {size:,} | {stage} | {figures['seconds']:.1f} | {figures['peak_mib']:.0f} |", flush=True
-                    )
+                    seconds, peak = figures["seconds"], figures["peak_mib"]
+                    print(f"| {size:,} | {stage} | {seconds:.1f} | {peak:.0f} |", flush=True)
             finally:
                 box.terminate()
                 box.wait(20)

@@ -148,9 +148,8 @@ class _Recovering:
         return "dead"
 
     def rejected(self, token, error):
-        assert token == "dead"
         self.asked += 1
-        if self.token is None:
+        if self.token is None or token == self.token:
             raise error
         return self.token
 
@@ -166,6 +165,14 @@ def test_session_that_does_not_recover_is_not_hammered(make, box):
     with pytest.raises(SessionError):
         make(session=session).call(SHOPS, {"pageNo": "1", "pageSize": "50"})
     assert (session.asked, len(box.requests)) == (1, 1)
+
+
+def test_session_refused_again_after_recovery_is_given_up_at_once(make, box):
+    box.faults.session_dead = True
+    session = _Recovering(box.credentials.access_token)
+    with pytest.raises(SessionError):
+        make(session=session).call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+    assert (session.asked, len(box.requests)) == (2, 2)
 
 
 def test_clock_of_the_gateway_is_compared_with_ours(make, box, clock):

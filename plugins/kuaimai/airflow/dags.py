@@ -16,7 +16,7 @@ from kuaimai.airflow.compat import (
     Param,
     task_group,
 )
-from kuaimai.airflow.deadlines import lateness
+from kuaimai.airflow.deadlines import last_task, lateness
 from kuaimai.airflow.interval import ZONE
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import (
@@ -49,6 +49,7 @@ def pipeline_dags(folder: Path) -> list[DAG]:
 def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:
     """Return the DAG of a pipeline: refresh session, plan, per slice extract → transform → load, seal."""
     dag_id = f"kuaimai_{pipeline.name}"
+    late_after = timedelta(minutes=pipeline.late_after_minutes)
     with DAG(
         dag_id,
         description=pipeline.description,
@@ -66,7 +67,7 @@ def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:
         default_args=_defaults(),
         on_failure_callback=KuaimaiNotifier(),
         render_template_as_native_obj=False,
-        **lateness(dag_id, timedelta(minutes=pipeline.late_after_minutes)),
+        **lateness(dag_id, late_after),
     ) as dag:
         file = str(path)
         session = KuaimaiRefreshTokenOperator(
@@ -90,6 +91,7 @@ def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:
             # A merchant without shops has nothing to read; that is a complete answer too.
             trigger_rule="none_failed",
             doc_md="Says whether every window of the run is proven complete.",
+            **last_task(late_after),
         )
         session >> plan
         plan >> seal

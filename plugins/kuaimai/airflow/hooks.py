@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import requests
 from airflow.providers.http.hooks.http import HttpHook
@@ -23,7 +23,7 @@ from kuaimai.gateway.client import CLOCK_WARNING_SECONDS, Client
 from kuaimai.gateway.session import Credentials, SessionKeeper
 from kuaimai.gateway.session_report import breaker_key
 from kuaimai.gateway.tokens import DAY, TokenRecord
-from kuaimai.gateway.wire import App, Transport, Wire
+from kuaimai.gateway.wire import App, Wire
 from kuaimai.state import Store
 
 _NO_SUCH_METHOD = "27"
@@ -115,7 +115,7 @@ class KuaimaiHook(HttpHook):
         return Wire(
             App(given.app_key, given.app_secret, self.settings.sign_method),
             url=self.settings.url,
-            transport=cast("Transport", self.get_conn()),
+            transport=self.get_conn(),
             dialect=self.settings.dialect,
             timeout=self.settings.timeout,
             now=self._now,

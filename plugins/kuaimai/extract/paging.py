@@ -69,8 +69,9 @@ class Read(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         """One line for the log."""
         return (
-            f"{self.rows} rows on {self.pages} pages, {self.distinct} distinct; total {self.total_before} before "
-            f"and {self.total_after} after; {self.requests} requests in {self.attempts} attempts"
+            f"{self.rows} rows on {self.pages} pages, {self.distinct} distinct; "
+            f"total {self.total_before} before and {self.total_after} after; "
+            f"{self.requests} requests in {self.attempts} attempts"
         )
 
     def page_name(self, number: int) -> str:

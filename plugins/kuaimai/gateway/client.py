@@ -99,7 +99,13 @@ class Client:
             return self._send(method, params, token)
         except SessionError as error:
             # One recovery, outside the retry loop's count: a dead session never becomes a storm.
-            return self._send(method, params, self.session.rejected(token, error))
+            fresh = self.session.rejected(token, error)
+        try:
+            return self._send(method, params, fresh)
+        except SessionError as error:
+            # Refused again: the keeper opens the breaker now, not at somebody's next call.
+            self.session.rejected(fresh, error)
+            raise
 
     def _send(self, method: str, params: Mapping[str, Any], token: str) -> Answer:
         self.budget.spend()

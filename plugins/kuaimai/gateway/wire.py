@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import requests
 
@@ -27,14 +27,6 @@ Dialect = Literal["router", "rest"]
 Params = Mapping[str, "str | int | bool"]
 
 
-class Transport(Protocol):
-    """What sends a POST: `requests.Session` does."""
-
-    def post(self, url: str, **kwargs: Any) -> requests.Response:
-        """Send one POST and return its response."""
-        ...
-
-
 @dataclass(frozen=True)
 class App:
     """The application's own credentials, as mailed by Kuaimai."""
@@ -50,7 +42,7 @@ class Wire:
     Args:
         app: the application's credentials.
         url: the gateway's URL.
-        transport: what sends the POST; a keep-alive `requests.Session`.
+        transport: sends the POST; keeps connections alive, and holds proxies and TLS settings.
         dialect: `router` is the real protocol; `rest` is the form printed in the seed article,
             JSON POST to `{url}/{method}` with a Bearer session.
         timeout: seconds to connect, seconds to wait for the next byte.
@@ -62,7 +54,7 @@ class Wire:
         app: App,
         *,
         url: str,
-        transport: Transport,
+        transport: requests.Session,
         dialect: Dialect = "router",
         timeout: tuple[float, float] = (10.0, 90.0),
         now: Callable[[], float] = time.time,
