@@ -30,6 +30,7 @@ lint: ## ruff (rules and format) and mypy
 	.venv-core/bin/ruff format --check
 	.venv-core/bin/mypy plugins/kuaimai --exclude '/kuaimai/airflow/'
 	.venv-airflow3/bin/mypy
+	.venv-airflow3/bin/mypy tools demo
 
 bench: ## Benchmarks (minutes); see benchmarks/
 	@$(RUN) tools/environments.py airflow3
