@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kuaimai.airflow.compat import ObjectStoragePath, airflow_home, read_variable
-from kuaimai.airflow.stores import target_url
 from kuaimai.errors import ConfigError
-from kuaimai.extract.staging import Staging
-from kuaimai.load.sql import SqlTarget
-from kuaimai.load.targets import open_target
+
+if TYPE_CHECKING:
+    from kuaimai.extract.staging import Staging
+    from kuaimai.load.sql import SqlTarget
 
 STAGING_VARIABLE = "kuaimai_staging"
 PIPELINES_ENV = "KUAIMAI_PIPELINES"
@@ -25,6 +26,8 @@ def staging() -> Staging:
 
     A plain path or `file://` is a folder on this machine; any other URL is an ObjectStoragePath.
     """
+    from kuaimai.extract.staging import Staging
+
     url = read_variable(STAGING_VARIABLE) or str(airflow_home() / "kuaimai_staging")
     if url.startswith("file://"):
         return Staging(Path(url.removeprefix("file://")))
@@ -35,6 +38,9 @@ def staging() -> Staging:
 
 def target(conn_id: str) -> SqlTarget:
     """Return the target behind an Airflow Connection; nothing is connected yet."""
+    from kuaimai.airflow.stores import target_url
+    from kuaimai.load.targets import open_target
+
     return open_target(target_url(conn_id))
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
-from kuaimai.transform.tables import check_personal
+from kuaimai.transform.personal import check_personal
 
 
 class _Strict(BaseModel):

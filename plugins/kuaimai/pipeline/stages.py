@@ -27,7 +27,7 @@ from kuaimai.load.proof import SEALED
 from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
-from kuaimai.transform.tables import drop_personal
+from kuaimai.transform.personal import drop_personal
 
 SHOP_METHOD = "erp.shop.list.query"
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
-from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.gateway.catalog import Field, FieldType
 from kuaimai.transform.fields import ARROW_TYPES
@@ -70,11 +68,7 @@ class Table:
 
 
 def table_of(record: catalog.Record, keep_personal: Iterable[str] = ()) -> Table:
-    """Return the table of a record; personal fields are left out unless kept by name.
-
-    Raises:
-        ConfigError: a name to keep is not a personal field of any record in question.
-    """
+    """Return the table of a record; personal fields are left out unless kept by name."""
     kept = set(keep_personal)
     fields = tuple(field for field in record.fields.values() if not field.personal or field.name in kept)
     return Table(
@@ -85,35 +79,3 @@ def table_of(record: catalog.Record, keep_personal: Iterable[str] = ()) -> Table
         fields=fields,
         parent=record.fields[record.parent_key].column if record.parent_key else None,
     )
-
-
-def check_personal(records: Iterable[catalog.Record], keep_personal: Iterable[str]) -> None:
-    """Refuse names to keep that are no personal fields.
-
-    Raises:
-        ConfigError: names the field and those that could be meant.
-    """
-    personal = {name for record in records for name, field in record.fields.items() if field.personal}
-    for name in keep_personal:
-        if name not in personal:
-            raise ConfigError(
-                f"keep_personal names {name!r}, which is no personal field of this pipeline",
-                hint=f"personal fields are {', '.join(sorted(personal))}",
-            )
-
-
-def drop_personal(
-    record: dict[str, Any], kind: catalog.Record, keep_personal: Iterable[str]
-) -> dict[str, Any]:
-    """Return a copy of a raw record without its personal fields, children included."""
-    kept = set(keep_personal)
-    hidden = {name for name, field in kind.fields.items() if field.personal and name not in kept}
-    copy = {name: value for name, value in record.items() if name not in hidden}
-    for name, child in kind.children.items():
-        rows = copy.get(name)
-        if isinstance(rows, list):
-            child_kind = catalog.record(child)
-            copy[name] = [
-                drop_personal(row, child_kind, kept) if isinstance(row, dict) else row for row in rows
-            ]
-    return copy

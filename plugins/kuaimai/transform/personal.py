@@ -1,0 +1,41 @@
+"""A person's data: dropped by default, kept only by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kuaimai.errors import ConfigError
+from kuaimai.gateway import catalog
+
+
+def check_personal(records: Iterable[catalog.Record], keep_personal: Iterable[str]) -> None:
+    """Refuse names to keep that are no personal fields.
+
+    Raises:
+        ConfigError: names the field and those that could be meant.
+    """
+    personal = {name for record in records for name, field in record.fields.items() if field.personal}
+    for name in keep_personal:
+        if name not in personal:
+            raise ConfigError(
+                f"keep_personal names {name!r}, which is no personal field of this pipeline",
+                hint=f"personal fields are {', '.join(sorted(personal))}",
+            )
+
+
+def drop_personal(
+    record: dict[str, Any], kind: catalog.Record, keep_personal: Iterable[str]
+) -> dict[str, Any]:
+    """Return a copy of a raw record without its personal fields, children included."""
+    kept = set(keep_personal)
+    hidden = {name for name, field in kind.fields.items() if field.personal and name not in kept}
+    copy = {name: value for name, value in record.items() if name not in hidden}
+    for name, child in kind.children.items():
+        rows = copy.get(name)
+        if isinstance(rows, list):
+            child_kind = catalog.record(child)
+            copy[name] = [
+                drop_personal(row, child_kind, kept) if isinstance(row, dict) else row for row in rows
+            ]
+    return copy
