@@ -65,7 +65,12 @@ def store(target, records, *, rank=0, total=None, quarantined=()):
     with target.loading(Mapper("trade").tables) as loading:
         loading.merge(rank, batch(records, rank))
         loading.quarantine(quarantined)
-        return loading.seal(facts(rank, len(records) if total is None else total), len(quarantined))
+        return loading.seal(facts(rank, len(records) if total is None else total))
+
+
+def bad(key):
+    method = "erp.trade.outstock.simple.query"
+    return Quarantined(0, f"q{key}", "trades", "v", method, key, "why", "{}", "{}", "w1")
 
 
 def rows(target, statement):
@@ -173,7 +178,8 @@ def test_order_sent_without_a_list_of_lines_keeps_the_lines_it_had(target):
 def test_window_is_sealed_only_by_the_equation(target, total, quarantined, state):
     with target.loading(Mapper("trade").tables) as loading:
         loading.merge(0, batch([order(1), order(2)]))
-        verdict = loading.seal(facts(0, total), quarantined)
+        loading.quarantine([bad(str(90 + number)) for number in range(quarantined)])
+        verdict = loading.seal(facts(0, total))
     assert (verdict.state, verdict.reason is None) == (state, state == "sealed")
     assert rows(target, "SELECT state, landed, quarantined FROM kuaimai_window") == [(state, 2, quarantined)]
 
@@ -181,14 +187,13 @@ def test_window_is_sealed_only_by_the_equation(target, total, quarantined, state
 def test_window_that_moved_stays_open(target):
     with target.loading(Mapper("trade").tables) as loading:
         loading.merge(0, batch([order(1), order(2)]))
-        verdict = loading.seal(facts(0, 2, after=3), 0)
+        verdict = loading.seal(facts(0, 2, after=3))
     assert verdict.reason == "the window moved while it was read: 2 records before, 3 after"
 
 
 def test_quarantined_record_is_closed_when_it_lands_after_all(target, clock):
     target.now = clock
-    bad = Quarantined("q1", "trades", "v", "erp.trade.outstock.simple.query", "7", "why", "{}", "{}", "w1")
-    store(target, [order(1)], total=2, quarantined=[bad])
+    store(target, [order(1)], total=2, quarantined=[bad("7")])
     clock.advance(60)
     store(target, [order(7)])
     ((first, last, resolved),) = rows(
@@ -196,6 +201,12 @@ def test_quarantined_record_is_closed_when_it_lands_after_all(target, clock):
     )
     assert first == last
     assert resolved is not None
+
+
+def test_bad_record_whose_key_also_came_in_good_shape_counts_once(target):
+    verdict = store(target, [order(1), order(2)], total=2, quarantined=[bad("1")])
+    assert (verdict.state, verdict.landed, verdict.quarantined) == ("sealed", 2, 0)
+    assert rows(target, "SELECT count(*) FROM kuaimai_quarantine") == [(0,)]
 
 
 def test_nothing_is_visible_of_a_load_that_fails_half_way(target):

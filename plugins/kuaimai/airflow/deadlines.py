@@ -6,20 +6,27 @@ are never late, whatever interval they cover. docs/adr/0003 says why it is done 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+import pendulum
 
 from kuaimai.airflow.channels import DEFAULT_CONN_ID
 from kuaimai.airflow.compat import AIRFLOW_V_3_0, AIRFLOW_V_3_1
 from kuaimai.airflow.messages import Alert
 from kuaimai.airflow.notifications import KuaimaiNotifier, alert_of, run_url
 
+D = TypeVar("D")
+# Of the intervals since the last success; Airflow 2 takes about a millisecond for each.
+_INTERVALS_TO_CHECK = 600
+
 
 def lateness(dag_id: str, late_after: timedelta, *, conn_id: str = DEFAULT_CONN_ID) -> dict[str, Any]:
     """Return the arguments of `DAG(...)` that make late data heard.
 
-    On 2.x the last task needs `**last_task(late_after)` as well.
+    On 2.x the last task needs `**last_task(late_after)` as well, and the finished DAG `bounded(dag)`.
 
     Args:
         dag_id: the DAG they are for.
@@ -36,6 +43,37 @@ def lateness(dag_id: str, late_after: timedelta, *, conn_id: str = DEFAULT_CONN_
 def last_task(late_after: timedelta) -> dict[str, Any]:
     """Return the arguments of the DAG's last task: its `sla` on 2.x, nothing on 3.x."""
     return {} if AIRFLOW_V_3_0 else {"sla": late_after}
+
+
+def bounded(dag: D, *, now: Callable[[], float] = time.time) -> D:
+    """Return the DAG, with Airflow 2's search for late intervals bounded; unchanged on 3.x.
+
+    While a run is active, 2.x walks over every interval since the last task's last success, in the process
+    that parses the DAG file. After a pause of half a year, or a backfill of last year before the first live
+    run, that takes longer than the file may take (50 s): Airflow kills the process, takes the DAG for
+    deleted, and deactivates it. Only the newest intervals can be late, so the walk may begin there.
+
+    Args:
+        dag: with all its tasks.
+        now: epoch seconds.
+    """
+    if AIRFLOW_V_3_0:
+        return dag
+    from airflow.timetables.base import DataInterval
+
+    following: Callable[..., Any] = getattr(dag, "next_dagrun_info")  # noqa: B009 - 3.x has none to check
+
+    def next_dagrun_info(last_automated_dagrun: Any, *, restricted: bool = True) -> Any:
+        # Unrestricted, it is the SLA check that asks; for scheduling a run it is restricted.
+        if not restricted and isinstance(last_automated_dagrun, DataInterval):
+            start, end = last_automated_dagrun
+            earliest = pendulum.from_timestamp(now()) - (end - start) * _INTERVALS_TO_CHECK
+            if end < earliest:
+                last_automated_dagrun = DataInterval(earliest, earliest)
+        return following(last_automated_dagrun, restricted=restricted)
+
+    vars(dag)["next_dagrun_info"] = next_dagrun_info
+    return dag
 
 
 def _deadline(late_after: timedelta, conn_id: str) -> Any:

@@ -172,8 +172,7 @@ class KuaimaiTransformOperator(_PipelineOperator):
         with told():
             extracted = stages.from_manifest(self.manifest, stages.Extracted)
             transformed = stages.transform(self.spec(), extracted, staging())
-        aside = sum(transformed.quarantined.values())
-        self.log.info("%d batches, %d records to quarantine", len(transformed.batches), aside)
+        self.log.info("%d batches, %d bad records", len(transformed.batches), transformed.bad)
         if transformed.unknown_fields:
             self.log.warning("fields the catalogue does not know: %s", ", ".join(transformed.unknown_fields))
         return stages.to_manifest(transformed)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from kuaimai.errors import DataError
+from kuaimai.extract.keys import DistinctKeys
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Shop, Window
 from kuaimai.gateway import catalog
@@ -191,7 +192,7 @@ class _Reader:
         self.staging = staging
         self.folder = folder
         self.record = catalog.record(self.entry.record or "")
-        self.keys: set[str] = set()
+        self.keys = DistinctKeys()
         self.pages = 0
         self.rows = 0
         self.total_before: int | None = None

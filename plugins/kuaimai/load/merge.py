@@ -88,6 +88,11 @@ def remember(table: Table, rank: int) -> str:
     return f'INSERT INTO "{SEEN}" SELECT {int(rank)}, "{table.key}" FROM "{stage_name(table)}"'
 
 
+def has_seen(rank: int) -> str:
+    """Ask whether a key was merged in this load."""
+    return f'SELECT 1 FROM "{SEEN}" WHERE "rank" = {int(rank)} AND "key" = :key'
+
+
 def upsert(table: Table) -> str:
     """Merge the staged rows into a table that has no parent."""
     return _upsert(table, f'FROM "{stage_name(table)}" s WHERE true')

@@ -90,8 +90,9 @@ class Sealing(msgspec.Struct, frozen=True):
 
 
 class Quarantined(msgspec.Struct, frozen=True):
-    """A record on its way to `kuaimai_quarantine`; see there for the fields."""
+    """A record on its way to `kuaimai_quarantine`; `rank` says which method, the rest are its columns."""
 
+    rank: int
     quarantine_id: str
     pipeline: str
     pipeline_version: str
@@ -236,6 +237,7 @@ class Loading:
         self.parent, *self.children = tables
         self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
         self._written: dict[int, Written] = {}
+        self._set_aside: dict[int, int] = {}
 
     def merge(self, rank: int, batches: Sequence[pa.Table]) -> None:
         """Merge one batch of each table, parent first, in the order of `loading`'s tables."""
@@ -256,27 +258,37 @@ class Loading:
             self._run(merge.clear(table))
 
     def quarantine(self, records: Sequence[Quarantined]) -> None:
-        """Set records aside; one that comes again keeps the time it was first seen."""
+        """Set records aside, after all batches are merged; one that comes again keeps its first time.
+
+        A bad record whose key also came in good shape is not set aside: that key has landed.
+        """
         for record in records:
+            if self._run(merge.has_seen(record.rank), key=record.record_key).first():
+                continue
+            self._set_aside[record.rank] = self._set_aside.get(record.rank, 0) + 1
+            row = {
+                **msgspec.structs.asdict(record),
+                "first_seen_at": self._now(),
+                "last_seen_at": self._now(),
+                "resolved_at": None,
+            }
             self._run(
                 merge.upsert_row(
                     QUARANTINE_TABLE, QUARANTINE_COLUMNS, "quarantine_id", keep=("first_seen_at",)
                 ),
-                **msgspec.to_builtins(record),
-                first_seen_at=self._now(),
-                last_seen_at=self._now(),
-                resolved_at=None,
+                **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
             )
 
-    def seal(self, facts: WindowFacts, quarantined_keys: int) -> Sealing:
+    def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of the window is in the target, and write the proof."""
         landed = int(self._run(merge.count_landed(self.parent, facts.rank)).scalar() or 0)
+        quarantined = self._set_aside.get(facts.rank, 0)
         written = self._written.get(facts.rank, Written())
         reason = why_open(
             total_before=facts.total_before,
             total_after=facts.total_after,
             landed=landed,
-            quarantined=quarantined_keys,
+            quarantined=quarantined,
         )
         state = OPEN if reason else SEALED
         row = {
@@ -284,7 +296,7 @@ class Loading:
             **msgspec.structs.asdict(written),
             "shops": msgspec.json.encode(facts.shops).decode(),
             "landed": landed,
-            "quarantined": quarantined_keys,
+            "quarantined": quarantined,
             "state": state,
             "reason": reason,
             "recorded_at": self.moment,
@@ -305,7 +317,7 @@ class Loading:
             reason=reason,
             total=facts.total_after,
             landed=landed,
-            quarantined=quarantined_keys,
+            quarantined=quarantined,
             **msgspec.structs.asdict(written),
         )
 

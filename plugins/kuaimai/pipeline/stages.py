@@ -54,14 +54,14 @@ class Transformed(msgspec.Struct, frozen=True):
         extracted: the manifest it was made from.
         batches: in the order to load.
         quarantine: staging file of the bad records, JSON lines; empty if there are none.
-        quarantined: rank → number of different bad keys that have no good record in this read.
+        bad: how many different bad records are in it.
         unknown_fields: fields that the catalogue does not know; their values are in the raw pages only.
     """
 
     extracted: Extracted
     batches: tuple[Batch, ...]
     quarantine: str
-    quarantined: dict[str, int]
+    bad: int
     unknown_fields: tuple[str, ...]
 
 
@@ -220,27 +220,21 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     staging.remove(folder)
     batches: list[Batch] = []
     set_aside: list[Quarantined] = []
-    quarantined: dict[str, int] = {}
     for read in extracted.reads:
         window = _window_id(extracted, read)
-        good: set[str] = set()
         bad: dict[str, BadRecord] = {}
         for records in _in_batches(_records(read, staging), pipeline.batch_size):
             into = [Rows(table) for table in mapper.tables]
             bad.update((one.key, one) for one in mapper.map(records, into))
-            good.update(into[0].by_key)
             if len(into[0]):
                 stem = f"{folder}/{len(batches) + 1:05d}"
                 batches.append(_write_batch(into, read, window, stem, staging))
-        # A key that also came in a good shape has landed; it counts once.
-        aside = [one for key, one in bad.items() if key not in good]
-        quarantined[str(read.rank)] = len(aside)
-        set_aside += [_quarantined(pipeline, extracted, read, one) for one in aside]
+        set_aside += [_quarantined(pipeline, extracted, read, one) for one in bad.values()]
     name = ""
     if set_aside:
         name = f"{folder}/quarantine.jsonl.zst"
         staging.write_compressed(name, b"\n".join(msgspec.json.encode(one) for one in set_aside))
-    return Transformed(extracted, tuple(batches), name, quarantined, tuple(sorted(mapper.unknown_fields)))
+    return Transformed(extracted, tuple(batches), name, len(set_aside), tuple(sorted(mapper.unknown_fields)))
 
 
 def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: SqlTarget) -> Loaded:
@@ -257,10 +251,7 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
         if transformed.quarantine:
             lines = staging.read_compressed(transformed.quarantine).splitlines()
             loading.quarantine([msgspec.json.decode(line, type=Quarantined) for line in lines])
-        windows = tuple(
-            loading.seal(_facts(extracted, read), transformed.quarantined[str(read.rank)])
-            for read in extracted.reads
-        )
+        windows = tuple(loading.seal(_facts(extracted, read)) for read in extracted.reads)
     return Loaded(
         pipeline=pipeline.name,
         number=extracted.slice.number,
@@ -365,6 +356,7 @@ def _quarantined(pipeline: Pipeline, extracted: Extracted, read: Read, bad: BadR
     record = drop_personal(bad.record, pipeline.record, pipeline.keep_personal)
     identity = f"{pipeline.name}|{read.method}|{bad.key}|{bad.reason}"
     return Quarantined(
+        rank=read.rank,
         quarantine_id=hashlib.sha256(identity.encode()).hexdigest()[:24],
         pipeline=pipeline.name,
         pipeline_version=pipeline.fingerprint,
