@@ -94,6 +94,8 @@ class PostgresTarget(SqlTarget):
             else:
                 with cursor.copy(statement) as copy:
                     copy.write(buffer.getbuffer())
+            # Without numbers about a fresh table the planner reads the whole target instead of its index.
+            cursor.execute(f'ANALYZE "{merge.stage_name(table)}"')
         finally:
             cursor.close()
 
