@@ -1,4 +1,4 @@
-"""Real Airflow processes in a home of their own, with the package dropped in; and waiting for what they do."""
+"""Real Airflow processes in a home of their own, the package dropped in; and waiting for what they do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 from airflow_home import Home
 
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
+
+
+def airflow_line() -> int:
+    """Return the major version of the Airflow that is installed, 0 if there is none; without importing it."""
+    try:
+        return int(metadata.version("apache-airflow").split(".")[0])
+    except metadata.PackageNotFoundError:
+        return 0
 
 
 def drop_in(home: Home, *dag_files: str) -> None:
@@ -37,11 +47,11 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(home: Home, *commands: str) -> Iterator[None]:
-    """Run `airflow <command>` for each, as process groups of their own, until the block ends."""
+    """Run `airflow <command>` for each, as sessions of their own, until the block ends."""
     started = []
     try:
         for command in commands:
-            log = (home.folder / f"{command}.log").open("wb")
+            log = (home.folder / f"{command.split(maxsplit=1)[0]}.log").open("wb")
             process = subprocess.Popen(
                 [str(home.python), "-m", "airflow", *command.split()],
                 cwd=home.folder,
@@ -58,13 +68,20 @@ def running(home: Home, *commands: str) -> Iterator[None]:
         for process in started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 3
         for process in started:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, until - time.monotonic()))
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_session(process.pid)
             process.wait()
+
+
+def kill_session(leader: int) -> None:
+    """Kill everything that a session's leader started; tasks are process groups of their own in it."""
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == leader:
+                os.kill(pid, signal.SIGKILL)
 
 
 def eventually(look: Callable[[], T], *, within: float, home: Home | None = None, what: str = "") -> T:

@@ -153,14 +153,14 @@ def _send(address: str, title: str, body: str, *, severe: bool) -> bool:
     import apprise
 
     with _discreet(secrets_of(address)):
-        channel = apprise.Apprise()
-        if not channel.add(address):
-            return False
-        kind = apprise.NotifyType.FAILURE if severe else apprise.NotifyType.WARNING
         try:
-            return bool(
+            channel = apprise.Apprise()
+            return channel.add(address) and bool(
                 channel.notify(
-                    body=body, title=title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT
+                    body=body,
+                    title=title,
+                    notify_type=apprise.NotifyType.FAILURE if severe else apprise.NotifyType.WARNING,
+                    body_format=apprise.NotifyFormat.TEXT,
                 )
             )
         except Exception:  # noqa: BLE001 - one broken channel must not keep the others from hearing
