@@ -63,6 +63,13 @@ class Steps:
         print(f"{time.monotonic() - started:.1f} s", flush=True)
 
 
+def stop() -> None:
+    """End all processes; a second Ctrl-C must not cut this short."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    services.end_all()
+
+
 def run(port: int) -> int:
     """Run everything until Ctrl-C."""
     steps = Steps(4)
@@ -70,7 +77,7 @@ def run(port: int) -> int:
     with alone(), contextlib.ExitStack() as stack:
         with steps.step("PostgreSQL, the target"):
             folder = stack.enter_context(services.postgres())
-        stack.callback(lambda: services.end_all(processes))
+        stack.callback(stop)
         with steps.step("sandbox gateway, the merchant"):
             gateway = SandboxGateway()
             processes.append(gateway.process)
@@ -103,7 +110,7 @@ def once() -> int:
     with alone(), contextlib.ExitStack() as stack:
         with steps.step("PostgreSQL, the target"):
             folder = stack.enter_context(services.postgres())
-        stack.callback(lambda: services.end_all(processes))
+        stack.callback(stop)
         with steps.step("sandbox gateway, the merchant"):
             gateway = SandboxGateway()
             processes.append(gateway.process)
@@ -142,7 +149,7 @@ def main() -> int:
     try:
         return once() if options.once else run(options.port)
     except KeyboardInterrupt:
-        print("\nstopped: no process is left; data and logs stay in .demo/ until the next demo", flush=True)
+        print("stopped: no process is left; data and logs stay in .demo/ until the next demo", flush=True)
         return 130 if options.once else 0
     except DemoError as err:
         print(f"\ndemo: {err}", file=sys.stderr, flush=True)

@@ -29,6 +29,9 @@ LOGS = DEMO / "logs"
 DATABASE = "kuaimai"
 DAG_ID = "kuaimai_trades"
 PATIENCE = 20.0  # seconds that a process gets to end by itself
+MARK = {"KUAIMAI_DEMO_RUN": secrets.token_hex(8)}  # in the environment of every process of this demo
+
+_SESSIONS: set[int] = set()
 
 
 class DemoError(Exception):
@@ -41,17 +44,17 @@ class Process:
     def __init__(self, name: str, command: list[str], variables: Mapping[str, str]) -> None:
         self.name = name
         self.log = LOGS / f"{name}.log"
-        self._family: dict[int, psutil.Process] = {}
         with self.log.open("wb") as output:
             self.popen = subprocess.Popen(
                 command,
                 cwd=DEMO,
-                env={**os.environ, **variables},
+                env={**os.environ, **variables, **MARK},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if name == "sandbox" else output,
                 stderr=output if name == "sandbox" else subprocess.STDOUT,
                 start_new_session=True,
             )
+        _SESSIONS.add(self.popen.pid)
 
     def check(self) -> None:
         """Raise DemoError if the process has ended."""
@@ -59,26 +62,6 @@ class Process:
         if code is not None:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
             raise DemoError(f"{self.name} ended (exit code {code}); the end of {shown(self.log)}:\n{tail}")
-
-    def ask_to_end(self) -> None:
-        """Ask the process to end; remember its descendants, some of which leave its session."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            this = psutil.Process(self.popen.pid)
-            self._family = {each.pid: each for each in [this, *this.children(recursive=True)]}
-            this.terminate()
-
-    def end(self, deadline: float) -> None:
-        """Wait until the process and all its descendants have ended; past the deadline kill them."""
-        for each in list(self._family.values()):
-            with contextlib.suppress(psutil.Error):
-                self._family.update({child.pid: child for child in each.children(recursive=True)})
-        family = list(self._family.values())
-        _, alive = psutil.wait_procs(family, timeout=max(0.0, deadline - time.monotonic()))
-        for each in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        psutil.wait_procs(alive, timeout=5)
-        self.popen.wait()
 
 
 @contextlib.contextmanager
@@ -251,13 +234,36 @@ def airflow(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "airflow", *arguments]
 
 
-def end_all(processes: list[Process]) -> None:
-    """End processes, last started first, all within one patience."""
-    for process in reversed(processes):
-        process.ask_to_end()
+def end_all() -> None:
+    """End every process that this demo started, and theirs; what does not end in time is killed."""
+    left = of_this_demo()
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
     deadline = time.monotonic() + PATIENCE
-    for process in reversed(processes):
-        process.end(deadline)
+    while left and time.monotonic() < deadline:
+        psutil.wait_procs(left, timeout=0.5)
+        left = of_this_demo()
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+def of_this_demo() -> list[psutil.Process]:
+    """Return what still runs of this demo, wherever it is in the tree.
+
+    By the session that it was started in, because Airflow's processes overwrite their environment with
+    their titles; and by the mark in the environment, which is there from the first moment.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if os.getsid(process.pid) in _SESSIONS or MARK.items() <= process.environ().items():
+                found.append(process)
+    return found
 
 
 def shown(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from typing import Any
 
 from services import Process
@@ -85,9 +86,16 @@ def say(text: str) -> None:
 
 
 def print_table(names: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """Print rows under their names, columns aligned."""
+    """Print rows under their names, columns aligned; a Chinese character is two columns wide."""
     cells = [names, *(tuple("" if value is None else str(value) for value in row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    widths = [max(width(row[column]) for row in cells) for column in range(len(names))]
     for row in cells:
-        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        line = "  ".join(
+            text + " " * (wanted - width(text)) for text, wanted in zip(row, widths, strict=True)
+        )
         print(f"            {line.rstrip()}", flush=True)
+
+
+def width(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
