@@ -107,7 +107,8 @@ def secrets_of(address: str) -> frozenset[str]:
     """Return the parts of an Apprise address that open its channel; long enough to be worth masking."""
     scheme, _, rest = address.partition("://")
     parts = urlsplit(f"//{rest}")
-    found = {address, rest, *re.split(r"[/?&=;,]", parts.path), *re.split(r"[/?&=;,]", parts.query)}
+    found = {address, rest, *re.split(r"[/?&=;,\s]", parts.path), *re.split(r"[/?&=;,\s]", parts.query)}
+    found.update(address.split())  # Apprise takes blanks for the gaps of a list
     account, _, host = parts.netloc.rpartition("@")
     found.update(account.split(":"))
     if not _ORDINARY_HOST.match(scheme.lower()):

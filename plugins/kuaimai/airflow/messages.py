@@ -81,9 +81,9 @@ def body(alert: Alert, language: Language) -> str:
     if alert.task_id:
         lines.append((words["task"], alert.task_id))
     if alert.error:
-        lines.append((words[alert.event], one_line(alert.error)))
+        lines.append((words["error" if alert.event == "failure" else "what"], one_line(alert.error)))
     elif alert.reason:
-        lines.append((words["failure"], _REASONS[language].get(alert.reason, one_line(alert.reason))))
+        lines.append((words["error"], _REASONS[language].get(alert.reason, one_line(alert.reason))))
     if alert.url:
         lines.append((words["run"], alert.url))
     elif alert.run_id:
@@ -190,9 +190,8 @@ _WORDS: dict[Language, dict[str, str]] = {
         "since": "窗口已结束 {}，数据仍未到齐",
         "limit": "（限 {}）",
         "task": "任务",
-        "failure": "错误",
-        "contested": "情况",
-        "quarantine": "情况",
+        "error": "错误",
+        "what": "情况",
         "run": "运行",
         "advice": "怎么办",
         "colon": "：",
@@ -204,9 +203,8 @@ _WORDS: dict[Language, dict[str, str]] = {
         "since": "{} after the end of the window its data is not complete",
         "limit": " (limit {})",
         "task": "Task",
-        "failure": "Error",
-        "contested": "What",
-        "quarantine": "What",
+        "error": "Error",
+        "what": "What",
         "run": "Run",
         "advice": "What to do",
         "colon": ": ",
