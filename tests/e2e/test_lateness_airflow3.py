@@ -21,8 +21,9 @@ from datetime import datetime, timedelta, timezone
 import time
 
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG
 
+from kuaimai.airflow.compat import CronDataIntervalTimetable
 from kuaimai.airflow.deadlines import bounded, last_task, lateness
 from kuaimai.airflow.notifications import KuaimaiNotifier
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from airflow_processes import airflow_line
 from inbox import open_inbox
 
-from kuaimai.airflow.channels import secrets_of
+from kuaimai.airflow.channels import secrets_of, try_channels
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.errors import ConfigError, SessionError
 
@@ -275,6 +276,16 @@ def test_a_broken_context_is_no_exception(connect, inbox):
     KuaimaiNotifier().notify({})
 
     assert "运行：manual__1" in inbox.letters[0].json["message"]
+
+
+def test_the_channels_can_be_tried(connect, inbox, monkeypatch):
+    connect(inbox.webhook, "json://127.0.0.1:1/hooks/invented-token-1")
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+
+    told = [try_channels(), try_channels()]
+
+    assert told[0].startswith("1 of 2 channels took it; channel 2 (json) did not take the alert")
+    assert [each.json["title"] for each in inbox.letters] == ["✅ kuaimai 测试 / test"] * 2
 
 
 def test_an_event_that_nobody_knows_is_refused():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -148,6 +149,26 @@ def deliver(
         scheme = one_line(address.partition("://")[0]) if "://" in address else "no scheme"
         log(f"channel {number} ({scheme}) did not take the alert; check its address and the network")
     return len(waiting) < len(settings.addresses)
+
+
+def try_channels(conn_id: str = DEFAULT_CONN_ID) -> str:
+    """Send a test message to every channel and return, in one line, what came of it.
+
+    Raises:
+        ConfigError: the Connection is missing or malformed.
+    """
+    settings = alert_settings(conn_id)
+    troubles: list[str] = []
+    deliver(
+        settings,
+        "✅ kuaimai 测试 / test",
+        "告警通道可用。\nAlerts of the Kuaimai DAGs will arrive here.",
+        severe=False,
+        sleep=time.sleep,
+        log=troubles.append,
+    )
+    told = f"{len(settings.addresses) - len(troubles)} of {len(settings.addresses)} channels took it"
+    return "; ".join([told, *troubles, "now look whether it is in the chat"])
 
 
 def _send(address: str, title: str, body: str, *, severe: bool) -> bool:
