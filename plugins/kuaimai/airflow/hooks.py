@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -18,13 +19,14 @@ from kuaimai.airflow.stores import state_store
 from kuaimai.airflow.vaults import PREFIX, VariableVault, decoded, write_back
 from kuaimai.errors import ConfigError, KuaimaiError, Transient
 from kuaimai.gateway.answers import Answer
-from kuaimai.gateway.budget import Budget
+from kuaimai.gateway.budget import SharedBudget
 from kuaimai.gateway.client import CLOCK_WARNING_SECONDS, Client
 from kuaimai.gateway.session import Credentials, SessionKeeper
 from kuaimai.gateway.session_report import breaker_key
 from kuaimai.gateway.tokens import DAY, TokenRecord
 from kuaimai.gateway.wire import App, Wire
 from kuaimai.state import Store
+from kuaimai.state.budgets import Lane
 
 _NO_SUCH_METHOD = "27"
 
@@ -138,12 +140,22 @@ class KuaimaiHook(HttpHook):
             on_rotation=lambda pair: write_back(self.kuaimai_conn_id, self._given_now(), pair),
         )
 
-    def client(self) -> Client:
-        """Return what calls catalogued methods, within the Connection's budget."""
+    def client(self, lane: Lane = "live") -> Client:
+        """Return what calls catalogued methods, within the budget that all processes of the appKey share.
+
+        Args:
+            lane: `live` before `reconcile` before `backfill`.
+        """
         return Client(
             self.wire(),
             self.keeper(),
-            budget=Budget(self.settings.requests_per_second, sleep=self._sleep),
+            budget=SharedBudget(
+                lambda: self._store,
+                f"budget:{hashlib.sha256(self.settings.credentials.app_key.encode()).hexdigest()[:16]}",
+                rate=self.settings.requests_per_second,
+                lane=lane,
+                sleep=self._sleep,
+            ),
             sleep=self._sleep,
             on_retry=self._log_retry,
         )

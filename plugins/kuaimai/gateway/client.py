@@ -11,7 +11,7 @@ import tenacity
 from kuaimai.errors import ConfigError, KuaimaiError, SessionError, Throttled, Transient
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer
-from kuaimai.gateway.budget import Budget
+from kuaimai.gateway.budget import Spending
 from kuaimai.gateway.wire import Params, Wire
 
 # All catalogued data methods are reads, so repeating one is safe (reference section 5).
@@ -59,7 +59,7 @@ class Client:
         wire: Wire,
         session: SessionSource,
         *,
-        budget: Budget,
+        budget: Spending,
         sleep: Callable[[float], None] = time.sleep,
         attempts: int = ATTEMPTS,
         on_retry: Callable[[KuaimaiError, float], None] | None = None,
@@ -110,7 +110,11 @@ class Client:
     def _send(self, method: str, params: Mapping[str, Any], token: str) -> Answer:
         self.budget.spend()
         self.requests += 1
-        answer = self.wire.send(method, params, session=token)
+        try:
+            answer = self.wire.send(method, params, session=token)
+        except Throttled as error:
+            self.budget.refused(error.retry_after)
+            raise
         if answer.clock_offset is not None:
             self.clock_offset = answer.clock_offset
         return answer

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kuaimai.state import alerts, breakers, leases
+from kuaimai.state import alerts, breakers, budgets, leases
 from kuaimai.state.database import Database
 from kuaimai.state.tables import short
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from kuaimai.state.breakers import Breaker
+    from kuaimai.state.budgets import Lane, Slots
     from kuaimai.state.leases import Lease
 
 
 class Store:
-    """Leases, breakers and alert marks, shared by all processes that open the same URL.
+    """Leases, breakers, budgets and alert marks, shared by all processes that open the same URL.
 
     Safe to use from several threads, and in a child after a fork. Every method may raise `Transient` (the
     database does not answer) and `ConfigError` (it cannot be opened, or a right is missing).
@@ -108,3 +109,13 @@ class Store:
     def first_alert(self, key: str, *, quiet_seconds: float) -> bool:
         """Whether the caller should alert: True once per `quiet_seconds` over all processes."""
         return alerts.claim(self._database, short(key), now=self._now(), quiet_seconds=quiet_seconds)
+
+    def take_slots(self, key: str, *, lane: Lane, count: int, rate: float, burst: int) -> Slots:
+        """Take slots for requests from the budget of `key`, which all processes share."""
+        return budgets.take(
+            self._database, short(key), lane=lane, count=count, rate=rate, burst=burst, now=self._now
+        )
+
+    def slow_down(self, key: str, *, pause_seconds: float | None) -> None:
+        """Make every taker of the budget of `key` pause and go on more slowly."""
+        budgets.slow_down(self._database, short(key), pause_seconds=pause_seconds, now=self._now)

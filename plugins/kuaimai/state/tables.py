@@ -35,6 +35,18 @@ alert = Table(
     Column("claimed_at", _SECONDS, nullable=False),
 )
 
+budget = Table(
+    "kuaimai_budget",
+    metadata,
+    Column("name", String(_NAME_LENGTH), primary_key=True),
+    Column("next_free", _SECONDS, nullable=False, default=0.0),
+    Column("factor", _SECONDS, nullable=False, default=1.0),
+    Column("slowed_at", _SECONDS, nullable=False, default=0.0),
+    Column("blocked_until", _SECONDS, nullable=False, default=0.0),
+    Column("live_until", _SECONDS, nullable=False, default=0.0),
+    Column("reconcile_until", _SECONDS, nullable=False, default=0.0),
+)
+
 
 def short(name: str) -> str:
     """A name that fits its column; a longer one keeps its beginning and gets a hash of the whole."""

@@ -1,0 +1,148 @@
+"""The request budget of an appKey: one row, one short transaction, shared by every process and host.
+
+GCRA: the row holds the moment of the next free request ("next free"). Taking slots moves it forward by one
+interval each, so all takers together never exceed the rate, whoever they are. Slots are moments of the
+database's own clock, because hosts disagree about the time.
+
+Lanes: a taker that had to wait leaves a mark, and takers of lower lanes stand back while it is fresh. Nobody
+takes slots further ahead than `HORIZON_SECONDS`, so a higher lane never waits longer than that for slots that
+a lower one took first.
+
+After HTTP 429 everybody pauses, and goes on at half the rate, which recovers over `RECOVERY_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sqlalchemy import exc, insert, select, text, update
+from sqlalchemy.engine import Connection
+
+from kuaimai.errors import Transient
+from kuaimai.state.database import Database
+from kuaimai.state.tables import budget as table
+
+Lane = Literal["live", "reconcile", "backfill"]
+LANES: tuple[Lane, ...] = get_args(Lane)
+
+HORIZON_SECONDS = 1.0
+MARK_SECONDS = 1.5
+RECOVERY_SECONDS = 120.0
+LOWEST_FACTOR = 0.125
+PAUSE_SECONDS = 2.0
+# Requests that were on their way together are refused together; that is one reason to slow down, not many.
+ONE_REFUSAL_SECONDS = 2.0
+
+_RACES = 5
+_CLOCKS = {
+    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
+    "mysql": "SELECT UNIX_TIMESTAMP(SYSDATE(6))",
+}
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What was taken.
+
+    Attributes:
+        waits: seconds from now until each slot, in order; empty if nothing was free for this lane.
+        look_again: seconds after which to ask again, if nothing was free.
+        first: the first slot on the database's clock, epoch seconds; for those who want to check.
+    """
+
+    waits: tuple[float, ...]
+    look_again: float = 0.0
+    first: float = 0.0
+
+
+def take(
+    database: Database,
+    name: str,
+    *,
+    lane: Lane,
+    count: int,
+    rate: float,
+    burst: int,
+    now: Callable[[], float] = time.time,
+) -> Slots:
+    """Take up to `count` slots for requests.
+
+    Args:
+        database: where the budgets are.
+        name: whose budget.
+        lane: who asks.
+        count: how many slots are wanted at once.
+        rate: requests per second of all takers together.
+        burst: requests that may go out back to back after a pause.
+        now: epoch seconds; only where the database has no clock of its own (SQLite, one machine).
+    """
+    with database.transaction() as connection:
+        row = _locked(connection, name)
+        at = _clock(connection, now)
+        mark = max(
+            (float(getattr(row, f"{other}_until")) for other in LANES[: LANES.index(lane)]), default=0.0
+        )
+        if mark > at:
+            return Slots((), look_again=min(mark - at, 0.5))
+        interval = 1.0 / (rate * _factor(row, at))
+        start = max(float(row.next_free), at, float(row.blocked_until))
+        ahead = start - at
+        granted = 0 if ahead > HORIZON_SECONDS else min(count, 1 + int((HORIZON_SECONDS - ahead) / interval))
+        changes: dict[str, float] = {}
+        if granted:
+            changes["next_free"] = start + granted * interval
+        if ahead > 0 and lane != LANES[-1]:
+            changes[f"{lane}_until"] = at + MARK_SECONDS
+        if changes:
+            connection.execute(update(table).where(table.c.name == name).values(**changes))
+    slack = 0.0 if float(row.blocked_until) > at else (burst - 1) * interval
+    waits = tuple(max(ahead + number * interval - slack, 0.0) for number in range(granted))
+    return Slots(waits, look_again=0.0 if granted else ahead - HORIZON_SECONDS, first=start)
+
+
+def slow_down(
+    database: Database, name: str, *, pause_seconds: float | None, now: Callable[[], float] = time.time
+) -> None:
+    """Tell everyone that the gateway refused a request for coming too fast.
+
+    Args:
+        database: where the budgets are.
+        name: whose budget.
+        pause_seconds: what the gateway asked for, or None.
+        now: as for `take`.
+    """
+    with database.transaction() as connection:
+        row = _locked(connection, name)
+        at = _clock(connection, now)
+        changes = {"blocked_until": max(float(row.blocked_until), at + (pause_seconds or PAUSE_SECONDS))}
+        if at - float(row.slowed_at) > ONE_REFUSAL_SECONDS:
+            changes["factor"] = max(_factor(row, at) / 2, LOWEST_FACTOR)
+            changes["slowed_at"] = at
+        connection.execute(update(table).where(table.c.name == name).values(**changes))
+
+
+def _factor(row: Any, at: float) -> float:
+    return min(1.0, float(row.factor) + (at - float(row.slowed_at)) / RECOVERY_SECONDS)
+
+
+def _locked(connection: Connection, name: str) -> Any:
+    row = connection.execute(select(table).where(table.c.name == name).with_for_update()).first()
+    for _ in range(_RACES):
+        if row is not None:
+            return row
+        try:
+            with connection.begin_nested():
+                connection.execute(insert(table).values(name=name))
+        except exc.IntegrityError:
+            pass  # another process made it first
+        row = connection.execute(select(table).where(table.c.name == name).with_for_update()).first()
+    raise Transient(f"the budget {name} could not be made: too many processes ask at once")
+
+
+def _clock(connection: Connection, now: Callable[[], float]) -> float:
+    """Read after the row is locked: waiting for the lock takes time."""
+    statement = _CLOCKS.get(connection.dialect.name)
+    return float(connection.execute(text(statement)).scalar_one()) if statement else now()
