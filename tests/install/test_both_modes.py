@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "plugins" / "kuaimai"
-MODULES = {path.stem for path in PACKAGE.rglob("*.py")} - {"__init__"}
+MODULES = {path.stem for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__"}
 
 
 @pytest.fixture(params=["dropped_in", "installed"])
