@@ -35,7 +35,7 @@ def target(url):
 def facts(rank: int = 0, total: int | None = 1, after: int | None = None, window: str = "w1") -> WindowFacts:
     return WindowFacts(
         window_id=window,
-        rank=rank,
+        read=rank,
         pipeline="trades",
         method="erp.trade.outstock.simple.query",
         shops=("900001",),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from installation import START, TICK, mirror
 
 from kuaimai.errors import DataError, KuaimaiError
+from kuaimai.extract.paging import CONNECTIONS
 from kuaimai.sandbox import Failure, Faults
 
 
@@ -83,6 +86,57 @@ def test_mirror_equals_the_truth_after_the_next_runs(tmp_path, faults, extra_run
         # What changed after `until` is the business of later runs.
         late = {sid for sid, record in shop.box.truth().items() if record["updTime"] > until * 1000}
         assert {sid: why for sid, why in shop.differences(START).items() if sid not in late} == {}
+
+
+def test_answer_that_would_be_too_large_is_read_in_parts(tmp_path):
+    with mirror(tmp_path, faults=Faults(max_bytes=150_000)) as shop:
+        summary = shop.run(START - timedelta(days=1), START)
+        assert summary.sealed
+        assert summary.windows > 2
+        assert shop.differences(START - timedelta(days=1)) == {}
+        assert {code for code in (one.code for one in shop.box.requests) if code} == {"1"}
+
+
+def test_window_that_does_not_stand_still_is_cut_until_its_parts_do(tmp_path):
+    with mirror(tmp_path, faults=Faults(drift=1, drift_touch=1), orders_per_hour=3000) as shop:
+        shop.pipeline = shop.pipeline.model_copy(
+            update={"source": shop.pipeline.source.model_copy(update={"page_size": 50})}
+        )
+        shop.clock.advance(900)
+        summary = shop.run(START, START + timedelta(minutes=15))
+        windows = shop.rows(
+            "SELECT method, window_start, window_end, state FROM kuaimai_window ORDER BY 1, 2"
+        )
+        # Parts with one page stand still; what is touched meanwhile moves to the last minute.
+        assert sum(row[3] == "sealed" for row in windows) > len(windows) / 2
+        assert not summary.sealed
+        for method in {row[0] for row in windows}:
+            parts = [row for row in windows if row[0] == method]
+            assert all(one[2] == other[1] for one, other in pairwise(parts))
+        shop.box.faults.drift = 0
+        assert shop.tick().sealed
+        assert shop.differences(START) == {}
+
+
+def test_pages_are_asked_for_by_several_connections_and_none_is_lost(tmp_path, monkeypatch):
+    with mirror(tmp_path) as shop:
+        send, busy, most = shop.client.wire.send, set(), []
+
+        def watched(method, params, *, session):
+            busy.add(threading.get_ident())
+            most.append(len(busy))
+            try:
+                return send(method, params, session=session)
+            finally:
+                busy.discard(threading.get_ident())
+
+        monkeypatch.setattr(shop.client.wire, "send", watched)
+        shop.pipeline = shop.pipeline.model_copy(
+            update={"source": shop.pipeline.source.model_copy(update={"page_size": 20})}
+        )
+        assert shop.run(START - timedelta(days=5), START).sealed
+        assert max(most) == CONNECTIONS
+        assert shop.differences(START - timedelta(days=5)) == {}
 
 
 def test_outage_is_healed_by_the_next_run(tmp_path):

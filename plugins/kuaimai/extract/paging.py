@@ -7,17 +7,19 @@ itself: the total before, the total after and the number of distinct keys must b
 from __future__ import annotations
 
 import hashlib
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
 
-from kuaimai.errors import DataError
+from kuaimai.errors import DataError, TooLarge
 from kuaimai.extract.keys import DistinctKeys
 from kuaimai.extract.staging import Staging
-from kuaimai.extract.windows import Shop, Window
+from kuaimai.extract.windows import Shop, Window, halves
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.gateway.client import Client
@@ -25,6 +27,10 @@ from kuaimai.gateway.wire import gateway_time
 
 # How often a window that moved while being read is read again before the next run gets it.
 READ_ATTEMPTS = 3
+# A window is not cut into parts shorter than this.
+SMALLEST_PART = timedelta(minutes=1)
+# Pages on their way at the same time. The budget sets the pace; this only hides the gateway's latency.
+CONNECTIONS = 4
 # Pages beyond what the total promises before a read is called endless.
 EXTRA_PAGES = 20
 
@@ -34,6 +40,8 @@ class Read(msgspec.Struct, frozen=True):
 
     Attributes:
         method: API method.
+        window: what was read; a part of the slice's window where that did not stand still.
+        shops: ids of the shops that were asked for.
         rank: position among the pipeline's methods; the fuller record of one version has the higher rank.
         request: business parameters of the read, without page number.
         folder: staging folder of the raw pages.
@@ -49,6 +57,8 @@ class Read(msgspec.Struct, frozen=True):
     """
 
     method: str
+    window: Window
+    shops: tuple[str, ...]
     rank: int
     request: dict[str, str]
     folder: str
@@ -84,13 +94,14 @@ def read_window(
     client: Client,
     method: str,
     window: Window,
-    shops: Iterable[Shop],
+    shops: Sequence[Shop],
     *,
     rank: int,
     page_size: int,
     staging: Staging,
     folder: str,
     attempts: int = READ_ATTEMPTS,
+    connections: int = CONNECTIONS,
     now: Callable[[], float] = time.time,
 ) -> Read:
     """Read every page of a window into staging until the counts agree, or attempts run out.
@@ -105,6 +116,7 @@ def read_window(
         staging: where raw pages go as they arrive.
         folder: staging folder of this read; each attempt gets its own below it.
         attempts: how often to read a window that does not stand still.
+        connections: how many pages are asked for at the same time, inside the budget.
         now: clock, epoch seconds.
 
     Returns:
@@ -124,9 +136,11 @@ def read_window(
         reader = _Reader(
             client, method, window, request=request, page_size=page_size, staging=staging, folder=target
         )
-        reader.read()
+        reader.read(connections)
         read = Read(
             method=method,
+            window=window,
+            shops=tuple(shop.id for shop in shops),
             rank=rank,
             request=request,
             folder=target,
@@ -143,6 +157,54 @@ def read_window(
         if read.stable or read.total_before is None:
             break
     return read
+
+
+def read_parts(
+    client: Client,
+    method: str,
+    window: Window,
+    shops: Sequence[Shop],
+    *,
+    staging: Staging,
+    folder: str,
+    **how: Any,
+) -> list[Read]:
+    """Read a window; cut it in two where it does not stand still or where the answer would be too large.
+
+    Args:
+        client: calls the gateway.
+        method: a catalogued method with a time window.
+        window: what to read.
+        shops: whose records.
+        staging: where raw pages go.
+        folder: staging folder; each part gets its own below it.
+        how: as for `read_window`.
+
+    Returns:
+        One read per part; together they cover the window. A part may still be unstable.
+
+    Raises:
+        TooLarge: even the smallest part is too large for one answer.
+    """
+    parts: list[Read] = []
+    waiting = [window]
+    while waiting:
+        part = waiting.pop(0)
+        splits = part.end - part.start > SMALLEST_PART
+        try:
+            read = read_window(
+                client, method, part, shops, staging=staging, folder=f"{folder}/{len(parts)}", **how
+            )
+        except TooLarge:
+            if not splits:
+                raise
+            waiting[:0] = halves(part)
+            continue
+        if read.stable or read.total_before is None or not splits:
+            parts.append(read)
+        else:
+            waiting[:0] = halves(part)
+    return parts
 
 
 def window_request(method: str, window: Window, shops: Iterable[Shop]) -> dict[str, str]:
@@ -171,7 +233,7 @@ def record_key(record: dict[str, Any], key: str) -> str:
 
 
 class _Reader:
-    """One pass over the pages of a window."""
+    """One pass over the pages of a window: page 1 alone, the rest by several connections."""
 
     def __init__(
         self,
@@ -196,40 +258,62 @@ class _Reader:
         self.pages = 0
         self.rows = 0
         self.total_before: int | None = None
+        self._previous: list[str] = []
 
-    def read(self) -> None:
-        previous: list[str] = []
+    def read(self, connections: int) -> None:
+        answer = self._page(1, self.page_size)
+        first = self._keep(1, answer)
+        self.total_before = answer.total
         full_page = self.page_size
-        while True:
-            answer = self._page(self.pages + 1, self.page_size)
-            rows = answer.rows(self.entry.list_keys)
-            if self.pages == 0:
-                self.total_before = answer.total
-                if self.total_before and len(rows) < min(self.page_size, self.total_before):
-                    # The gateway gives fewer than asked (a silent cap): a page of that size is a full one.
-                    full_page = max(len(rows), 1)
-            if not rows and self.pages > 0:
-                return
-            keys = [record_key(row, self.record.key) for row in rows]
-            if keys and keys == previous:
-                raise DataError(
-                    f"pages {self.pages} and {self.pages + 1} are the same {len(keys)} records",
-                    method=self.entry.name,
-                    hint="the gateway ignores the page number; nothing of this window was counted as read",
-                )
-            self._check_window(rows)
-            previous = keys
-            self.pages += 1
-            self.rows += len(rows)
-            self.keys.update(keys)
-            self.staging.write_compressed(f"{self.folder}/{self.pages:05d}.json.zst", answer.raw)
-            if self._done(len(rows), full_page):
-                return
+        if self.total_before and len(first) < min(self.page_size, self.total_before):
+            # The gateway gives fewer than asked (a silent cap): a page of that size is a full one.
+            full_page = max(len(first), 1)
+        self._count(first)
+        self._read_promised(math.ceil((self.total_before or 0) / full_page), connections)
+        on_page = len(self._previous)
+        while not self._done(on_page, full_page):
+            keys = self._fetch(self.pages + 1)
+            self._count(keys)
+            on_page = len(keys)
 
     def count(self) -> int | None:
         """Ask for the total once more; the smallest page that the gateway gives."""
         size = self.entry.page.min if self.entry.page else self.page_size
         return self._page(1, size).total
+
+    def _read_promised(self, pages: int, connections: int) -> None:
+        """Read page 2 to the last that the total promises. A page is staged and forgotten as it arrives."""
+        if pages < 2:  # noqa: PLR2004 - page 1 is here already
+            return
+        pool = ThreadPoolExecutor(max_workers=min(connections, pages - 1), thread_name_prefix="page")
+        try:
+            for keys in pool.map(self._fetch, range(2, pages + 1)):
+                self._count(keys)
+        finally:
+            # After an error the pages that were not begun are not asked for.
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _fetch(self, number: int) -> list[str]:
+        return self._keep(number, self._page(number, self.page_size))
+
+    def _keep(self, number: int, answer: Answer) -> list[str]:
+        rows = answer.rows(self.entry.list_keys)
+        self._check_window(rows)
+        self.staging.write_compressed(f"{self.folder}/{number:05d}.json.zst", answer.raw)
+        return [record_key(row, self.record.key) for row in rows]
+
+    def _count(self, keys: list[str]) -> None:
+        """Add the next page, in page order."""
+        if keys and keys == self._previous:
+            raise DataError(
+                f"pages {self.pages} and {self.pages + 1} are the same {len(keys)} records",
+                method=self.entry.name,
+                hint="the gateway ignores the page number; nothing of this window was counted as read",
+            )
+        self._previous = keys
+        self.pages += 1
+        self.rows += len(keys)
+        self.keys.update(keys)
 
     def _page(self, number: int, size: int) -> Answer:
         return self.client.call(

@@ -64,7 +64,7 @@ class SealedSpan(msgspec.Struct, frozen=True):
     sealed: bool
 
 
-def window_id(pipeline: str, method: str, window: Window, shops: Iterable[Shop]) -> str:
+def window_id(pipeline: str, method: str, window: Window, shops: Iterable[str]) -> str:
     """Return the stable id of one window's proof: the same question always has the same id."""
     facts = (
         pipeline,
@@ -72,7 +72,7 @@ def window_id(pipeline: str, method: str, window: Window, shops: Iterable[Shop])
         window.dimension,
         str(int(window.start.timestamp())),
         str(int(window.end.timestamp())),
-        ",".join(sorted(shop.id for shop in shops)),
+        ",".join(sorted(shops)),
     )
     return hashlib.sha256("|".join(facts).encode()).hexdigest()[:24]
 
@@ -86,6 +86,15 @@ def split(window: Window, longest: timedelta) -> list[Window]:
         pieces.append(Window(start, end, window.dimension))
         start = end
     return pieces
+
+
+def halves(window: Window) -> list[Window]:
+    """Cut a window in two at a whole second; the parts share that second."""
+    middle = (window.start + (window.end - window.start) / 2).replace(microsecond=0)
+    return [
+        Window(window.start, middle, window.dimension),
+        Window(middle, window.end, window.dimension),
+    ]
 
 
 def gaps(

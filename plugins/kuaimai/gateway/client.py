@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -43,7 +44,7 @@ class SessionSource(Protocol):
 
 
 class Client:
-    """Calls catalogued methods.
+    """Calls catalogued methods. Safe to share between threads.
 
     Args:
         wire: sends one request.
@@ -68,6 +69,7 @@ class Client:
         self.session = session
         self.budget = budget
         self.requests = 0
+        self._counting = threading.Lock()
         self.clock_offset: float | None = None
         self._on_retry = on_retry
         self._retrying = tenacity.Retrying(
@@ -109,7 +111,8 @@ class Client:
 
     def _send(self, method: str, params: Mapping[str, Any], token: str) -> Answer:
         self.budget.spend()
-        self.requests += 1
+        with self._counting:
+            self.requests += 1
         try:
             answer = self.wire.send(method, params, session=token)
         except Throttled as error:

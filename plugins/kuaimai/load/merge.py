@@ -61,8 +61,8 @@ def create_stage(table: Table, types: Mapping[FieldType, str], suffix: str = "")
 
 
 def create_seen(suffix: str = "") -> str:
-    """Make the temporary list of keys that this load has seen, by method."""
-    return f'CREATE TEMPORARY TABLE "{SEEN}" ("rank" integer, "key" text){suffix}'
+    """Make the temporary list of keys that this load has seen, by read."""
+    return f'CREATE TEMPORARY TABLE "{SEEN}" ("read" integer, "key" text){suffix}'
 
 
 def clear(table: Table) -> str:
@@ -83,14 +83,14 @@ def compare(table: Table) -> str:
     """
 
 
-def remember(table: Table, rank: int) -> str:
+def remember(table: Table, read: int) -> str:
     """Add the staged keys to the list of seen keys."""
-    return f'INSERT INTO "{SEEN}" SELECT {int(rank)}, "{table.key}" FROM "{stage_name(table)}"'
+    return f'INSERT INTO "{SEEN}" SELECT {int(read)}, "{table.key}" FROM "{stage_name(table)}"'
 
 
-def has_seen(rank: int) -> str:
-    """Ask whether a key was merged in this load."""
-    return f'SELECT 1 FROM "{SEEN}" WHERE "rank" = {int(rank)} AND "key" = :key'
+def has_seen(read: int) -> str:
+    """Ask whether a key of this read was merged."""
+    return f'SELECT 1 FROM "{SEEN}" WHERE "read" = {int(read)} AND "key" = :key'
 
 
 def upsert(table: Table) -> str:
@@ -114,10 +114,10 @@ def entomb(parent: Table, child: Table) -> str:
     """
 
 
-def count_landed(table: Table, rank: int) -> str:
+def count_landed(table: Table, read: int) -> str:
     """Count the seen keys that are in the target, by reading them back."""
     return f"""
-        SELECT COUNT(*) FROM (SELECT DISTINCT "key" FROM "{SEEN}" WHERE "rank" = {int(rank)}) k
+        SELECT COUNT(*) FROM (SELECT DISTINCT "key" FROM "{SEEN}" WHERE "read" = {int(read)}) k
         WHERE EXISTS (SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = k."key")
     """
 
@@ -132,12 +132,12 @@ def upsert_row(name: str, columns: Sequence[Column], key: str, keep: Sequence[st
     )
 
 
-def resolve_quarantine(quarantine: str, table: Table, rank: int) -> str:
+def resolve_quarantine(quarantine: str, table: Table, read: int) -> str:
     """Close quarantined records of this method whose key has landed after all."""
     return f"""
         UPDATE "{quarantine}" SET "resolved_at" = :now
         WHERE "method" = :method AND "resolved_at" IS NULL AND "last_seen_at" < :now
-          AND "record_key" IN (SELECT "key" FROM "{SEEN}" WHERE "rank" = {int(rank)})
+          AND "record_key" IN (SELECT "key" FROM "{SEEN}" WHERE "read" = {int(read)})
           AND EXISTS (SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = "record_key")
     """
 

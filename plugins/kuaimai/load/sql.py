@@ -43,7 +43,7 @@ _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
 
 
 class Written(msgspec.Struct):
-    """What merging one method's batches did to the parent table, in rows."""
+    """What merging one read's batches did to the parent table, in rows."""
 
     inserted: int = 0
     updated: int = 0
@@ -55,7 +55,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     """What the extract and transform stages know about one window; the loader adds what landed."""
 
     window_id: str
-    rank: int
+    read: int
     pipeline: str
     method: str
     shops: tuple[str, ...]
@@ -90,9 +90,9 @@ class Sealing(msgspec.Struct, frozen=True):
 
 
 class Quarantined(msgspec.Struct, frozen=True):
-    """A record on its way to `kuaimai_quarantine`; `rank` says which method, the rest are its columns."""
+    """A record on its way to `kuaimai_quarantine`; `read` numbers the slice's reads, the rest are columns."""
 
-    rank: int
+    read: int
     quarantine_id: str
     pipeline: str
     pipeline_version: str
@@ -239,17 +239,17 @@ class Loading:
         self._written: dict[int, Written] = {}
         self._set_aside: dict[int, int] = {}
 
-    def merge(self, rank: int, batches: Sequence[pa.Table]) -> None:
-        """Merge one batch of each table, parent first, in the order of `loading`'s tables."""
+    def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
+        """Merge one batch of each table, parent first; `read` numbers the slice's reads."""
         for table, batch in zip((self.parent, *self.children), batches, strict=True):
             self.target.stage(self.connection, table, batch)
-        written = self._written.setdefault(rank, Written())
+        written = self._written.setdefault(read, Written())
         counts = self._run(merge.compare(self.parent)).one()
         written.inserted += counts[0]
         written.unchanged += counts[1]
         written.stale += counts[2]
         written.updated += batches[0].num_rows - sum(counts)
-        self._run(merge.remember(self.parent, rank))
+        self._run(merge.remember(self.parent, read))
         self._run(merge.upsert(self.parent), now=self._now())
         for child in self.children:
             self._run(merge.entomb(self.parent, child), now=self._now())
@@ -263,9 +263,9 @@ class Loading:
         A bad record whose key also came in good shape is not set aside: that key has landed.
         """
         for record in records:
-            if self._run(merge.has_seen(record.rank), key=record.record_key).first():
+            if self._run(merge.has_seen(record.read), key=record.record_key).first():
                 continue
-            self._set_aside[record.rank] = self._set_aside.get(record.rank, 0) + 1
+            self._set_aside[record.read] = self._set_aside.get(record.read, 0) + 1
             row = {
                 **msgspec.structs.asdict(record),
                 "first_seen_at": self._now(),
@@ -281,9 +281,9 @@ class Loading:
 
     def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of the window is in the target, and write the proof."""
-        landed = int(self._run(merge.count_landed(self.parent, facts.rank)).scalar() or 0)
-        quarantined = self._set_aside.get(facts.rank, 0)
-        written = self._written.get(facts.rank, Written())
+        landed = int(self._run(merge.count_landed(self.parent, facts.read)).scalar() or 0)
+        quarantined = self._set_aside.get(facts.read, 0)
+        written = self._written.get(facts.read, Written())
         reason = why_open(
             total_before=facts.total_before,
             total_after=facts.total_after,
@@ -306,7 +306,7 @@ class Loading:
             **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
         )
         self._run(
-            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.rank),
+            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
             now=self._now(),
             method=facts.method,
         )

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow.parquet as pq
 
 from kuaimai.errors import DataError
-from kuaimai.extract.paging import Read, read_window
+from kuaimai.extract.paging import Read, read_parts
 from kuaimai.extract.staging import Staging, safe_name
 from kuaimai.extract.windows import Shop, Slice, Window, plan, window_id
 from kuaimai.gateway import catalog
@@ -33,16 +33,16 @@ SHOP_METHOD = "erp.shop.list.query"
 
 
 class Extracted(msgspec.Struct, frozen=True):
-    """A slice whose raw pages are in staging: one read per method that serves its shops."""
+    """A slice whose raw pages are in staging: one or more reads per method that serves its shops."""
 
     slice: Slice
     reads: tuple[Read, ...]
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Files of one batch, parent table first, and the rank of the method it came from."""
+    """Files of one batch, parent table first, and the position of the read it came from."""
 
-    rank: int
+    read: int
     files: tuple[str, ...]
     records: int
 
@@ -193,22 +193,20 @@ def extract(
     Raises:
         KuaimaiError: a call failed for good; the slice is then read again as a whole.
     """
-    reads = []
+    reads: list[Read] = []
     for rank, method in enumerate(pipeline.source.methods):
         shops = [shop for shop in piece.shops if method in serving(pipeline, shop)]
         if shops:
-            reads.append(
-                read_window(
-                    client,
-                    method,
-                    piece.window,
-                    shops,
-                    rank=rank,
-                    page_size=pipeline.source.page_size,
-                    staging=staging,
-                    folder=f"{slice_folder(piece)}/raw/{rank}",
-                    now=now,
-                )
+            reads += read_parts(
+                client,
+                method,
+                piece.window,
+                shops,
+                rank=rank,
+                page_size=pipeline.source.page_size,
+                staging=staging,
+                folder=f"{slice_folder(piece)}/raw/{rank}",
+                now=now,
             )
     return Extracted(piece, tuple(reads))
 
@@ -220,7 +218,7 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     staging.remove(folder)
     batches: list[Batch] = []
     set_aside: list[Quarantined] = []
-    for read in extracted.reads:
+    for number, read in enumerate(extracted.reads):
         window = _window_id(extracted, read)
         bad: dict[str, BadRecord] = {}
         for records in _in_batches(_records(read, staging), pipeline.batch_size):
@@ -228,8 +226,9 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
             bad.update((one.key, one) for one in mapper.map(records, into))
             if len(into[0]):
                 stem = f"{folder}/{len(batches) + 1:05d}"
-                batches.append(_write_batch(into, read, window, stem, staging))
-        set_aside += [_quarantined(pipeline, extracted, read, one) for one in bad.values()]
+                files = _write_batch(into, read, window, stem, staging)
+                batches.append(Batch(number, files, len(into[0])))
+        set_aside += [_quarantined(pipeline, extracted, number, one) for one in bad.values()]
     name = ""
     if set_aside:
         name = f"{folder}/quarantine.jsonl.zst"
@@ -245,18 +244,18 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
         for batch in transformed.batches:
             with ExitStack() as files:
                 loading.merge(
-                    batch.rank,
+                    batch.read,
                     [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files],
                 )
         if transformed.quarantine:
             lines = staging.read_compressed(transformed.quarantine).splitlines()
             loading.quarantine([msgspec.json.decode(line, type=Quarantined) for line in lines])
-        windows = tuple(loading.seal(_facts(extracted, read)) for read in extracted.reads)
+        windows = tuple(loading.seal(_facts(extracted, number)) for number in range(len(extracted.reads)))
     return Loaded(
         pipeline=pipeline.name,
         number=extracted.slice.number,
         windows=windows,
-        read=next((read.distinct for read in extracted.reads if read.rank == 0), 0),
+        read=sum(read.distinct for read in extracted.reads if read.rank == 0),
         requests=sum(read.requests for read in extracted.reads),
     )
 
@@ -308,38 +307,31 @@ def _in_batches(records: Iterator[dict[str, Any]], size: int) -> Iterator[list[d
         yield batch
 
 
-def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> Batch:
+def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> tuple[str, ...]:
     names = []
     for rows in into:
         name = f"{stem}-{rows.table.name}.parquet"
         with staging.writing(name) as file:
             pq.write_table(rows.to_arrow(rank=read.rank, window_id=window), file, compression="zstd")
         names.append(name)
-    return Batch(read.rank, tuple(names), len(into[0]))
+    return tuple(names)
 
 
 def _window_id(extracted: Extracted, read: Read) -> str:
-    piece = extracted.slice
-    return window_id(piece.pipeline, read.method, piece.window, _shops_of(piece, read))
+    return window_id(extracted.slice.pipeline, read.method, read.window, read.shops)
 
 
-def _shops_of(piece: Slice, read: Read) -> list[Shop]:
-    entry = catalog.method(read.method)
-    asked = read.request.get(entry.shops.param, "").split(",") if entry.shops else []
-    return [shop for shop in piece.shops if shop.id in asked]
-
-
-def _facts(extracted: Extracted, read: Read) -> WindowFacts:
-    piece = extracted.slice
+def _facts(extracted: Extracted, number: int) -> WindowFacts:
+    piece, read = extracted.slice, extracted.reads[number]
     return WindowFacts(
         window_id=_window_id(extracted, read),
-        rank=read.rank,
+        read=number,
         pipeline=piece.pipeline,
         method=read.method,
-        shops=tuple(sorted(shop.id for shop in _shops_of(piece, read))),
-        dimension=piece.window.dimension,
-        window_start=piece.window.start,
-        window_end=piece.window.end,
+        shops=tuple(sorted(read.shops)),
+        dimension=read.window.dimension,
+        window_start=read.window.start,
+        window_end=read.window.end,
         total_before=read.total_before,
         total_after=read.total_after,
         distinct_keys=read.distinct,
@@ -352,11 +344,12 @@ def _facts(extracted: Extracted, read: Read) -> WindowFacts:
     )
 
 
-def _quarantined(pipeline: Pipeline, extracted: Extracted, read: Read, bad: BadRecord) -> Quarantined:
+def _quarantined(pipeline: Pipeline, extracted: Extracted, number: int, bad: BadRecord) -> Quarantined:
+    read = extracted.reads[number]
     record = drop_personal(bad.record, pipeline.record, pipeline.keep_personal)
     identity = f"{pipeline.name}|{read.method}|{bad.key}|{bad.reason}"
     return Quarantined(
-        rank=read.rank,
+        read=number,
         quarantine_id=hashlib.sha256(identity.encode()).hexdigest()[:24],
         pipeline=pipeline.name,
         pipeline_version=pipeline.fingerprint,
