@@ -16,7 +16,7 @@ from kuaimai.airflow.compat import (
     Param,
     task_group,
 )
-from kuaimai.airflow.deadlines import last_task, lateness
+from kuaimai.airflow.deadlines import bounded, last_task, lateness
 from kuaimai.airflow.interval import ZONE
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import (
@@ -95,7 +95,7 @@ def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:
         )
         session >> plan
         plan >> seal
-    return dag
+    return bounded(dag)
 
 
 def session_dag() -> DAG:
@@ -158,6 +158,8 @@ def _defaults() -> dict[str, Any]:
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=10),
         "execution_timeout": timedelta(hours=2),
+        # Only a task knows its error; the DAG itself also hears of time-outs. One message comes of both.
+        "on_failure_callback": KuaimaiNotifier(),
     }
 
 

@@ -65,11 +65,6 @@ def create_seen(suffix: str = "") -> str:
     return f'CREATE TEMPORARY TABLE "{SEEN}" ("read" integer, "key" text){suffix}'
 
 
-def clear(table: Table) -> str:
-    """Empty the stage for the next batch."""
-    return f'DELETE FROM "{stage_name(table)}"'
-
-
 def compare(table: Table) -> str:
     """Count the staged rows that are new, unchanged, and older than what is stored."""
     return f"""

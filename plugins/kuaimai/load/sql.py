@@ -113,6 +113,7 @@ class SqlTarget(ABC):
     """
 
     column_types: Mapping[FieldType, str]
+    empty_table: str
 
     def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
         self.url = sa.engine.make_url(url)
@@ -248,14 +249,16 @@ class Loading:
         written.inserted += counts[0]
         written.unchanged += counts[1]
         written.stale += counts[2]
-        written.updated += batches[0].num_rows - sum(counts)
+        updated = batches[0].num_rows - sum(counts)
+        written.updated += updated
         self._run(merge.remember(self.parent, read))
         self._run(merge.upsert(self.parent), now=self._now())
         for child in self.children:
-            self._run(merge.entomb(self.parent, child), now=self._now())
+            if updated:  # orders that are new have no lines to lose
+                self._run(merge.entomb(self.parent, child), now=self._now())
             self._run(merge.upsert_children(self.parent, child), now=self._now())
         for table in (self.parent, *self.children):
-            self._run(merge.clear(table))
+            self._run(f'{self.target.empty_table} "{merge.stage_name(table)}"')
 
     def quarantine(self, records: Sequence[Quarantined]) -> None:
         """Set records aside, after all batches are merged; one that comes again keeps its first time.

@@ -38,6 +38,8 @@ class SqliteTarget(SqlTarget):
         }
     )
 
+    empty_table = "DELETE FROM"
+
     def _make_engine(self) -> sa.engine.Engine:
         engine = sa.create_engine(self.url, connect_args={"timeout": _BUSY_SECONDS})
 
