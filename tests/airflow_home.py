@@ -46,6 +46,8 @@ class Home:
         self.python = python
         foreign = ("AIRFLOW", "KUAIMAI", "PYTHON")
         self.variables = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        # Executors of 2.x call `airflow` by its bare name.
+        self.variables["PATH"] = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         self.variables |= settings(folder) | variables
 
     def airflow(self, *arguments: str, timeout: float = 120) -> str:
