@@ -149,7 +149,7 @@ def main() -> int:
     try:
         return once() if options.once else run(options.port)
     except KeyboardInterrupt:
-        print("stopped: no process is left; data and logs stay in .demo/ until the next demo", flush=True)
+        print("stopped: no process is left; the logs stay in .demo/ until the next demo", flush=True)
         return 130 if options.once else 0
     except DemoError as err:
         print(f"\ndemo: {err}", file=sys.stderr, flush=True)

