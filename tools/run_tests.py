@@ -27,11 +27,12 @@ from environments import ENVIRONMENTS, ROOT
 LOGS = ROOT / "build" / "tests"
 WITH_AIRFLOW = ("tests/provider", "tests/dags", "tests/e2e", "tests/install")
 FOLDERS = {
-    # The core is quick (under 10 seconds); the mirror lets the sandbox misbehave for hours of its time.
-    "core": ("tests/core", "tests/mirror"),
+    # The core is quick (under 10 seconds). The store is about databases and processes, the mirror lets the
+    # sandbox misbehave for hours of its time.
+    "core": ("tests/core", "tests/store", "tests/mirror"),
     "airflow3": WITH_AIRFLOW,
-    # The core again: Airflow 2.11 brings SQLAlchemy 1.4.
-    "airflow2": ("tests/core", *WITH_AIRFLOW),
+    # The databases again: Airflow 2.11 brings SQLAlchemy 1.4.
+    "airflow2": ("tests/store", *WITH_AIRFLOW),
 }
 SUITE_MINUTES = 12  # a suite that takes longer hangs
 SHOWN_LINES = 300  # of a failed suite's log; the whole is in build/tests/

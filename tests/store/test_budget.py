@@ -107,7 +107,7 @@ def test_one_refusal_slows_everybody_and_the_rate_comes_back(store, clock):
     assert clock() - start == pytest.approx(10, rel=0.1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 0.4)), min_size=10, max_size=60))
 def test_however_three_lanes_interleave_the_slots_keep_the_rate(tmp_path_factory, steps):
     at = [1_700_000_000.0]
