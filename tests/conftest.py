@@ -12,9 +12,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# A few dozen examples at every run; `--hypothesis-profile=default` looks longer.
-hypothesis.settings.register_profile("quick", max_examples=40)
-hypothesis.settings.load_profile("quick")
+
+def pytest_configure() -> None:
+    """Try a few dozen examples at every run."""
+    hypothesis.settings.register_profile("quick", max_examples=40)
+    hypothesis.settings.load_profile("quick")
 
 
 class Clock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def imports(path: Path) -> list[tuple[str, int]]:
     """Return the absolute names that a module imports, and how many dots stand before each."""
     found = []
@@ -82,8 +84,9 @@ def test_airflow_is_imported_only_where_it_belongs():
     allowed = (PACKAGE / "airflow", ROOT / "dags", ROOT / "tests", ROOT / "demo", ROOT / "benchmarks")
     importing = {
         path
-        for path in [*ROOT.glob("*/*.py"), *ROOT.glob("*/*/**/*.py")]
-        if not any(part.startswith((".", "build")) for part in path.relative_to(ROOT).parts)
+        for path in tracked_files()
+        if path.suffix == ".py"
+        and "airflow" in read(path)
         and any(name.split(".")[0] == "airflow" for name, _ in imports(path))
     }
     strays = {path for path in importing if not any(folder in path.parents for folder in allowed)}
