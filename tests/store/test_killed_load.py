@@ -1,0 +1,90 @@
+"""A load that is killed with SIGKILL between its statements loses nothing and doubles nothing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import sqlalchemy as sa
+from orders import order
+
+from kuaimai.load.sql import WindowFacts
+from kuaimai.load.targets import open_target
+from kuaimai.transform.mapping import Mapper, Rows
+
+START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
+ORDERS = [1, 2, 3]
+
+
+def facts() -> WindowFacts:
+    return WindowFacts(
+        window_id="w1",
+        read=0,
+        pipeline="trades",
+        method="erp.trade.outstock.simple.query",
+        shops=("900001",),
+        dimension="upd_time",
+        window_start=START,
+        window_end=START + timedelta(minutes=5),
+        total_before=len(ORDERS),
+        total_after=len(ORDERS),
+        distinct_keys=len(ORDERS),
+        pages=1,
+        requests=2,
+        attempts=1,
+        run_id="test",
+        first_read_at=START,
+        last_read_at=START,
+    )
+
+
+def load(url: str, *, die_after: int | None = None) -> None:
+    """Merge one batch per order, then seal; die before the statement with this number."""
+    target = open_target(url)
+    mapper = Mapper("trade")
+    with target.loading(mapper.tables) as loading:
+        for number, sid in enumerate(ORDERS):
+            if number == die_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            into = [Rows(table) for table in mapper.tables]
+            mapper.map([order(sid)], into)
+            loading.merge(0, [rows.to_arrow(rank=0, window_id="w1") for rows in into])
+        loading.seal(facts())
+        if die_after == len(ORDERS):
+            os.kill(os.getpid(), signal.SIGKILL)
+    target.close()
+
+
+def counts(url: str) -> list[int]:
+    target = open_target(url)
+    with target.engine.connect() as connection:
+        found = [
+            connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar()
+            for table in ("kuaimai_trade", "kuaimai_trade_line", "kuaimai_window")
+        ]
+    target.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    "die_after", [0, 2, 3], ids=["before-the-data", "amid-the-data", "before-the-commit"]
+)
+@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+def test_killed_load_leaves_nothing_and_the_next_one_lands_all_once(request, tmp_path, database, die_after):
+    if database == "postgres":
+        url = request.getfixturevalue("pg_url")
+    else:
+        url = f"sqlite:///{tmp_path}/target.db"
+    process = multiprocessing.get_context("spawn").Process(
+        target=load, args=(url,), kwargs={"die_after": die_after}
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert counts(url) == [0, 0, 0]
+    load(url)
+    load(url)
+    assert counts(url) == [len(ORDERS), len(ORDERS), 1]
