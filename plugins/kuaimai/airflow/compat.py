@@ -56,10 +56,15 @@ AIRFLOW_V_3_0 = AIRFLOW_V_3_0_PLUS
 AIRFLOW_V_3_1 = AIRFLOW_V_3_1_PLUS
 AIRFLOW_V_3_3 = AIRFLOW_V_3_3_PLUS
 
+BACKFILLS_MAP_TASKS = AIRFLOW_V_3_0
+"""`airflow dags backfill` of 2.x expands a mapped task only if it hears of the end of the task before it from
+the executor first and from its database second; else it waits for ever or reports a deadlock."""
+
 __all__ = [
     "AIRFLOW_V_3_0",
     "AIRFLOW_V_3_1",
     "AIRFLOW_V_3_3",
+    "BACKFILLS_MAP_TASKS",
     "DAG",
     "AirflowException",
     "AirflowFailException",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kuaimai.airflow.compat import (
+    BACKFILLS_MAP_TASKS,
     DAG,
     AirflowFailException,
     Asset,
@@ -86,7 +87,9 @@ def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:
         seal = KuaimaiSealOperator(
             task_id="seal",
             pipeline=file,
-            manifests=read_and_write.expand(piece=plan.output),
+            manifests=read_and_write.expand(piece=plan.output)
+            if BACKFILLS_MAP_TASKS
+            else read_and_write(plan.output),
             outlets=[Asset(f"kuaimai://{pipeline.target}/kuaimai_{pipeline.record.name}")],
             # A merchant without shops has nothing to read; that is a complete answer too.
             trigger_rule="none_failed",

@@ -5,7 +5,7 @@ They hold no logic of their own; the stages are plain functions in `kuaimai.pipe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,11 @@ def told() -> Iterator[None]:
         raise AirflowFailException(str(err)) from err
     except KuaimaiError:
         raise  # Airflow retries the task
+
+
+def for_each(given: Any, do: Callable[[Any], dict[str, Any]]) -> Any:
+    """Do something with the one slice of a mapped task, or with each slice of a task that is not mapped."""
+    return do(given) if isinstance(given, Mapping) else [do(one) for one in given or ()]
 
 
 class _PipelineOperator(BaseOperator):
@@ -125,10 +130,10 @@ class KuaimaiPlanOperator(_GatewayOperator):
 
 
 class KuaimaiExtractOperator(_GatewayOperator):
-    """Read one slice into staging.
+    """Read one slice, or several one after the other, into staging.
 
     Args:
-        slice: one dict of `KuaimaiPlanOperator`'s list.
+        slice: one dict of `KuaimaiPlanOperator`'s list, or all of them.
     """
 
     template_fields: Sequence[str] = ("pipeline", "kuaimai_conn_id", "slice")
@@ -137,22 +142,25 @@ class KuaimaiExtractOperator(_GatewayOperator):
         super().__init__(**kwargs)
         self.slice = slice
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Read every page of the slice."""
+    def execute(self, context: Context) -> Any:
+        """Read every page."""
         from kuaimai.airflow.settings import staging
         from kuaimai.extract.windows import Slice
         from kuaimai.pipeline import stages
 
+        def one(manifest: Any) -> dict[str, Any]:
+            extracted = stages.extract(spec, stages.from_manifest(manifest, Slice), client, files)
+            for read in extracted.reads:
+                self.log.info("%s: %s", read.method, read.describe())
+            return stages.to_manifest(extracted)
+
         with told():
-            piece = stages.from_manifest(self.slice, Slice)
-            extracted = stages.extract(self.spec(), piece, self.client(context), staging())
-        for read in extracted.reads:
-            self.log.info("%s: %s", read.method, read.describe())
-        return stages.to_manifest(extracted)
+            spec, client, files = self.spec(), self.client(context), staging()
+            return for_each(self.slice, one)
 
 
 class KuaimaiTransformOperator(_PipelineOperator):
-    """Type the raw pages of one slice; asks nothing of the gateway.
+    """Type the raw pages of a slice, or of several; asks nothing of the gateway.
 
     Args:
         manifest: what `KuaimaiExtractOperator` returned.
@@ -164,22 +172,25 @@ class KuaimaiTransformOperator(_PipelineOperator):
         super().__init__(**kwargs)
         self.manifest = manifest
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+    def execute(self, context: Context) -> Any:  # noqa: ARG002 - Airflow's signature
         """Write typed batches."""
         from kuaimai.airflow.settings import staging
         from kuaimai.pipeline import stages
 
+        def one(manifest: Any) -> dict[str, Any]:
+            made = stages.transform(spec, stages.from_manifest(manifest, stages.Extracted), files)
+            self.log.info("%d batches, %d bad records", len(made.batches), made.bad)
+            if made.unknown_fields:
+                self.log.warning("fields the catalogue does not know: %s", ", ".join(made.unknown_fields))
+            return stages.to_manifest(made)
+
         with told():
-            extracted = stages.from_manifest(self.manifest, stages.Extracted)
-            transformed = stages.transform(self.spec(), extracted, staging())
-        self.log.info("%d batches, %d bad records", len(transformed.batches), transformed.bad)
-        if transformed.unknown_fields:
-            self.log.warning("fields the catalogue does not know: %s", ", ".join(transformed.unknown_fields))
-        return stages.to_manifest(transformed)
+            spec, files = self.spec(), staging()
+            return for_each(self.manifest, one)
 
 
 class KuaimaiLoadOperator(_PipelineOperator):
-    """Write one slice and its proof in one transaction.
+    """Write a slice and its proof in one transaction; several slices in one transaction each.
 
     Args:
         manifest: what `KuaimaiTransformOperator` returned.
@@ -191,18 +202,21 @@ class KuaimaiLoadOperator(_PipelineOperator):
         super().__init__(**kwargs)
         self.manifest = manifest
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+    def execute(self, context: Context) -> Any:  # noqa: ARG002 - Airflow's signature
         """Merge the batches and record the windows."""
         from kuaimai.airflow.settings import staging, target
         from kuaimai.pipeline import stages
 
+        def one(manifest: Any) -> dict[str, Any]:
+            transformed = stages.from_manifest(manifest, stages.Transformed)
+            loaded = stages.load(spec, transformed, files, database)
+            self.log.info("%s", stages.pretty(stages.summarise(spec, [loaded])))
+            return stages.to_manifest(loaded)
+
         with told():
-            spec = self.spec()
-            transformed = stages.from_manifest(self.manifest, stages.Transformed)
+            spec, files = self.spec(), staging()
             with closing(target(spec.target)) as database:
-                loaded = stages.load(spec, transformed, staging(), database)
-        self.log.info("%s", stages.pretty(stages.summarise(spec, [loaded])))
-        return stages.to_manifest(loaded)
+                return for_each(self.manifest, one)
 
 
 class KuaimaiSealOperator(_PipelineOperator):

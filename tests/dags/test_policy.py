@@ -1,0 +1,200 @@
+"""What every DAG of this package keeps to, seen as Airflow sees it: through its own parser."""
+
+from __future__ import annotations
+
+import copy
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGS = ROOT / "dags"
+TRADES = (ROOT / "include" / "pipelines" / "trades.yaml").read_text("utf-8")
+
+
+@pytest.fixture
+def ours(parse):
+    dags, errors = parse(DAGS)
+    assert errors == {}
+    return dags
+
+
+@pytest.fixture
+def trades(ours):
+    return ours["kuaimai_trades"]
+
+
+@pytest.fixture
+def pipelines(tmp_path, monkeypatch):
+    """A function that writes pipeline files into the folder that KUAIMAI_PIPELINES names."""
+    monkeypatch.setenv("KUAIMAI_PIPELINES", str(tmp_path))
+
+    def write(**texts: str) -> None:
+        for name, text in texts.items():
+            (tmp_path / f"{name}.yaml").write_text(text, "utf-8")
+
+    return write
+
+
+def test_dags_parse_with_nothing_set_up(ours):
+    assert set(ours) == {"kuaimai_trades", "kuaimai_session"}
+
+
+def test_every_dag_has_tags_owner_docs_and_patience(ours):
+    for dag in ours.values():
+        assert "kuaimai" in dag.tags
+        assert dag.owner == "kuaimai"
+        assert dag.doc_md.strip()
+        assert dag.description
+        assert dag.catchup is False
+        assert dag.max_active_runs == 1
+        assert dag.on_failure_callback
+        for task in dag.tasks:
+            assert task.owner == "kuaimai"
+            assert task.retries == 3
+            assert task.retry_delay == timedelta(seconds=30)
+            assert task.retry_exponential_backoff
+            assert task.max_retry_delay == timedelta(minutes=10)
+            assert task.execution_timeout
+
+
+def test_the_pipelines_docs_name_tables_target_and_the_question_of_completeness(trades):
+    for text in ("`kuaimai_trade`", "`kuaimai_trade_line`", "`kuaimai_target`", "state <> 'sealed'"):
+        assert text in trades.doc_md
+    assert "trades" in trades.tags
+
+
+def test_runs_cover_five_minutes_of_the_merchants_clock(trades, core_timetable):
+    import pendulum
+    from airflow.timetables.base import TimeRestriction
+
+    timetable = core_timetable(trades)
+    first = pendulum.datetime(2026, 3, 1, 9, 3, tz="Asia/Shanghai")
+    begin = timetable.next_dagrun_info(
+        last_automated_data_interval=None, restriction=TimeRestriction(first, None, catchup=True)
+    )
+    after = timetable.next_dagrun_info(
+        last_automated_data_interval=begin.data_interval,
+        restriction=TimeRestriction(first, None, catchup=True),
+    )
+
+    assert timetable.serialize()["timezone"] == "Asia/Shanghai"
+    assert begin.data_interval.start == pendulum.datetime(2026, 3, 1, 9, 5, tz="Asia/Shanghai")
+    assert begin.data_interval.end - begin.data_interval.start == timedelta(minutes=5)
+    assert begin.run_after == begin.data_interval.end
+    assert after.data_interval.start == begin.data_interval.end
+
+
+def test_tasks_follow_one_another(trades):
+    upstream = {task.task_id: task.upstream_task_ids for task in trades.tasks}
+    assert upstream["plan"] == {"refresh_session"}
+    assert upstream["slice.extract"] == {"plan"}
+    assert upstream["slice.transform"] == {"slice.extract"}
+    assert upstream["slice.load"] == {"slice.transform"}
+    assert upstream["seal"] >= {"plan", "slice.load"}
+
+
+def test_slices_are_mapped_where_backfills_can_do_that(trades):
+    from kuaimai.airflow.compat import AIRFLOW_V_3_0
+
+    mapped = bool(list(trades.get_task("slice.load").iter_mapped_task_groups()))
+    assert mapped == AIRFLOW_V_3_0
+
+
+def test_pool_comes_from_the_environment(parse, monkeypatch):
+    monkeypatch.setenv("KUAIMAI_POOL", "kuaimai")
+    dags, _ = parse(DAGS)
+    assert {task.pool for dag in dags.values() for task in dag.tasks} == {"kuaimai"}
+
+
+def test_pool_is_airflows_own_if_none_is_named(ours):
+    assert {task.pool for dag in ours.values() for task in dag.tasks} == {"default_pool"}
+
+
+def test_orders_are_an_asset_that_other_dags_can_wait_for(trades):
+    [asset] = trades.get_task("seal").outlets
+    assert asset.uri == "kuaimai://kuaimai_target/kuaimai_trade"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"start": "2026-03-01T08:00:00+08:00", "end": "2026-03-01T10:00:00+08:00"},
+        {"start": "2026-03-01T08:00:00Z", "end": "2026-03-01T10:00:00Z", "shops": ["900001"]},
+        {"shops": []},
+    ],
+)
+def test_form_takes_what_a_person_means(trades, asked):
+    params = copy.deepcopy(trades.params)
+    for name, value in asked.items():
+        params[name] = value
+    assert params.validate() == {"start": None, "end": None, "shops": None, **asked}
+
+
+@pytest.mark.parametrize(
+    # Whether a text is a time is checked by the form, and by the run itself.
+    "asked",
+    [{"start": 5}, {"end": ["2026-03-01"]}, {"shops": "900001"}, {"shops": [900001]}],
+)
+def test_form_refuses_what_is_no_time_or_no_list(trades, asked):
+    from airflow.exceptions import ParamValidationError
+
+    params = copy.deepcopy(trades.params)
+    with pytest.raises(ParamValidationError):
+        for name, value in asked.items():
+            params[name] = value
+        params.validate()
+
+
+def test_form_explains_itself_in_both_languages(trades):
+    for name in ("start", "end", "shops"):
+        field = trades.params.get_param(name)
+        assert " / " in field.schema["title"]
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in field.description)
+
+
+def test_two_pipelines_are_two_dags(parse, pipelines):
+    pipelines(trades=TRADES, recent=TRADES.replace("name: trades", "name: recent"))
+    dags, errors = parse(DAGS)
+    assert errors == {}
+    assert {"kuaimai_trades", "kuaimai_recent"} <= set(dags)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (TRADES.replace("page_size:", "page_sise:"), "page_size"),
+        (TRADES.replace("name: trades", "name: [trades"), "not valid YAML"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_broken_pipeline_shows_its_mistake_and_takes_no_other_down(parse, pipelines, broken, said):
+    pipelines(trades=TRADES, broken=broken)
+    dags, errors = parse(DAGS)
+    sick = dags["kuaimai_broken"]
+
+    assert errors == {}
+    assert "broken" not in dags["kuaimai_trades"].tags
+    assert "broken" in sick.tags
+    assert said in sick.doc_md
+    assert "broken.yaml" in sick.doc_md
+    with pytest.raises(Exception, match=r"broken\.yaml"):
+        sick.tasks[0].execute({})
+
+
+def test_a_folder_without_pipelines_is_no_error(parse, pipelines):
+    pipelines()
+    dags, errors = parse(DAGS)
+    assert (set(dags), errors) == ({"kuaimai_session"}, {})
+
+
+def test_dags_survive_the_way_through_the_schedulers_database(ours, core_timetable):
+    for dag in ours.values():
+        assert core_timetable(dag)
+
+
+def test_start_date_lies_before_everything(ours):
+    for dag in ours.values():
+        assert dag.start_date <= datetime.fromisoformat("2024-01-01T00:00:00+00:00")
