@@ -71,3 +71,26 @@ def test_one_slice_gives_one_manifest_and_a_list_gives_a_list():
     assert operators.for_each([{"n": 1}, {"n": 2}], double) == [{"n": 2}, {"n": 4}]
     assert operators.for_each([], double) == []
     assert operators.for_each(None, double) == []
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda one: one, lambda one: {"slice": one}, lambda one: {"extracted": {"slice": one}}]
+)
+def test_slice_of_the_past_that_fails_does_not_hold_up_the_present(wrap):
+    def stage(manifest):
+        if "heal" in str(manifest):
+            raise Rejected("the shop is gone")
+        return {"done": True}
+
+    given = [wrap({"reason": "interval"}), wrap({"reason": "heal"}), wrap({"reason": "interval"})]
+    done = operators.for_each(given, stage)
+    assert done == [{"done": True}, {"failed": "the shop is gone"}, {"done": True}]
+    assert operators.for_each(done, lambda one: one) == done
+
+
+def test_slice_of_the_present_that_fails_fails_the_task():
+    def stage(manifest):
+        raise Rejected("no")
+
+    with pytest.raises(Rejected):
+        operators.for_each([{"reason": "interval"}], stage)

@@ -37,8 +37,28 @@ def told() -> Iterator[None]:
 
 
 def for_each(given: Any, do: Callable[[Any], dict[str, Any]]) -> Any:
-    """Do something with the one slice of a mapped task, or with each slice of a task that is not mapped."""
-    return do(given) if isinstance(given, Mapping) else [do(one) for one in given or ()]
+    """Do something with the one slice of a mapped task, or with each slice of a task that is not mapped.
+
+    A slice that heals the past must not hold up the run's own interval: its failure is handed on as
+    `{"failed": …}`, and `KuaimaiSealOperator` fails the run with it when everything else has landed.
+    """
+    if isinstance(given, Mapping):
+        return do(given)
+    done: list[dict[str, Any]] = []
+    for one in given or ():
+        try:
+            done.append(one if "failed" in one else do(one))
+        except KuaimaiError as err:
+            if not _heals(one):
+                raise
+            done.append({"failed": str(err)})
+    return done
+
+
+def _heals(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest of any stage is about a slice that heals."""
+    piece = manifest.get("extracted", manifest)
+    return bool(piece.get("slice", piece).get("reason") == "heal")
 
 
 class _PipelineOperator(BaseOperator):
@@ -244,11 +264,14 @@ class KuaimaiSealOperator(_PipelineOperator):
         with told():
             # Where one slice was mapped, Airflow 3 hands over its value instead of a list of one.
             manifests = [self.manifests] if isinstance(self.manifests, Mapping) else self.manifests or ()
-            loaded = [stages.from_manifest(one, stages.Loaded) for one in manifests]
+            failed = [one["failed"] for one in manifests if "failed" in one]
+            loaded = [stages.from_manifest(one, stages.Loaded) for one in manifests if "failed" not in one]
             summary = stages.summarise(self.spec(), loaded)
         self.log.info("%s", stages.pretty(summary))
         for window in summary.open_windows:
             self.log.warning("not sealed, will be read again by the next scheduled run: %s", window)
+        if failed:
+            raise AirflowFailException(f"{len(failed)} slices of the past could not be read: {failed[0]}")
         return {**stages.to_manifest(summary), "sealed": summary.sealed}
 
 

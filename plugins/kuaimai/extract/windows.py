@@ -141,22 +141,20 @@ def plan(
         heal_since: holes before this are left to the reconcile; None heals nothing.
         most_heals: at most so many healing slices in one run, oldest first.
     """
-    wanted: list[tuple[Window, tuple[Shop, ...], str]] = []
-    if heal_since is not None:
-        holes = _holes(interval, shops, coverage, methods_of or {}, heal_since)
-        for (start, end), group in sorted(holes.items()):
-            hole = Window(start, end, interval.dimension)
-            wanted += [
-                (piece, chunk, "heal")
-                for piece in split(hole, longest)
-                for chunk in _chunks(group, shops_per_call)
-            ]
-        wanted = wanted[:most_heals]
-    wanted += [
+    # The present first: healing may take long, or fail.
+    wanted: list[tuple[Window, tuple[Shop, ...], str]] = [
         (piece, chunk, "interval")
         for piece in split(interval, longest)
         for chunk in _chunks(sorted(shops), shops_per_call)
     ]
+    if heal_since is not None:
+        holes = _holes(interval, shops, coverage, methods_of or {}, heal_since)
+        wanted += [
+            (piece, chunk, "heal")
+            for (start, end), group in sorted(holes.items())
+            for piece in split(Window(start, end, interval.dimension), longest)
+            for chunk in _chunks(group, shops_per_call)
+        ][:most_heals]
     return [
         Slice(pipeline, run, number, window, chunk, reason)
         for number, (window, chunk, reason) in enumerate(wanted, start=1)
