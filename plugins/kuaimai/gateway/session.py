@@ -247,7 +247,7 @@ class SessionKeeper:
         for pause in _VAULT_PAUSES:
             try:
                 return self._live.write(record, lease)
-            except LeaseLost:  # noqa: PERF203
+            except LeaseLost:
                 raise
             except Transient as error:
                 log.warning("The refreshed session of %s could not be stored yet: %s", self._name, error)

@@ -98,7 +98,7 @@ class Database:
         for attempt in range(1, _CREATE_ATTEMPTS + 1):
             try:
                 tables.metadata.create_all(self._engine, checkfirst=True)
-            except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError):  # noqa: PERF203
+            except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError):
                 # Several processes start at once: all saw no table, one created it. The next look finds it.
                 if attempt == _CREATE_ATTEMPTS:
                     raise
