@@ -29,7 +29,7 @@ WITH_AIRFLOW = ("tests/provider", "tests/dags", "tests/e2e", "tests/install")
 FOLDERS = {
     # The core is quick (under 10 seconds). The store is about databases and processes, the mirror lets the
     # sandbox misbehave for hours of its time.
-    "core": ("tests/core", "tests/store", "tests/mirror"),
+    "core": ("tests/core", "tests/sandbox", "tests/store", "tests/mirror"),
     "airflow3": WITH_AIRFLOW,
     # The databases again: Airflow 2.11 brings SQLAlchemy 1.4.
     "airflow2": ("tests/store", *WITH_AIRFLOW),
