@@ -109,41 +109,39 @@ def index_of_pip() -> dict[str, str]:
     return {}
 
 
-def fill_with_uv(environment: Environment) -> None:
-    """Make and fill the environment with uv; raise CannotMakeError if uv cannot be had or fails."""
-    uv = find_uv()
-    settings = {**os.environ, **index_of_pip(), "UV_PYTHON_DOWNLOADS": "never"}
-    shutil.rmtree(environment.folder, ignore_errors=True)
-    python, pins = str(environment.python), str(environment.constraint)
-    commands = (
-        [uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(environment.folder)],
-        [uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-r", pins],
-    )
-    for command in commands:
-        done = run(command, settings)
-        if done.returncode != 0 and "certificate" in done.stderr:
-            # uv trusts a list of its own; behind a company's proxy the system's list is the right one.
-            done = run(command, {**settings, "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"})
+def install(python: Path, *arguments: str) -> None:
+    """Install into the environment of an interpreter, arguments as for ``pip install``.
+
+    By uv; where it cannot be had or fails, by pip. Raises CannotMakeError if that fails as well.
+    """
+    try:
+        uv_install(python, *arguments)
+    except CannotMakeError as err:
+        print(f"{err}\ntrying pip (slower)", flush=True)
+        done = run([str(python), "-m", "pip", "install", "--quiet", *arguments], {**os.environ})
         if done.returncode != 0:
-            raise CannotMakeError(f"uv failed: {done.stderr.strip()[-500:]}")
+            raise CannotMakeError(
+                f"pip failed: {done.stderr.strip()[-1000:]}\n"
+                "Check that this machine reaches its package registry (`pip config list` shows which) "
+                "and try again."
+            ) from err
+
+
+def uv_install(python: Path, *arguments: str) -> None:
+    """Install with uv; raise CannotMakeError if it cannot be had or fails."""
+    command = [find_uv(), "pip", "install", "--quiet", "--python", str(python), *arguments]
+    settings = {**os.environ, **index_of_pip(), "UV_PYTHON_DOWNLOADS": "never"}
+    done = run(command, settings)
+    if done.returncode != 0 and "certificate" in done.stderr:
+        # uv trusts a list of its own; behind a company's proxy the system's list is the right one.
+        done = run(command, {**settings, "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"})
+    if done.returncode != 0:
+        raise CannotMakeError(f"uv failed: {done.stderr.strip()[-500:]}")
 
 
 def run(command: list[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a command and keep what it says."""
     return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
-
-
-def fill_with_pip(environment: Environment) -> None:
-    """Make and fill the environment with pip alone; raise CannotMakeError if packages cannot be fetched."""
-    make_plain_venv(environment.folder)
-    command = [str(environment.python), "-m", "pip", "install", "--quiet", "--no-deps"]
-    done = subprocess.run([*command, "-r", str(environment.constraint)], cwd=ROOT, check=False)
-    if done.returncode != 0:
-        raise CannotMakeError(
-            f"pip could not install {environment.constraint.name}: its message is above. "
-            "Check that this machine reaches its package registry (`pip config list` shows which) "
-            "and try again."
-        )
 
 
 def make(environment: Environment) -> None:
@@ -161,11 +159,8 @@ def make(environment: Environment) -> None:
         return
     print(f"{environment.folder.name}: installing {environment.constraint.relative_to(ROOT)} ...", flush=True)
     started = time.monotonic()
-    try:
-        fill_with_uv(environment)
-    except CannotMakeError as err:
-        print(f"{environment.folder.name}: {err}\n{environment.folder.name}: trying pip (slower)", flush=True)
-        fill_with_pip(environment)
+    make_plain_venv(environment.folder)
+    install(environment.python, "--no-deps", "-r", str(environment.constraint))
     stamp.write_text(want)
     print(f"{environment.folder.name}: ready in {time.monotonic() - started:.0f} s", flush=True)
 

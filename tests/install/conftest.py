@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 from airflow_home import Home
 from airflow_processes import free_port
-from environments import CannotMakeError, find_uv, index_of_pip, make_plain_venv
+from environments import install, make_plain_venv
 from sqlalchemy.engine import make_url
 
 from kuaimai.sandbox import Faults, Sandbox, World
@@ -79,14 +78,7 @@ def environment(tmp_path_factory, *wanted: str) -> Path:
     folder = tmp_path_factory.mktemp("environment") / "venv"
     make_plain_venv(folder)
     python = folder / "bin" / "python"
-    arguments = [*wanted, "apache-airflow", "--constraint", str(CONSTRAINT), "--quiet"]
-    try:
-        command = [find_uv(), "pip", "install", "--python", str(python), *arguments]
-        variables = {**os.environ, **index_of_pip()}
-    except CannotMakeError:
-        command, variables = [str(python), "-m", "pip", "install", *arguments], {**os.environ}
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    install(python, *wanted, "apache-airflow", "--constraint", str(CONSTRAINT))
     return python
 
 

@@ -35,26 +35,29 @@ def test_the_installed_dag_lands_one_interval(installed, box):
         },
         "AIRFLOW_CONN_KUAIMAI_TARGET": {"conn_type": "sqlite", "host": str(target)},
     }
-    start = UNTIL - timedelta(minutes=5)
+    start = UNTIL - timedelta(minutes=5)  # a run by hand covers the interval that had ended at its time
     done = subprocess.run(
-        [str(installed.python), "-m", "airflow", "dags", "test", "kuaimai_trades", start.isoformat()],
+        [str(installed.python), "-m", "airflow", "dags", "test", "kuaimai_trades", UNTIL.isoformat()],
         cwd=installed.folder,
         env={**installed.variables, **{name: json.dumps(value) for name, value in connections.items()}},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=300,
-        check=False,  # on 3.3 the command trips over its own deadlines after the run
+        check=False,  # on 3.3 it trips over the deadline of a run without a logical date, after the last task
     )
 
     with closing(sqlite3.connect(installed.folder / "airflow.db")) as metadata:
-        states = metadata.execute("SELECT state FROM dag_run WHERE dag_id = 'kuaimai_trades'").fetchall()
-    assert states == [("success",)], done.stdout + done.stderr
+        states = dict(metadata.execute("SELECT task_id, state FROM task_instance").fetchall())
+    assert set(states.values()) == {"success"}, done.stdout + done.stderr
+    assert {"refresh_session", "plan", "slice.extract", "slice.transform", "slice.load", "seal"} == set(
+        states
+    )
     with closing(sqlite3.connect(target)) as database:
-        landed = dict(database.execute("SELECT sid, _version FROM kuaimai_trade").fetchall())
+        landed = database.execute("SELECT sid, _version FROM kuaimai_trade").fetchall()
         windows = database.execute("SELECT DISTINCT state FROM kuaimai_window").fetchall()
     first, last = start.timestamp() * 1000, UNTIL.timestamp() * 1000
     changed = {sid: one["updTime"] for sid, one in box.truth().items() if first <= one["updTime"] <= last}
     assert windows == [("sealed",)]
     assert changed
-    assert landed == changed
+    assert {sid: version for sid, version in landed if first <= version <= last} == changed
