@@ -47,9 +47,11 @@ def one_stage(stage: str, folder: Path, facts: dict[str, str]) -> None:
             wire = Wire(App(facts["app_key"], facts["app_secret"]), url=facts["url"], transport=session)
             client = Client(wire, FixedSession(facts["access_token"]), budget=Budget(1e6))
             shops = stages.fetch_shops(client)
+            target = open_target(facts["target"])
             (piece,) = stages.plan_slices(
-                pipeline, run="bench", start=END - WINDOW, end=END, shops=shops, live=False
+                pipeline, run="bench", start=END - WINDOW, end=END, shops=shops, live=False, target=target
             )
+            target.close()
             result: object = stages.extract(pipeline, piece, client, staging)
         manifest.write_text(json.dumps(stages.to_manifest(result)))
     elif stage == "transform":

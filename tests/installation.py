@@ -66,6 +66,7 @@ class Mirror:
             shops=stages.fetch_shops(self.client),
             live=live,
             target=self.target,
+            now=self.clock,
         )
         return stages.summarise(self.pipeline, [self.one(piece) for piece in plan])
 

@@ -34,6 +34,20 @@ def test_what_is_decoded_can_be_encoded_again(value):
     assert decode_json(encode_json([value])) == [value]
 
 
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b'{"a":"half an emoji \\ud83d"}', "half an emoji \ud83d"),
+        (b'{"a":"two\nlines"}', "two\nlines"),
+        (b'{"a":"bad byte \xff"}', "bad byte \ufffd"),
+        (b'\xef\xbb\xbf{"a":"mark"}', "mark"),
+    ],
+)
+def test_one_broken_character_does_not_hide_a_page(raw, text):
+    assert decode_json(raw) == {"a": text}
+    assert encode_json({"a": text})
+
+
 def test_one_wrapper_level_is_removed():
     assert read_envelope("x", b'{"erp_shop_list_query_response":{"success":true,"list":[]}}') == {
         "success": True,
@@ -41,7 +55,9 @@ def test_one_wrapper_level_is_removed():
     }
 
 
-@pytest.mark.parametrize("raw", [b"", b"<html>504</html>", b'{"a":', b"[1]", b"null", b'{"a":NaN}', b"\xff"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"<html>504</html>", b'{"a":', b"[1]", b"null", b'{"a":NaN}', b"\xff", b"[" * 100_000]
+)
 def test_what_is_no_object_is_worth_another_try(raw):
     with pytest.raises(Transient):
         read_envelope("x", raw)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import requests
 
@@ -187,6 +190,24 @@ def test_budget_lets_a_burst_through_and_then_keeps_the_rate(clock):
     for _ in range(30):
         budget.spend()
     assert clock() - start == pytest.approx(5.0)
+
+
+def test_secret_that_the_gateway_echoes_is_masked_in_message_and_hint(make, box):
+    def echo(url, **kwargs):
+        response = requests.Response()
+        response.status_code = 200
+        sent = kwargs["data"]
+        response._content = json.dumps(
+            {"success": False, "code": "50", "msg": sent["refreshToken"], "solution": sent["session"]}
+        ).encode()
+        return response
+
+    client = make()
+    client.wire.transport = SimpleNamespace(post=echo)
+    with pytest.raises(Rejected) as error:
+        client.call("open.token.refresh", {"refreshToken": "refresh-secret"})
+    assert "refresh-secret" not in str(error.value)
+    assert box.credentials.access_token not in str(error.value)
 
 
 def test_no_secret_is_in_any_error(make, box):

@@ -38,6 +38,8 @@ def test_ids_are_text_and_keep_every_digit(sent, kept):
         (Decimal("33.989999999999995"), Decimal("33.989999999999995")),
         (-3, Decimal(-3)),
         ("", None),
+        ("1.50000000000000000000000000", Decimal("1.5")),
+        ("12345678901234567890.123456789012345678", Decimal("12345678901234567890.123456789012345678")),
     ],
 )
 def test_amounts_are_exact_decimals(sent, kept):
@@ -48,7 +50,22 @@ def test_amounts_are_exact_decimals(sent, kept):
         assert to_decimal(sent) == kept
 
 
-@pytest.mark.parametrize("sent", ["abc", "1,5", "NaN", "Infinity", "9" * 21, "1e-30", True, [], {}])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "abc",
+        "1,5",
+        "NaN",
+        "Infinity",
+        "9" * 21,
+        "1e-30",
+        True,
+        [],
+        {},
+        "12345678901.1234567890123456789",
+        "1e99999999",
+    ],
+)
 def test_what_is_no_amount_is_refused(sent):
     with pytest.raises(ValueError):
         to_decimal(sent)
@@ -65,6 +82,8 @@ def test_what_is_no_amount_is_refused(sent):
         ("946656000000", None),
         (978278400000, None),
         ("2000-01-01 00:00:00", None),
+        ("0000-00-00 00:00:00", None),
+        ("9999-12-31 23:59:59", None),
         (0, None),
         (-1, None),
         ("", None),
@@ -88,7 +107,7 @@ def test_whole_numbers_from_every_form(sent, kept):
     assert to_integer(sent) == kept
 
 
-@pytest.mark.parametrize("sent", ["1.5", 2**63, "x", [], Decimal("0.1")])
+@pytest.mark.parametrize("sent", ["1.5", 2**63, "x", [], Decimal("0.1"), Decimal("1e99999999")])
 def test_what_is_no_whole_number_is_refused(sent):
     with pytest.raises(ValueError):
         to_integer(sent)

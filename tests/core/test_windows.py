@@ -34,6 +34,7 @@ def healing(interval, coverage, shops=(FXG, PDD), since=0):
         longest=timedelta(days=1),
         coverage=coverage,
         methods_of=METHODS,
+        base_method=BASE,
         heal_since=at(since),
     )
     return [
@@ -66,19 +67,30 @@ def test_every_method_that_serves_a_shop_must_be_sealed():
     assert healing((60, 65), coverage) == [(at(30), at(60), ["900001"])]
 
 
-def test_new_shop_has_no_past_to_heal():
-    assert healing((60, 65), both(FXG, 0, 60), shops=(FXG, PDD)) == []
+def test_shop_that_appeared_unnoticed_is_read_from_the_beginning():
+    assert healing((60, 65), both(FXG, 0, 60), shops=(FXG, PDD)) == [(at(0), at(60), ["900002"])]
+
+
+def test_outage_longer_than_the_healing_time_heals_all_of_that_time():
+    assert healing((600, 605), [], shops=(PDD,), since=100) == [(at(100), at(600), ["900002"])]
+
+
+def test_method_that_never_served_a_shop_is_not_asked_to_heal():
+    coverage = [span(FXG, 0, 60), *both(PDD, 0, 60)]
+    assert healing((60, 65), coverage) == []
 
 
 def test_healing_goes_back_only_so_far():
     assert healing((60, 65), both(FXG, 0, 10), shops=(FXG,), since=30) == [(at(30), at(60), ["900001"])]
 
 
-def test_healing_is_bounded_and_oldest_first():
+def test_healing_is_bounded_and_takes_the_oldest_and_the_newest_first():
     coverage = [one for minute in range(0, 1000, 10) for one in both(PDD, minute, minute + 5)]
+    assert healing((8, 9), coverage[:1], shops=(PDD,)) == [(at(5), at(8), ["900002"])]
     found = healing((2000, 2005), coverage, shops=(PDD,))
     assert len(found) == 48
     assert found[0][0] == at(5)
+    assert found[-1][1] == at(2000)
 
 
 def test_at_most_ten_shops_go_into_one_call():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from installation import START, TICK, mirror
+from installation import CHINA, START, TICK, mirror
 
-from kuaimai.errors import DataError, KuaimaiError
+from kuaimai.errors import ConfigError, DataError, KuaimaiError, Rejected, Transient
 from kuaimai.extract.paging import CONNECTIONS
 from kuaimai.sandbox import Failure, Faults
 
@@ -105,7 +106,8 @@ def test_window_that_does_not_stand_still_is_cut_until_its_parts_do(tmp_path):
         shop.clock.advance(900)
         summary = shop.run(START, START + timedelta(minutes=15))
         windows = shop.rows(
-            "SELECT method, window_start, window_end, state FROM kuaimai_window ORDER BY 1, 2"
+            "SELECT method, window_start, window_end, state FROM kuaimai_window "
+            "WHERE pages IS NOT NULL ORDER BY 1, 2"
         )
         # Parts with one page stand still; what is touched meanwhile moves to the last minute.
         assert sum(row[3] == "sealed" for row in windows) > len(windows) / 2
@@ -146,6 +148,77 @@ def test_outage_is_healed_by_the_next_run(tmp_path):
         summary = shop.tick()
         assert summary.sealed
         assert shop.differences(START) == {}
+
+
+@pytest.mark.parametrize("days", [9])
+def test_long_outage_is_healed_as_far_back_as_was_promised(tmp_path, days):
+    with mirror(tmp_path, orders_per_hour=4) as shop:
+        shop.tick()
+        shop.clock.advance(days * 86_400)
+        shop.tick()
+        healed = max(START, datetime.fromtimestamp(shop.clock(), CHINA) - timedelta(days=7) + TICK)
+        assert shop.differences(healed) == {}
+
+
+def test_runs_that_failed_from_the_first_on_are_seen_and_healed(tmp_path):
+    with mirror(tmp_path, orders_per_hour=600) as shop:
+        real, shop.one = shop.one, lambda piece: (_ for _ in ()).throw(Transient("no disk"))
+        for _ in range(3):
+            assert shop.tick() is None
+        assert shop.open_windows() >= 3
+        shop.one = real
+        assert shop.tick().sealed
+        assert shop.tick().sealed
+        assert shop.differences(START) == {}
+        assert shop.open_windows() == 0
+
+
+def test_interval_that_the_gateway_has_archived_is_refused(tmp_path):
+    with mirror(tmp_path) as shop, pytest.raises(ConfigError, match="archived"):
+        shop.run(START - timedelta(days=120), START - timedelta(days=119))
+
+
+def test_empty_list_of_shops_is_told_because_lost_rights_look_the_same(tmp_path, monkeypatch):
+    with mirror(tmp_path) as shop:
+        send = shop.client.wire.send
+
+        def none(method, params, *, session):
+            answer = send(method, params, session=session)
+            return replace(answer, body={"success": True, "list": []}) if "shop" in method else answer
+
+        monkeypatch.setattr(shop.client.wire, "send", none)
+        with pytest.raises(DataError, match="list of shops is empty"):
+            shop.run(START - timedelta(hours=1), START)
+
+
+def test_total_without_rows_is_no_storm_of_requests(tmp_path, monkeypatch):
+    with mirror(tmp_path) as shop:
+        send = shop.client.wire.send
+
+        def hollow(method, params, *, session):
+            answer = send(method, params, session=session)
+            return replace(answer, body={"success": True, "total": 500}) if "trade" in method else answer
+
+        monkeypatch.setattr(shop.client.wire, "send", hollow)
+        summary = shop.run(START - timedelta(minutes=1), START)
+        assert not summary.sealed
+        assert summary.requests < 20
+
+
+def test_shop_that_the_enriching_method_refuses_does_not_hold_up_the_others(tmp_path, monkeypatch):
+    with mirror(tmp_path) as shop:
+        send = shop.client.wire.send
+
+        def picky(method, params, *, session):
+            if method == "erp.trade.list.query" and "900001" in params["userIds"]:
+                raise Rejected("illegal shop", code="33")
+            return send(method, params, session=session)
+
+        monkeypatch.setattr(shop.client.wire, "send", picky)
+        summary = shop.run(START - timedelta(hours=6), START)
+        assert summary.sealed
+        ranks = dict(shop.rows("SELECT source, max(_rank) FROM kuaimai_trade GROUP BY source"))
+        assert (ranks["fxg"], ranks["jd"]) == (0, 1)
 
 
 def test_window_that_failed_is_read_again_by_the_next_run(tmp_path):

@@ -36,8 +36,8 @@ def facts() -> WindowFacts:
         requests=2,
         attempts=1,
         run_id="test",
-        first_read_at=START,
-        last_read_at=START,
+        first_read_at=START + timedelta(minutes=5),
+        last_read_at=START + timedelta(minutes=5),
     )
 
 

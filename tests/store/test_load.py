@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from orders import T0, line, order
 
 from kuaimai.errors import ConfigError, Transient
-from kuaimai.extract.windows import Window
-from kuaimai.load.sql import Quarantined, WindowFacts
+from kuaimai.load.sql import PlannedWindow, Quarantined, WindowFacts
 from kuaimai.load.targets import open_target
 from kuaimai.transform.mapping import Mapper, Rows
 
@@ -49,8 +50,8 @@ def facts(rank: int = 0, total: int | None = 1, after: int | None = None, window
         requests=2,
         attempts=1,
         run_id="test",
-        first_read_at=START,
-        last_read_at=START,
+        first_read_at=START + timedelta(minutes=5),
+        last_read_at=START + timedelta(minutes=5),
     )
 
 
@@ -206,7 +207,7 @@ def test_quarantined_record_is_closed_when_it_lands_after_all(target, clock):
 def test_bad_record_whose_key_also_came_in_good_shape_counts_once(target):
     verdict = store(target, [order(1), order(2)], total=2, quarantined=[bad("1")])
     assert (verdict.state, verdict.landed, verdict.quarantined) == ("sealed", 2, 0)
-    assert rows(target, "SELECT count(*) FROM kuaimai_quarantine") == [(0,)]
+    assert rows(target, "SELECT count(*) FROM kuaimai_quarantine") == [(1,)]
 
 
 def test_nothing_is_visible_of_a_load_that_fails_half_way(target):
@@ -218,17 +219,86 @@ def test_nothing_is_visible_of_a_load_that_fails_half_way(target):
     assert rows(target, "SELECT count(*) FROM kuaimai_window") == [(1,)]
 
 
-def test_coverage_comes_back_per_shop_with_zone(target):
+def test_coverage_comes_back_with_zone(target):
     assert target.coverage("trades", "upd_time", START) == []
+    assert target.began("trades", "upd_time") is None
     store(target, [order(1)])
-    (span,) = target.coverage("trades", "upd_time", START)
-    assert (span.shop, span.start, span.end, span.sealed) == (
-        "900001",
-        START,
-        START + timedelta(minutes=5),
-        True,
-    )
-    assert Window(span.start, span.end, "upd_time").start.tzinfo is not None
+    (window,) = target.coverage("trades", "upd_time", START)
+    assert target.began("trades", "upd_time") == window.start == START
+    assert (window.shops, window.end, window.state) == (("900001",), START + timedelta(minutes=5), "sealed")
+
+
+def planned(window_id="w1"):
+    method = "erp.trade.outstock.simple.query"
+    end = START + timedelta(minutes=5)
+    return PlannedWindow(window_id, "trades", method, ("900001",), "upd_time", START, end, "test")
+
+
+def test_window_that_was_planned_and_never_read_is_open(target):
+    target.announce([planned()])
+    assert rows(target, "SELECT state, reason FROM kuaimai_window") == [("open", "planned, not read yet")]
+    store(target, [order(1)])
+    target.announce([planned()])  # planned once more: what is proven stays proven
+    assert rows(target, "SELECT state, reason FROM kuaimai_window") == [("sealed", None)]
+
+
+def test_open_window_is_closed_when_others_have_sealed_its_time(target):
+    target.announce([planned("w2")])
+    store(target, [order(1)])
+    target.supersede(["w1", "w2"])
+    assert rows(target, "SELECT window_id, state FROM kuaimai_window ORDER BY 1") == [
+        ("w1", "sealed"),
+        ("w2", "superseded"),
+    ]
+
+
+def test_window_read_before_its_end_stays_open(target):
+    with target.loading(Mapper("trade").tables) as loading:
+        loading.merge(0, batch([order(1)]))
+        verdict = loading.seal(msgspec.structs.replace(facts(0, 1), first_read_at=START))
+    assert verdict.state == "open"
+    assert "before its end" in verdict.reason
+
+
+def test_two_versions_of_an_order_in_one_batch_leave_the_lines_of_the_newer(target):
+    older = order(1, T0, lines=[line(11), line(12)])
+    newer = order(1, T0 + 1, lines=[line(11)])
+    for records in ([older, newer], [newer, older]):
+        store(target, records, total=1)
+        assert rows(target, "SELECT id FROM kuaimai_trade_line WHERE _deleted_at IS NULL") == [("11",)]
+
+
+def test_line_that_is_gone_though_its_order_looks_the_same_is_marked(target):
+    store(target, [order(1, T0, lines=[line(11), line(12)])])
+    store(target, [order(1, T0, lines=[line(11)])])
+    assert rows(target, "SELECT id FROM kuaimai_trade_line WHERE _deleted_at IS NULL") == [("11",)]
+
+
+def test_line_that_moves_to_an_order_of_an_older_version_is_not_lost(target):
+    store(target, [order(1, T0 + 5, lines=[line(11), line(12)])])
+    store(target, [order(1, T0 + 6, lines=[line(11)]), order(2, T0, lines=[line(12)])])
+    assert rows(target, "SELECT id, sid FROM kuaimai_trade_line WHERE _deleted_at IS NULL ORDER BY id") == [
+        ("11", "1"),
+        ("12", "2"),
+    ]
+
+
+def test_two_loads_that_meet_at_a_new_order_leave_only_the_newer_lines(pg_url):
+    older, newer = open_target(pg_url), open_target(pg_url)
+    with older.loading(Mapper("trade").tables) as first:
+        pass
+    done = threading.Event()
+    with older.loading(Mapper("trade").tables) as first:
+        first.merge(0, batch([order(1, T0, lines=[line(11), line(12)])]))
+        waiting = threading.Thread(
+            target=lambda: (store(newer, [order(1, T0 + 1, lines=[line(11)])]), done.set())
+        )
+        waiting.start()
+        assert not done.wait(0.3)  # it waits for the first one's commit
+    waiting.join(30)
+    assert rows(newer, "SELECT id FROM kuaimai_trade_line WHERE _deleted_at IS NULL") == [("11",)]
+    older.close()
+    newer.close()
 
 
 def test_column_that_the_catalogue_learnt_later_is_added(target):

@@ -44,7 +44,13 @@ def pipeline_dags(folder: Path) -> list[DAG]:
 
     A file with a mistake becomes a DAG that shows the mistake, so that it cannot take the others down.
     """
-    return [_dag_of(path) for path in sorted(folder.glob("*.yaml"))]
+    dags: dict[str, DAG] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        dag = _dag_of(path)
+        if dag.dag_id in dags:
+            dag = _broken(path, f"another file in {folder} has the name of this pipeline already")
+        dags[dag.dag_id] = dag
+    return list(dags.values())
 
 
 def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:

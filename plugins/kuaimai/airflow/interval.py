@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pendulum
@@ -78,6 +78,8 @@ def run_interval(context: Context) -> RunInterval:
         )
     if end <= start:
         raise ConfigError(f"end {end} is not after start {start}")
+    if end > pendulum.now() + timedelta(minutes=1):
+        raise ConfigError(f"end {end} lies in the future", hint="give an end that has passed")
     return RunInterval(
         _plain(start), _plain(end), live, tuple(str(shop) for shop in params.get("shops") or ())
     )

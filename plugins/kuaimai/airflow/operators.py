@@ -10,7 +10,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kuaimai.airflow.compat import AirflowFailException, BaseOperator, Context, is_scheduled
+from kuaimai.airflow.compat import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    Context,
+    is_scheduled,
+)
 from kuaimai.airflow.interval import run_interval
 from kuaimai.errors import ConfigError, KuaimaiError, Rejected, SessionError
 
@@ -137,7 +143,7 @@ class KuaimaiPlanOperator(_GatewayOperator):
             with closing(target(spec.target)) as database:
                 slices = stages.plan_slices(
                     spec,
-                    run=context["run_id"],
+                    run=str(context["run_id"]),
                     start=asked.start,
                     end=asked.end,
                     shops=shops,
@@ -166,6 +172,7 @@ class KuaimaiExtractOperator(_GatewayOperator):
         """Read every page."""
         from kuaimai.airflow.settings import staging
         from kuaimai.extract.windows import Slice
+        from kuaimai.gateway.client import CLOCK_WARNING_SECONDS
         from kuaimai.pipeline import stages
 
         def one(manifest: Any) -> dict[str, Any]:
@@ -176,7 +183,13 @@ class KuaimaiExtractOperator(_GatewayOperator):
 
         with told():
             spec, client, files = self.spec(), self.client(context), staging()
-            return for_each(self.slice, one)
+            done = for_each(self.slice, one)
+        if abs(client.clock_offset or 0.0) > CLOCK_WARNING_SECONDS:
+            self.log.warning(
+                "this machine's clock is %.0f s off the gateway's; at 600 s every call fails (NTP)",
+                client.clock_offset,
+            )
+        return done
 
 
 class KuaimaiTransformOperator(_PipelineOperator):
@@ -242,7 +255,8 @@ class KuaimaiLoadOperator(_PipelineOperator):
 class KuaimaiSealOperator(_PipelineOperator):
     """Say whether the run's windows are proven complete.
 
-    An open window does not fail the run: the next scheduled run reads it again by itself.
+    An open window does not fail the run: the next scheduled run reads it again by itself. But the task is
+    then skipped, and the asset event that others wait for does not come.
 
     Args:
         manifests: what the `KuaimaiLoadOperator`s returned.
@@ -257,7 +271,7 @@ class KuaimaiSealOperator(_PipelineOperator):
         super().__init__(**kwargs)
         self.manifests = manifests
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+    def execute(self, context: Context) -> dict[str, Any]:
         """Add up the slices."""
         from kuaimai.pipeline import stages
 
@@ -270,9 +284,14 @@ class KuaimaiSealOperator(_PipelineOperator):
         self.log.info("%s", stages.pretty(summary))
         for window in summary.open_windows:
             self.log.warning("not sealed, will be read again by the next scheduled run: %s", window)
+        answer = {**stages.to_manifest(summary), "sealed": summary.sealed}
         if failed:
             raise AirflowFailException(f"{len(failed)} slices of the past could not be read: {failed[0]}")
-        return {**stages.to_manifest(summary), "sealed": summary.sealed}
+        if not summary.sealed:
+            # Skipped, so that nobody behind the asset works with data that is not proven complete.
+            context["ti"].xcom_push(key="return_value", value=answer)
+            raise AirflowSkipException(f"{len(summary.open_windows)} windows are not sealed yet")
+        return answer
 
 
 class KuaimaiSweepOperator(BaseOperator):

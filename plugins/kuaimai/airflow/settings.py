@@ -22,13 +22,15 @@ POOL_ENV = "KUAIMAI_POOL"
 
 
 def staging() -> Staging:
-    """Return the staging of this installation: Variable `kuaimai_staging`, else a folder in AIRFLOW_HOME.
+    """Return the staging of this installation: `kuaimai_staging` below the Variable's place or AIRFLOW_HOME.
 
     A plain path or `file://` is a folder on this machine; any other URL is an ObjectStoragePath.
     """
     from kuaimai.extract.staging import Staging
 
-    url = read_variable(STAGING_VARIABLE) or str(airflow_home() / "kuaimai_staging")
+    chosen = read_variable(STAGING_VARIABLE)
+    # A folder of our own below what was chosen: old runs are removed there, and nothing else.
+    url = f"{chosen.rstrip('/')}/kuaimai_staging" if chosen else str(airflow_home() / "kuaimai_staging")
     if url.startswith("file://"):
         return Staging(Path(url.removeprefix("file://")))
     if "://" not in url:

@@ -269,6 +269,8 @@ class _Reader:
             # The gateway gives fewer than asked (a silent cap): a page of that size is a full one.
             full_page = max(len(first), 1)
         self._count(first)
+        if not first:
+            return  # nothing, whatever the total says; the counts decide
         self._read_promised(math.ceil((self.total_before or 0) / full_page), connections)
         on_page = len(self._previous)
         while not self._done(on_page, full_page):
@@ -335,7 +337,8 @@ class _Reader:
     def _check_window(self, rows: list[dict[str, Any]]) -> None:
         """Refuse a page with no row inside the window: the gateway then ignores the window."""
         times = self.entry.times
-        field = times.dimensions.get(self.window.dimension) if times else None
+        strict = times is not None and self.window.dimension not in times.loose
+        field = times.dimensions.get(self.window.dimension) if times and strict else None
         stamps = [row[field] for row in rows if isinstance(row.get(field), int)] if field else []
         if not stamps:
             return

@@ -124,6 +124,7 @@ def plan(
     longest: timedelta,
     coverage: Sequence[SealedSpan] = (),
     methods_of: Mapping[str, Sequence[str]] | None = None,
+    base_method: str = "",
     heal_since: datetime | None = None,
     most_heals: int = 48,
 ) -> list[Slice]:
@@ -138,8 +139,10 @@ def plan(
         longest: the longest window to ask for.
         coverage: what was read before; empty for a run that covers exactly its interval.
         methods_of: shop id → the methods that serve the shop; each must be sealed.
-        heal_since: holes before this are left to the reconcile; None heals nothing.
-        most_heals: at most so many healing slices in one run, oldest first.
+        base_method: decides what is complete; further methods are healed only where they were read before.
+        heal_since: begin of the time that must be sealed; None heals nothing.
+        most_heals: at most so many healing slices in one run, half of them oldest first, half newest first,
+            so that time which never seals does not keep the rest waiting.
     """
     # The present first: healing may take long, or fail.
     wanted: list[tuple[Window, tuple[Shop, ...], str]] = [
@@ -148,13 +151,19 @@ def plan(
         for chunk in _chunks(sorted(shops), shops_per_call)
     ]
     if heal_since is not None:
-        holes = _holes(interval, shops, coverage, methods_of or {}, heal_since)
-        wanted += [
+        holes = _holes(
+            interval, shops, coverage, methods_of or {}, base_method=base_method, heal_since=heal_since
+        )
+        heals = [
             (piece, chunk, "heal")
             for (start, end), group in sorted(holes.items())
             for piece in split(Window(start, end, interval.dimension), longest)
             for chunk in _chunks(group, shops_per_call)
-        ][:most_heals]
+        ]
+        if len(heals) > most_heals:
+            half = most_heals // 2
+            heals = heals[:half] + heals[half - most_heals :]
+        wanted += heals
     return [
         Slice(pipeline, run, number, window, chunk, reason)
         for number, (window, chunk, reason) in enumerate(wanted, start=1)
@@ -166,9 +175,11 @@ def _holes(
     shops: Sequence[Shop],
     coverage: Sequence[SealedSpan],
     methods_of: Mapping[str, Sequence[str]],
+    *,
+    base_method: str,
     heal_since: datetime,
 ) -> dict[tuple[datetime, datetime], list[Shop]]:
-    """Group shops by the holes they share. A shop's history begins with its first window, sealed or not."""
+    """Group shops by the holes they share."""
     spans: dict[tuple[str, str], list[SealedSpan]] = {}
     for span in coverage:
         spans.setdefault((span.shop, span.method), []).append(span)
@@ -176,9 +187,12 @@ def _holes(
     for shop in sorted(shops):
         for method in methods_of.get(shop.id, ()):
             known = spans.get((shop.id, method), [])
-            if not known:
+            if method == base_method:
+                since = heal_since
+            elif known:
+                since = max(heal_since, min(span.start for span in known))
+            else:
                 continue
-            since = max(heal_since, min(span.start for span in known))
             covered = [(span.start, span.end) for span in known if span.sealed]
             for hole in gaps(since, interval.start, covered):
                 group = holes.setdefault(hole, [])

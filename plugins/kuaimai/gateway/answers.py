@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,15 +20,33 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 def decode_json(raw: bytes) -> Any:
     """Return the JSON value in `raw`; fractions as `Decimal`, integers exact.
 
+    Characters that strict JSON forbids are let through; the fields they are in decide about them.
+
     Raises:
         ValueError: the bytes are not JSON, for example cut off in the middle.
     """
-    return _decoder.decode(raw)
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # One broken character (half an emoji, a raw line break, a bad byte) must not hide a whole page.
+        text = raw.decode("utf-8-sig", "replace")
+        try:
+            return json.loads(text, parse_float=Decimal, parse_constant=_refuse, strict=False)
+        except RecursionError as err:
+            raise ValueError("the JSON is nested too deeply") from err
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def encode_json(value: Any) -> bytes:
     """Return `value` as JSON, the inverse of `decode_json`: a `Decimal` is written as a number."""
-    return _encoder.encode(value)
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:
+        # Half a surrogate pair: kept readable as an escape.
+        return json.dumps(value, default=str, ensure_ascii=True, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)

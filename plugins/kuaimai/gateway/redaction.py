@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MASK = "***"
+_RECOGNISABLE = 4  # masking shorter values would tear words apart
 
 SECRET_PARAMETERS = frozenset(
     {
@@ -38,6 +39,15 @@ def redact_params(params: Mapping[str, Any]) -> dict[str, Any]:
         name: MASK if name.lower().replace("-", "_") in SECRET_PARAMETERS else value
         for name, value in params.items()
     }
+
+
+def secret_values(params: Mapping[str, str]) -> list[str]:
+    """Return the values of secret parameters that are long enough to be recognised in a text."""
+    return [
+        value
+        for name, value in params.items()
+        if name.lower().replace("-", "_") in SECRET_PARAMETERS and len(value) >= _RECOGNISABLE
+    ]
 
 
 def redact_text(text: str, secrets: Iterable[str]) -> str:

@@ -84,7 +84,8 @@ class SessionKeeper:
         self._on_rotation = on_rotation
         self._lock = threading.Lock()
         self._cache: tuple[float, Credentials, TokenRecord] | None = None
-        self._used_fence: dict[str, int] = {}
+        # What each thread's calls were sent with: a refresh by one thread is news to the others.
+        self._used = threading.local()
 
     def current(self) -> str:
         """Return the access token for the next call.
@@ -100,7 +101,7 @@ class SessionKeeper:
             if self._cache is None or not 0 <= now - self._cache[0] < _CACHE_SECONDS:
                 self._cache = (now, *self._live.look())
             _, given, record = self._cache
-            self._used_fence[record.access_token] = record.fence
+            self._used.fence = record.fence
         self._check_breaker(given)
         return record.access_token
 
@@ -117,7 +118,7 @@ class SessionKeeper:
             if record.access_token == token:
                 self._check_breaker(given)
                 record = self._recovered(given, record, lease, error)
-            self._used_fence[record.access_token] = record.fence
+            self._used.fence = record.fence
             return record.access_token
 
     def refresh_if_due(self) -> SessionReport:
@@ -187,8 +188,8 @@ class SessionKeeper:
     ) -> TokenRecord:
         """Make the one attempt for a refused session, or recognise that it was made."""
         if record.is_recent(now=self._now()):
-            if record.fence > self._used_fence.get(record.access_token, -1):
-                return record  # refreshed by someone after this process had read it
+            if record.fence > getattr(self._used, "fence", -1):
+                return record  # refreshed by someone after this thread had read it
             raise self._give_up(given, error)  # the attempt was made, and did not help
         if lease is None:
             raise LeaseTaken(

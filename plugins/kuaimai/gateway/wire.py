@@ -14,7 +14,7 @@ import requests
 from kuaimai.errors import ConfigError, Throttled, Transient
 from kuaimai.gateway.answers import Answer, read_envelope, trace_id
 from kuaimai.gateway.codes import error_in
-from kuaimai.gateway.redaction import redact_text
+from kuaimai.gateway.redaction import redact_text, secret_values
 from kuaimai.gateway.signing import SignMethod, signature
 
 # The gateway's wall clock. A fixed offset, because China has no summer time and a container may lack
@@ -111,7 +111,9 @@ class Wire:
         body = read_envelope(method, raw)
         error = error_in(method, body)
         if error is not None:
-            error.message = redact_text(error.message, (session, self.app.app_secret))
+            hidden = secret_values({**fields, "session": session, "appSecret": self.app.app_secret})
+            error.message = redact_text(error.message, hidden)
+            error.hint = redact_text(error.hint, hidden) if error.hint else None
             error.args = (error.message,)
             raise error
         return Answer(method, body, raw, trace_id(body), self._clock_offset(response))

@@ -94,8 +94,13 @@ def upsert(table: Table) -> str:
 
 
 def upsert_children(parent: Table, child: Table) -> str:
-    """Merge the staged lines whose parent is stored in exactly the staged version."""
-    return _upsert(child, f'FROM "{stage_name(child)}" s WHERE s."{child.parent}" IN ({_current(parent)})')
+    """Merge the staged lines whose parent is stored in exactly the version that the lines came with."""
+    return _upsert(
+        child,
+        f'FROM "{stage_name(child)}" s '
+        f'WHERE (s."{child.parent}", s."{VERSION}") IN '
+        f'(SELECT s."{parent.key}", s."{VERSION}" {_current(parent)})',
+    )
 
 
 def entomb(parent: Table, child: Table) -> str:
@@ -103,9 +108,14 @@ def entomb(parent: Table, child: Table) -> str:
     return f"""
         UPDATE "{child.name}" SET "{DELETED_AT}" = :now
         WHERE "{DELETED_AT}" IS NULL
-          AND "{child.parent}" IN ({_current(parent)} AND s."{CHILD_COUNT}" IS NOT NULL)
+          AND "{child.parent}" IN
+              (SELECT s."{parent.key}" {_current(parent)} AND s."{CHILD_COUNT}" IS NOT NULL)
           AND NOT EXISTS (
-              SELECT 1 FROM "{stage_name(child)}" l WHERE l."{child.key}" = "{child.name}"."{child.key}")
+              SELECT 1 FROM "{stage_name(child)}" l
+              JOIN "{stage_name(parent)}" p
+                ON p."{parent.key}" = l."{child.parent}" AND p."{VERSION}" = l."{VERSION}"
+              WHERE l."{child.key}" = "{child.name}"."{child.key}"
+                AND l."{child.parent}" = "{child.name}"."{child.parent}")
     """
 
 
@@ -127,6 +137,15 @@ def upsert_row(name: str, columns: Sequence[Column], key: str, keep: Sequence[st
     )
 
 
+def insert_row(name: str, columns: Sequence[Column], key: str) -> str:
+    """Insert one row of a proof table unless its key is there."""
+    names = [column.name for column in columns]
+    return (
+        f'INSERT INTO "{name}" ({_quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
+        f'ON CONFLICT ("{key}") DO NOTHING'
+    )
+
+
 def resolve_quarantine(quarantine: str, table: Table, read: int) -> str:
     """Close quarantined records of this method whose key has landed after all."""
     return f"""
@@ -138,10 +157,14 @@ def resolve_quarantine(quarantine: str, table: Table, read: int) -> str:
 
 
 def _current(parent: Table) -> str:
+    """The staged parents that are now stored in the staged version, as the rest of a SELECT."""
     return f"""
-        SELECT s."{parent.key}" FROM "{stage_name(parent)}" s
-        JOIN "{parent.name}" t ON t."{parent.key}" = s."{parent.key}"
-        WHERE t."{VERSION}" = s."{VERSION}" AND t."{RANK}" = s."{RANK}" """
+        FROM "{stage_name(parent)}" s
+        WHERE EXISTS (
+            SELECT 1 FROM "{parent.name}" t
+            WHERE t."{parent.key}" = s."{parent.key}"
+              AND t."{VERSION}" = s."{VERSION}" AND t."{RANK}" = s."{RANK}")
+    """
 
 
 def _upsert(table: Table, source: str) -> str:
@@ -157,7 +180,8 @@ def _upsert(table: Table, source: str) -> str:
         ON CONFLICT ("{table.key}") DO UPDATE SET {changed}, "{DELETED_AT}" = NULL
         WHERE (excluded."{VERSION}", excluded."{RANK}") > ({old}"{VERSION}", {old}"{RANK}")
            OR (excluded."{VERSION}" = {old}"{VERSION}" AND excluded."{RANK}" = {old}"{RANK}"
-               AND (excluded."{HASH}" <> {old}"{HASH}" OR {old}"{DELETED_AT}" IS NOT NULL))
+               AND excluded."{HASH}" <> {old}"{HASH}")
+           OR {old}"{DELETED_AT}" IS NOT NULL
     """
 
 

@@ -9,12 +9,13 @@ QUARANTINE_TABLE = "kuaimai_quarantine"
 
 OPEN = "open"
 SEALED = "sealed"
+SUPERSEDED = "superseded"
 
 WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("window_id", "id", "窗口编号"),
     Column("pipeline", "text", "管道"),
     Column("method", "text", "接口"),
-    Column("shops", "json", "店铺编号"),
+    Column("shops", "text", "店铺编号（JSON）"),
     Column("dimension", "text", "时间维度"),
     Column("window_start", "time", "窗口开始（含）"),
     Column("window_end", "time", "窗口结束（含）"),
@@ -30,7 +31,7 @@ WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("pages", "integer", "页数"),
     Column("requests", "integer", "请求数"),
     Column("attempts", "integer", "读取次数"),
-    Column("state", "text", "状态（open 未封存 / sealed 已封存）"),
+    Column("state", "text", "状态（open 未封存 / sealed 已封存 / superseded 已由其他窗口补齐）"),
     Column("reason", "text", "未封存原因"),
     Column("run_id", "text", "运行编号"),
     Column("first_read_at", "time", "首次读取时间"),
@@ -55,13 +56,20 @@ QUARANTINE_COLUMNS: tuple[Column, ...] = (
 
 
 def why_open(
-    *, total_before: int | None, total_after: int | None, landed: int, quarantined: int
+    *,
+    total_before: int | None,
+    total_after: int | None,
+    landed: int,
+    quarantined: int,
+    read_before_its_end: bool = False,
 ) -> str | None:
     """Return None if the window is proven complete, else why it is not, in one sentence.
 
     The equation of the promise: the gateway's count before the read, its count after the read, and the
     records that are in the target or in quarantine are one and the same number.
     """
+    if read_before_its_end:
+        return "it was read before its end: more may have come since"
     if total_before is None or total_after is None:
         return "the gateway sent no total"
     if total_before != total_after:

@@ -3,6 +3,7 @@
 One load is one transaction: batches, tombstones of vanished lines, quarantine and the proof rows become
 visible together or not at all.
 """
+# ruff: noqa: S608 - statements name our own tables; values are bound
 
 from __future__ import annotations
 
@@ -18,7 +19,6 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
-from kuaimai.extract.windows import SealedSpan
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import merge
 from kuaimai.load.proof import (
@@ -26,6 +26,7 @@ from kuaimai.load.proof import (
     QUARANTINE_COLUMNS,
     QUARANTINE_TABLE,
     SEALED,
+    SUPERSEDED,
     WINDOW_COLUMNS,
     WINDOW_TABLE,
     why_open,
@@ -71,6 +72,30 @@ class WindowFacts(msgspec.Struct, frozen=True):
     run_id: str
     first_read_at: datetime
     last_read_at: datetime
+
+
+class PlannedWindow(msgspec.Struct, frozen=True):
+    """A window that is going to be read; the fields are columns of `kuaimai_window`."""
+
+    window_id: str
+    pipeline: str
+    method: str
+    shops: tuple[str, ...]
+    dimension: str
+    window_start: datetime
+    window_end: datetime
+    run_id: str
+
+
+class ReadWindow(msgspec.Struct, frozen=True):
+    """A window of the coverage: which time of which shops, and whether it is sealed."""
+
+    window_id: str
+    method: str
+    shops: tuple[str, ...]
+    start: datetime
+    end: datetime
+    state: str
 
 
 class Sealing(msgspec.Struct, frozen=True):
@@ -149,24 +174,75 @@ class SqlTarget(ABC):
                 self._open_stage(connection, tables)
                 yield Loading(self, connection, tables)
 
-    def coverage(self, pipeline: str, dimension: str, since: datetime) -> list[SealedSpan]:
-        """Return which time was read for which shop since an instant; empty where nothing was yet."""
+    def coverage(self, pipeline: str, dimension: str, since: datetime) -> list[ReadWindow]:
+        """Return the windows that end after an instant; empty where nothing was planned yet."""
+        rows = self._ask(
+            f"SELECT window_id, method, shops, window_start, window_end, state FROM {WINDOW_TABLE} "
+            "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since",
+            pipeline=pipeline,
+            dimension=dimension,
+            since=self.instant(since),
+        )
+        return [
+            ReadWindow(
+                window_id=row[0],
+                method=row[1],
+                shops=tuple(msgspec.json.decode(row[2])),
+                start=self.read_instant(row[3]),
+                end=self.read_instant(row[4]),
+                state=row[5],
+            )
+            for row in rows
+        ]
+
+    def began(self, pipeline: str, dimension: str) -> datetime | None:
+        """Return the start of the first window that was ever planned, or None."""
+        ((start,),) = self._ask(
+            f"SELECT min(window_start) FROM {WINDOW_TABLE} "
+            "WHERE pipeline = :pipeline AND dimension = :dimension",
+            pipeline=pipeline,
+            dimension=dimension,
+        ) or [(None,)]
+        return None if start is None else self.read_instant(start)
+
+    def announce(self, windows: Sequence[PlannedWindow]) -> None:
+        """Write down what is going to be read, so that a read that never happens leaves an open window."""
+        with self._told():
+            self._prepare(())
+            with self.engine.begin() as connection:
+                for window in windows:
+                    row = {
+                        **dict.fromkeys(column.name for column in WINDOW_COLUMNS),
+                        **msgspec.structs.asdict(window),
+                        "shops": msgspec.json.encode(window.shops).decode(),
+                        "window_start": self.instant(window.window_start),
+                        "window_end": self.instant(window.window_end),
+                        "state": OPEN,
+                        "reason": "planned, not read yet",
+                        "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
+                    }
+                    statement = merge.insert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id")
+                    connection.execute(sa.text(statement), row)
+
+    def supersede(self, window_ids: Sequence[str]) -> None:
+        """Close open windows whose time other windows have sealed since."""
+        if not window_ids:
+            return
+        with self._told(), self.engine.begin() as connection:
+            for window_id in window_ids:
+                connection.execute(
+                    sa.text(
+                        f"UPDATE {WINDOW_TABLE} SET state = :state WHERE window_id = :id AND state = :open"
+                    ),
+                    {"state": SUPERSEDED, "id": window_id, "open": OPEN},
+                )
+
+    def _ask(self, statement: str, **values: Any) -> list[Any]:
         with self._told():
             if not sa.inspect(self.engine).has_table(WINDOW_TABLE):
                 return []
             with self.engine.connect() as connection:
-                rows = connection.execute(
-                    sa.text(
-                        f"SELECT method, shops, window_start, window_end, state FROM {WINDOW_TABLE} "  # noqa: S608 - our own table name
-                        "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
-                    ),
-                    {"pipeline": pipeline, "dimension": dimension, "since": self.instant(since)},
-                ).fetchall()
-        return [
-            SealedSpan(shop, row[0], self.read_instant(row[2]), self.read_instant(row[3]), row[4] == SEALED)
-            for row in rows
-            for shop in (msgspec.json.decode(row[1]) if isinstance(row[1], str) else row[1])
-        ]
+                return list(connection.execute(sa.text(statement), values).fetchall())
 
     def instant(self, moment: datetime) -> Any:
         """Return an instant in the form that this database is given."""
@@ -249,13 +325,11 @@ class Loading:
         written.inserted += counts[0]
         written.unchanged += counts[1]
         written.stale += counts[2]
-        updated = batches[0].num_rows - sum(counts)
-        written.updated += updated
+        written.updated += batches[0].num_rows - sum(counts)
         self._run(merge.remember(self.parent, read))
         self._run(merge.upsert(self.parent), now=self._now())
         for child in self.children:
-            if updated:  # orders that are new have no lines to lose
-                self._run(merge.entomb(self.parent, child), now=self._now())
+            self._run(merge.entomb(self.parent, child), now=self._now())
             self._run(merge.upsert_children(self.parent, child), now=self._now())
         for table in (self.parent, *self.children):
             self._run(f'{self.target.empty_table} "{merge.stage_name(table)}"')
@@ -263,12 +337,11 @@ class Loading:
     def quarantine(self, records: Sequence[Quarantined]) -> None:
         """Set records aside, after all batches are merged; one that comes again keeps its first time.
 
-        A bad record whose key also came in good shape is not set aside: that key has landed.
+        A bad record whose key also came in good shape is kept, but does not count: that key has landed.
         """
         for record in records:
-            if self._run(merge.has_seen(record.read), key=record.record_key).first():
-                continue
-            self._set_aside[record.read] = self._set_aside.get(record.read, 0) + 1
+            if not self._run(merge.has_seen(record.read), key=record.record_key).first():
+                self._set_aside[record.read] = self._set_aside.get(record.read, 0) + 1
             row = {
                 **msgspec.structs.asdict(record),
                 "first_seen_at": self._now(),
@@ -292,6 +365,7 @@ class Loading:
             total_after=facts.total_after,
             landed=landed,
             quarantined=quarantined,
+            read_before_its_end=facts.first_read_at < facts.window_end,
         )
         state = OPEN if reason else SEALED
         row = {

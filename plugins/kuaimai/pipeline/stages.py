@@ -6,28 +6,32 @@ Manifests hold paths, counts and windows, never rows; they are what tasks hand t
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import msgspec
 import pyarrow.parquet as pq
 
-from kuaimai.errors import DataError
+from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
 from kuaimai.extract.paging import Read, read_parts
 from kuaimai.extract.staging import Staging, safe_name
-from kuaimai.extract.windows import Shop, Slice, Window, plan, window_id
+from kuaimai.extract.windows import SealedSpan, Shop, Slice, Window, gaps, plan, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
-from kuaimai.load.proof import SEALED
-from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts
+from kuaimai.load.proof import OPEN, SEALED
+from kuaimai.load.sql import PlannedWindow, Quarantined, Sealing, SqlTarget, WindowFacts
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
+
+log = logging.getLogger(__name__)
 
 SHOP_METHOD = "erp.shop.list.query"
 
@@ -102,7 +106,7 @@ def fetch_shops(client: Client) -> list[Shop]:
     """Return all shops of the merchant, page by page.
 
     Raises:
-        DataError: a shop has no id, or the pages do not end.
+        DataError: a shop has no id, or there are no shops, which looks the same as a lost right.
     """
     entry = catalog.method(SHOP_METHOD)
     size = entry.page.max if entry.page else 200
@@ -122,7 +126,14 @@ def fetch_shops(client: Client) -> list[Shop]:
             shops[shop.id] = shop
         # Total first; where there is none, a page that brings nothing new ends it.
         if (answer.total is not None and len(shops) >= answer.total) or len(shops) == before:
-            return sorted(shops.values())
+            break
+    if not shops:
+        raise DataError(
+            "the list of shops is empty",
+            method=SHOP_METHOD,
+            hint="a merchant has shops: ask Kuaimai whether the appKey has lost the right to see them",
+        )
+    return sorted(shops.values())
 
 
 def serving(pipeline: Pipeline, shop: Shop) -> list[str]:
@@ -143,9 +154,10 @@ def plan_slices(
     end: datetime,
     shops: Iterable[Shop],
     live: bool,
-    target: SqlTarget | None = None,
+    target: SqlTarget,
+    now: Callable[[], float] = time.time,
 ) -> list[Slice]:
-    """Return what a run reads.
+    """Return what a run reads, and write it down in the target as windows that are still open.
 
     Args:
         pipeline: the pipeline.
@@ -155,29 +167,87 @@ def plan_slices(
         shops: the shops to read.
         live: a scheduled run reaches back by the overlap and heals what is unsealed; any other run covers
             exactly its interval.
-        target: where the coverage is; needed by live runs.
+        target: where the coverage is.
+        now: clock, epoch seconds.
+
+    Raises:
+        ConfigError: the interval begins earlier than the method reaches back.
     """
     shops = sorted(shops)
-    method = catalog.method(pipeline.source.method)
-    longest = timedelta(days=method.times.max_days if method.times else 1)
+    base = pipeline.source.method
+    method = catalog.method(base)
+    times = method.times
+    _check_reach(base, start, times.reach_days if times else None, now())
     dimension = pipeline.time.dimension
-    if not live or target is None:
-        coverage, heal_since = [], None
-    else:
-        heal_since = start - timedelta(days=pipeline.time.heal_days)
-        coverage = target.coverage(pipeline.name, dimension, heal_since)
+    spans: list[SealedSpan] = []
+    heal_since = None
+    if live:
+        began = target.began(pipeline.name, dimension)
+        if began is not None:
+            heal_since = max(start - timedelta(days=pipeline.time.heal_days), began)
+            spans = _coverage(pipeline, target, heal_since)
         start -= timedelta(minutes=pipeline.time.overlap_minutes)
-    return plan(
+    slices = plan(
         pipeline=pipeline.name,
         run=run,
         interval=Window(start, end, dimension),
         shops=shops,
         shops_per_call=method.shops.max if method.shops else max(len(shops), 1),
-        longest=longest,
-        coverage=coverage,
+        longest=timedelta(days=times.max_days if times else 1),
+        coverage=spans,
         methods_of={shop.id: serving(pipeline, shop) for shop in shops},
+        base_method=base,
         heal_since=heal_since,
     )
+    target.announce([_planned(base, piece) for piece in slices])
+    return slices
+
+
+def _coverage(pipeline: Pipeline, target: SqlTarget, since: datetime) -> list[SealedSpan]:
+    """Return what was read since an instant; open windows that others have sealed since are closed."""
+    windows = target.coverage(pipeline.name, pipeline.time.dimension, since)
+    spans = [
+        SealedSpan(shop, one.method, one.start, one.end, one.state == SEALED)
+        for one in windows
+        for shop in one.shops
+    ]
+    sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
+    for span in spans:
+        if span.sealed:
+            sealed.setdefault((span.shop, span.method), []).append((span.start, span.end))
+    target.supersede(
+        [
+            one.window_id
+            for one in windows
+            if one.state == OPEN
+            and not any(gaps(one.start, one.end, sealed.get((shop, one.method), ())) for shop in one.shops)
+        ]
+    )
+    return spans
+
+
+def _planned(method: str, piece: Slice) -> PlannedWindow:
+    shops = tuple(sorted(shop.id for shop in piece.shops))
+    return PlannedWindow(
+        window_id=window_id(piece.pipeline, method, piece.window, shops),
+        pipeline=piece.pipeline,
+        method=method,
+        shops=shops,
+        dimension=piece.window.dimension,
+        window_start=piece.window.start,
+        window_end=piece.window.end,
+        run_id=piece.run,
+    )
+
+
+def _check_reach(method: str, start: datetime, reach_days: int | None, now: float) -> None:
+    if reach_days is not None and start.timestamp() < now - reach_days * 86_400:
+        raise ConfigError(
+            f"{start:%Y-%m-%d} is more than {reach_days} days ago; the gateway has archived that time and "
+            "would answer with nothing",
+            method=method,
+            hint=f"begin within the last {reach_days} days",
+        )
 
 
 def extract(
@@ -196,19 +266,42 @@ def extract(
     reads: list[Read] = []
     for rank, method in enumerate(pipeline.source.methods):
         shops = [shop for shop in piece.shops if method in serving(pipeline, shop)]
-        if shops:
-            reads += read_parts(
-                client,
-                method,
-                piece.window,
-                shops,
-                rank=rank,
-                page_size=pipeline.source.page_size,
-                staging=staging,
-                folder=f"{slice_folder(piece)}/raw/{rank}",
-                now=now,
-            )
+        read = partial(
+            read_parts,
+            client,
+            method,
+            piece.window,
+            rank=rank,
+            page_size=pipeline.source.page_size,
+            staging=staging,
+            now=now,
+        )
+        folder = f"{slice_folder(piece)}/raw/{rank}"
+        try:
+            reads += read(shops=shops, folder=folder) if shops else []
+        except TooLarge:
+            raise
+        except Rejected:
+            if rank == 0:
+                raise
+            reads += _read_served(read, shops, folder)
     return Extracted(piece, tuple(reads))
+
+
+def _read_served(read: Callable[..., list[Read]], shops: list[Shop], folder: str) -> list[Read]:
+    """Ask an enriching method for one shop after the other and leave out those that it refuses.
+
+    Which platforms it serves is documented in contradictory ways; the base method has their orders anyway.
+    """
+    reads: list[Read] = []
+    for shop in shops:
+        try:
+            reads += read(shops=[shop], folder=f"{folder}/{safe_name(shop.id)}")
+        except TooLarge:
+            raise
+        except Rejected as refusal:
+            log.warning("shop %s (%s) gets no fuller record: %s", shop.id, shop.source, refusal)
+    return reads
 
 
 def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Transformed:

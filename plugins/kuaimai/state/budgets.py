@@ -31,6 +31,7 @@ LANES: tuple[Lane, ...] = get_args(Lane)
 HORIZON_SECONDS = 1.0
 MARK_SECONDS = 1.5
 RECOVERY_SECONDS = 120.0
+LONGEST_AHEAD_SECONDS = 300.0
 LOWEST_FACTOR = 0.125
 PAUSE_SECONDS = 2.0
 # Requests that were on their way together are refused together; that is one reason to slow down, not many.
@@ -85,10 +86,12 @@ def take(
         mark = max(
             (float(getattr(row, f"{other}_until")) for other in LANES[: LANES.index(lane)]), default=0.0
         )
-        if mark > at:
+        if at < mark <= at + MARK_SECONDS:
             return Slots((), look_again=min(mark - at, 0.5))
         interval = 1.0 / (rate * _factor(row, at))
-        start = max(float(row.next_free), at, float(row.blocked_until))
+        # Moments far ahead are of a clock that was set back since.
+        start = max(min(float(row.next_free), at + LONGEST_AHEAD_SECONDS), at)
+        start = max(start, min(float(row.blocked_until), at + LONGEST_AHEAD_SECONDS))
         ahead = start - at
         granted = 0 if ahead > HORIZON_SECONDS else min(count, 1 + int((HORIZON_SECONDS - ahead) / interval))
         changes: dict[str, float] = {}
@@ -125,7 +128,7 @@ def slow_down(
 
 
 def _factor(row: Any, at: float) -> float:
-    return min(1.0, float(row.factor) + (at - float(row.slowed_at)) / RECOVERY_SECONDS)
+    return min(1.0, float(row.factor) + abs(at - float(row.slowed_at)) / RECOVERY_SECONDS)
 
 
 def _locked(connection: Connection, name: str) -> Any:

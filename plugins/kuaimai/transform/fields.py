@@ -36,7 +36,9 @@ ARROW_TYPES: dict[FieldType, pa.DataType] = {
 # "No time" in the API: 2000-01-01 and 2001-01-01, both 00:00 +08:00 (reference 8.1).
 NO_TIME_MS = frozenset({946_656_000_000, 978_278_400_000})
 
-_DECIMAL_LIMIT = Decimal(10) ** 20
+_NO_TIME_TEXTS = ("0000-00-00", "9999-12-31")
+
+_WHOLE_DIGITS = 20
 _DECIMAL_PLACES = 18
 _INT64 = range(-(2**63), 2**63)
 # Text that no target stores: NUL, and halves of surrogate pairs.
@@ -74,6 +76,8 @@ def to_integer(value: Any) -> int | None:
         number = int(value)
     elif isinstance(value, str | Decimal):
         exact = _decimal(value)
+        if exact.adjusted() >= _WHOLE_DIGITS:  # int(Decimal("1e99999999")) would never end
+            raise ValueError(f"a whole number beyond 64 bits: {value}")
         number = int(exact)
         if number != exact:
             raise ValueError(f"not a whole number: {value}")
@@ -91,12 +95,14 @@ def to_decimal(value: Any) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise ValueError(f"a {type(value).__name__} where an amount belongs")
     number = _decimal(value)
-    exponent = number.as_tuple().exponent
-    if not isinstance(exponent, int) or abs(number) >= _DECIMAL_LIMIT:
-        raise ValueError(f"not an amount that can be stored: {value}")
-    if -exponent > _DECIMAL_PLACES and number != round(number, _DECIMAL_PLACES):
-        raise ValueError(f"more than {_DECIMAL_PLACES} decimal places: {value}")
-    return number
+    _, digits, exponent = number.as_tuple()
+    places = -int(exponent)
+    # Looked at digit by digit: arithmetic would round at the context's precision first.
+    while places > _DECIMAL_PLACES and digits and digits[-1] == 0:
+        digits, places = digits[:-1], places - 1
+    if number and (number.adjusted() >= _WHOLE_DIGITS or places > _DECIMAL_PLACES):
+        raise ValueError(f"not an amount of {_WHOLE_DIGITS} digits and {_DECIMAL_PLACES} places: {value}")
+    return number or Decimal(0)
 
 
 def to_epoch_ms(value: Any) -> int | None:
@@ -110,6 +116,8 @@ def to_epoch_ms(value: Any) -> int | None:
         raise ValueError("true/false where a time belongs")
     if isinstance(value, str):
         text = value.strip()
+        if text.startswith(_NO_TIME_TEXTS):
+            return None
         if _TEXT_TIME.fullmatch(text):
             moment = datetime.fromisoformat(text).replace(tzinfo=GATEWAY_ZONE)
             stamp = int(moment.timestamp()) * 1000

@@ -8,6 +8,8 @@ from typing import Any
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 
+_PERSONAL_PREFIXES = ("receiver", "buyer", "invoice")
+
 
 def check_personal(records: Iterable[catalog.Record], keep_personal: Iterable[str]) -> None:
     """Refuse names to keep that are no personal fields.
@@ -30,7 +32,12 @@ def drop_personal(
     """Return a copy of a raw record without its personal fields, children included."""
     kept = set(keep_personal)
     hidden = {name for name, field in kind.fields.items() if field.personal and name not in kept}
-    copy = {name: value for name, value in record.items() if name not in hidden}
+    copy = {
+        name: value
+        for name, value in record.items()
+        # A name that the catalogue does not know yet may be a person's all the same.
+        if name not in hidden and (name in kind.fields or not name.startswith(_PERSONAL_PREFIXES))
+    }
     for name, child in kind.children.items():
         rows = copy.get(name)
         if isinstance(rows, list):

@@ -83,13 +83,23 @@ class Shops:
 
 @dataclass(frozen=True)
 class Times:
-    """The time window's parameters; `dimensions` maps each dimension to the record's field (or None)."""
+    """The time window's parameters.
+
+    Attributes:
+        type_param: names the dimension; `start_param` and `end_param` its ends.
+        max_days: the longest window to ask for.
+        reach_days: how far back the method looks; older records are archived and silently absent.
+        dimensions: dimension → the record's field, or None.
+        loose: dimensions whose answers may hold records outside the window.
+    """
 
     type_param: str
     start_param: str
     end_param: str
     max_days: int
+    reach_days: int
     dimensions: Mapping[str, str | None]
+    loose: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
