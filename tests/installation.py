@@ -121,7 +121,7 @@ class Mirror:
 
     def open_windows(self) -> int:
         """Count windows that are not sealed."""
-        return self.rows("SELECT count(*) FROM kuaimai_window WHERE state <> 'sealed'")[0][0]
+        return self.rows("SELECT count(*) FROM kuaimai_window WHERE state = 'open'")[0][0]
 
 
 @contextlib.contextmanager

@@ -207,7 +207,7 @@ by `{pipeline.time.dimension}`.
 
 * Every scheduled run reads its interval, {pipeline.time.overlap_minutes} minutes before it, and whatever
   the last {pipeline.time.heal_days} days left unsealed. After an outage nobody has to do anything.
-* **Is my data complete?** `SELECT * FROM kuaimai_window WHERE state <> 'sealed'`
+* **Is my data complete?** `SELECT * FROM kuaimai_window WHERE state = 'open'`
 * Records that could not be stored: `SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL`
 * Any other time: *Trigger* with start and end, or a backfill. Neither moves newer rows back.
 """
