@@ -168,7 +168,7 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "late": "打开该次运行，看是哪个任务还没结束；都没开始时，检查调度器、执行器和 Pool 是否有空位。"
         "数据不会丢：之后的定时运行会自动补上。",
         "contested": "下次运行会重读，多半就对上了。一直如此请查："
-        "SELECT * FROM kuaimai_window WHERE state <> 'sealed'",
+        "SELECT * FROM kuaimai_window WHERE state = 'open'",
         "quarantine": "其余数据已入库。查看原因：SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL",
     },
     "en": {
@@ -178,7 +178,7 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "and the executor run and that the pool has a free slot. Nothing is lost: later scheduled runs "
         "catch up.",
         "contested": "the next run reads it again and that usually settles it. If it stays: "
-        "SELECT * FROM kuaimai_window WHERE state <> 'sealed'",
+        "SELECT * FROM kuaimai_window WHERE state = 'open'",
         "quarantine": "all other records are stored. Reasons: "
         "SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL",
     },
