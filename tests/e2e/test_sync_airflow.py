@@ -16,6 +16,7 @@ from deployment import DAG_ID, TICK, Deployment, deployment
 from traces import everything_stored, personal_values
 
 from kuaimai.extract.windows import Window, window_id
+from kuaimai.gateway import catalog
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -173,9 +174,13 @@ def test_load_killed_between_its_statements_loses_and_doubles_nothing(there):
 
 @contextmanager
 def proof_taken(there: Deployment, start: datetime, end: datetime) -> Iterator[None]:
-    """Hold the key of a window's proof: its load gets as far as its last statements and waits."""
-    shops = [str(shop.user_id) for shop in there.box.world.shops]
-    key = window_id("trades", "erp.trade.outstock.simple.query", Window(start, end, "upd_time"), shops)
+    """Hold the key of a window's proof: its load gets as far as its last statements and waits.
+
+    It is the enriching method's: the base method's is there already when the run is planned.
+    """
+    method = catalog.method("erp.trade.list.query")
+    shops = [str(shop.user_id) for shop in there.box.world.shops if shop.source not in method.not_served]
+    key = window_id("trades", method.name, Window(start, end, "upd_time"), shops)
     with there.target.connect() as connection, connection.begin() as held:
         connection.execute(sa.text("INSERT INTO kuaimai_window (window_id) VALUES (:key)"), {"key": key})
         yield
