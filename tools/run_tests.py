@@ -1,4 +1,4 @@
-"""Run all tests: the core without Airflow first, then both Airflow lines side by side.
+"""Run all tests: the core first, then all environments side by side.
 
 ``python3 tools/run_tests.py`` runs everything; ``... core airflow3`` only those environments. One line
 per suite as it ends, the log of what failed, and one closing line that sums it up. The environments
@@ -25,7 +25,8 @@ from xml.etree import ElementTree as ET
 from environments import ENVIRONMENTS, ROOT
 
 LOGS = ROOT / "build" / "tests"
-WITH_AIRFLOW = ("tests/provider", "tests/dags", "tests/e2e", "tests/install")
+# What waits for real Airflow processes comes last: by then the other lines leave it the processors.
+WITH_AIRFLOW = ("tests/provider", "tests/dags", "tests/install", "tests/e2e")
 FOLDERS = {
     # The core is quick (under 10 seconds). The store is about databases and processes, the mirror lets the
     # sandbox misbehave for hours of its time.
@@ -65,13 +66,13 @@ class Runner:
         self.talking = threading.Lock()
         self.stopped = False
 
-    def line(self, name: str) -> Count:
-        """Run the suites of one environment, one after the other, and return their sum."""
+    def line(self, name: str, folders: tuple[str, ...]) -> Count:
+        """Run suites of one environment, one after the other, and return their sum."""
         if not ENVIRONMENTS[name].fits:
             print(f"{name:<26} not run: it needs another Python than {sys.version.split()[0]}", flush=True)
             return Count(skipped=1)
         total = Count()
-        for folder in FOLDERS[name]:
+        for folder in folders:
             if any((ROOT / folder).rglob("test_*.py")) and not self.stopped:
                 total += self.suite(name, folder)
         return total
@@ -174,7 +175,7 @@ def main() -> int:
     """Run the suites and print the closing line; return 1 if anything failed."""
     parser = argparse.ArgumentParser(description="Run all tests in their environments.")
     parser.add_argument("names", nargs="*", metavar="environment", help=", ".join(FOLDERS))
-    parser.add_argument("--serial", action="store_true", help="one Airflow line after the other")
+    parser.add_argument("--serial", action="store_true", help="one environment after the other")
     options, pytest_options = parser.parse_known_args()
     names = options.names or list(FOLDERS)
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -183,12 +184,14 @@ def main() -> int:
     # A terminated run must not leave servers behind any more than an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     total = Count()
-    pool = ThreadPoolExecutor(max_workers=1 if options.serial else 2)
+    pool = ThreadPoolExecutor(max_workers=1 if options.serial else len(names))
+    folders = {name: FOLDERS[name] for name in names}
     try:
         if "core" in names:
-            total += runner.line("core")  # alone, so that its time says something
-        with_airflow = [pool.submit(runner.line, name) for name in names if name != "core"]
-        for line in with_airflow:
+            first, *others = FOLDERS["core"]
+            total += runner.line("core", (first,))  # alone, so that its time says something
+            folders["core"] = tuple(others)
+        for line in [pool.submit(runner.line, name, folders[name]) for name in names]:
             total += line.result()
     except KeyboardInterrupt:
         runner.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -23,8 +24,9 @@ folder = Path(os.environ["AIRFLOW_HOME"]).resolve() / "plugins"
 
 
 def origin(name: str) -> str:
-    """Return the file that a loaded module came from."""
-    return str(getattr(sys.modules[name], "__file__", None) or "")
+    """Return the file that a module comes from."""
+    module = sys.modules.get(name) or importlib.import_module(name)
+    return str(getattr(module, "__file__", None) or "")
 
 
 print(  # noqa: T201
@@ -35,7 +37,7 @@ print(  # noqa: T201
             "from_plugins_folder": sorted(
                 name for name in set(sys.modules) - before if origin(name).startswith(f"{folder}/")
             ),
-            "origins": {name: origin(name) for name in ("http", "queue", "select", "kuaimai")},
+            "origins": {name: origin(name) for name in ("http", "queue", "statistics", "kuaimai")},
             "top_level": sorted(name for name in sys.modules if "." not in name),
             "providers": sorted(providers.providers),
             "connection_types": sorted(hooks),

@@ -39,7 +39,7 @@ def test_every_dag_file_imports(home):
 
 
 def test_standard_library_modules_stay_what_they_are(process):
-    for name in ("http", "queue", "select"):
+    for name in ("http", "queue", "statistics"):
         assert process["origins"][name].startswith(process["stdlib"]), process["origins"][name]
 
 
