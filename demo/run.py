@@ -67,6 +67,7 @@ def stop() -> None:
     """End all processes; a second Ctrl-C must not cut this short."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
+    print("stopping ...", flush=True)
     services.end_all()
 
 

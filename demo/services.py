@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ DEMO = Path(os.environ.get("KUAIMAI_DEMO", ROOT / ".demo"))
 LOGS = DEMO / "logs"
 DATABASE = "kuaimai"
 DAG_ID = "kuaimai_trades"
-PATIENCE = 20.0  # seconds that a process gets to end by itself
+PATIENCE = 8.0  # seconds that a process gets to end by itself
 MARK = {"KUAIMAI_DEMO_RUN": secrets.token_hex(8)}  # in the environment of every process of this demo
 
 _SESSIONS: set[int] = set()
@@ -57,6 +58,18 @@ class Process:
             )
         _SESSIONS.add(self.popen.pid)
 
+    def listens(self, port: int | None) -> bool:
+        """Return whether the process or a descendant listens on a port."""
+        with contextlib.suppress(psutil.Error):
+            this = psutil.Process(self.popen.pid)
+            return any(
+                each.laddr.port == port
+                for process in [this, *this.children(recursive=True)]
+                for each in process.net_connections("tcp")
+                if each.status == psutil.CONN_LISTEN
+            )
+        return False
+
     def check(self) -> None:
         """Raise DemoError if the process has ended."""
         code = self.popen.poll()
@@ -82,7 +95,9 @@ def postgres() -> Iterator[str]:
             cursor.execute(f'CREATE DATABASE "{DATABASE}"')
         yield folder
     finally:
+        last = [process for process in (server.get_postmaster_info().process,) if process is not None]
         server.cleanup()
+        psutil.wait_procs(last, timeout=PATIENCE)  # it says that it has ended a little before it has
         shutil.rmtree(runtime, ignore_errors=True)
 
 
@@ -223,14 +238,17 @@ def execution_api(port: int) -> str:
 
 
 def wait_for(address: str, processes: list[Process], seconds: float = 180.0) -> None:
-    """Wait until an address answers; raise DemoError if a process ends or time runs out."""
+    """Wait until an address of our own answers; raise DemoError if a process ends or time runs out."""
+    port = urllib.parse.urlsplit(address).port
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for process in processes:
             process.check()
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(address, timeout=5).close()  # noqa: S310  always http
-            return
+        # Somebody else may have taken the port meanwhile, and would answer as well.
+        if any(process.listens(port) for process in processes):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(address, timeout=30).close()  # noqa: S310  always http
+                return
         time.sleep(0.2)
     raise DemoError(f"{address} does not answer after {seconds:.0f} s; see {shown(LOGS)}/api-server.log")
 

@@ -25,7 +25,7 @@ FROM kuaimai_trade AS t ORDER BY t._loaded_at, t.upd_time LIMIT %s
 _WINDOWS = """
 SELECT recorded_at, method, to_char(window_start, 'HH24:MI:SS'), to_char(window_end, 'HH24:MI:SS'),
        state, landed, inserted, updated, requests, reason
-FROM kuaimai_window WHERE recorded_at > %s ORDER BY recorded_at
+FROM kuaimai_window WHERE recorded_at > %s AND requests IS NOT NULL ORDER BY recorded_at
 """
 
 
