@@ -36,6 +36,9 @@ def api():
             )
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
             thread.start()
+            # Bound is not listening: until it has started, connections are refused.
+            while thread.is_alive() and not server.started:
+                thread.join(0.05)
             yield f"http://127.0.0.1:{listening.getsockname()[1]}", "admin", "adminPassword"
             server.should_exit = True
             thread.join(20)

@@ -23,6 +23,7 @@ from kuaimai.errors import ConfigError, KuaimaiError, Rejected, SessionError
 if TYPE_CHECKING:
     from kuaimai.gateway.client import Client
     from kuaimai.pipeline.spec import Pipeline
+    from kuaimai.state.budgets import Lane
 
 DEFAULT_CONNECTION = "kuaimai_default"
 
@@ -89,15 +90,22 @@ class _GatewayOperator(_PipelineOperator):
 
     template_fields: Sequence[str] = ("pipeline", "kuaimai_conn_id")
 
-    def __init__(self, *, kuaimai_conn_id: str = DEFAULT_CONNECTION, **kwargs: Any) -> None:
+    def __init__(
+        self, *, kuaimai_conn_id: str = DEFAULT_CONNECTION, lane: Lane | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.kuaimai_conn_id = kuaimai_conn_id
+        self.lane = lane
 
     def client(self, context: Context) -> Client:
-        """Return the client of the Connection: scheduled runs have the right of way before all others."""
+        """Return the client of the Connection, in this task's lane of the request budget.
+
+        Unless the DAG names a lane, scheduled runs have the right of way before all others.
+        """
         from kuaimai.airflow.hooks import KuaimaiHook
 
-        return KuaimaiHook(self.kuaimai_conn_id).client("live" if is_scheduled(context) else "backfill")
+        lane = self.lane or ("live" if is_scheduled(context) else "backfill")
+        return KuaimaiHook(self.kuaimai_conn_id).client(lane)
 
 
 class KuaimaiRefreshTokenOperator(BaseOperator):

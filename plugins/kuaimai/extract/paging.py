@@ -25,6 +25,8 @@ from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.wire import gateway_time
 
+# The proof that this module brings: the gateway's counts before and after.
+COUNTS = "counts"
 # How often a window that moved while being read is read again before the next run gets it.
 READ_ATTEMPTS = 3
 # A window is not cut into parts shorter than this.
@@ -54,6 +56,7 @@ class Read(msgspec.Struct, frozen=True):
         requests: calls spent.
         first_read_at: when page 1 was asked for, UTC.
         last_read_at: when the last count arrived, UTC.
+        proof: what the seal rests on; see `kuaimai.load.proof`.
     """
 
     method: str
@@ -71,6 +74,7 @@ class Read(msgspec.Struct, frozen=True):
     requests: int
     first_read_at: datetime
     last_read_at: datetime
+    proof: str = COUNTS
 
     @property
     def stable(self) -> bool:
@@ -85,9 +89,9 @@ class Read(msgspec.Struct, frozen=True):
             f"{self.requests} requests in {self.attempts} attempts"
         )
 
-    def page_name(self, number: int) -> str:
-        """The staging name of one raw page, counted from 1."""
-        return f"{self.folder}/{number:05d}.json.zst"
+    def page_names(self) -> list[str]:
+        """The staging names of the raw pages."""
+        return [f"{self.folder}/{number:05d}.json.zst" for number in range(1, self.pages + 1)]
 
 
 def read_window(

@@ -44,6 +44,7 @@ class Slice(msgspec.Struct, frozen=True):
         window: the time to read.
         shops: at most as many as one call may name.
         reason: `interval` for the run's own time, `heal` for time that an earlier run left unsealed.
+        archive: read the gateway's archive (`queryType=1`), where what is older than its reach lives.
     """
 
     pipeline: str
@@ -52,6 +53,7 @@ class Slice(msgspec.Struct, frozen=True):
     window: Window
     shops: tuple[Shop, ...]
     reason: str = "interval"
+    archive: bool = False
 
 
 class SealedSpan(msgspec.Struct, frozen=True):

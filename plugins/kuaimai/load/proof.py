@@ -11,6 +11,14 @@ OPEN = "open"
 SEALED = "sealed"
 SUPERSEDED = "superseded"
 
+# What a seal rests on.
+# One answer (or several, one per stretch of time) that held all the rows it counted: it cannot have moved.
+SNAPSHOT = "snapshot"
+# Pages that were read while the gateway's count before and after was the same.
+COUNTS = "counts"
+# Two readings with the same keys, where the gateway sends no totals (its archive).
+READINGS = "readings"
+
 WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("window_id", "id", "窗口编号"),
     Column("pipeline", "text", "管道"),
@@ -33,6 +41,7 @@ WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("attempts", "integer", "读取次数"),
     Column("state", "text", "状态（open 未封存 / sealed 已封存 / superseded 已由其他窗口补齐）"),
     Column("reason", "text", "未封存原因"),
+    Column("proof", "text", "证明方式"),
     Column("run_id", "text", "运行编号"),
     Column("first_read_at", "time", "首次读取时间"),
     Column("last_read_at", "time", "最后读取时间"),
@@ -62,14 +71,28 @@ def why_open(
     landed: int,
     quarantined: int,
     read_before_its_end: bool = False,
+    proof: str = COUNTS,
+    distinct: int = 0,
 ) -> str | None:
     """Return None if the window is proven complete, else why it is not, in one sentence.
 
     The equation of the promise: the gateway's count before the read, its count after the read, and the
-    records that are in the target or in quarantine are one and the same number.
+    records that are in the target or in quarantine are one and the same number. Where the gateway sends no
+    totals, two readings that agreed stand in for its counts.
+
+    Args:
+        total_before: the gateway's count before the read.
+        total_after: its count after the read.
+        landed: keys of the window that are in the target.
+        quarantined: keys of the window that are in quarantine.
+        read_before_its_end: whether the window was not over yet when it was read.
+        proof: `SNAPSHOT`, `COUNTS` or `READINGS`.
+        distinct: different keys that were read; used for `READINGS`.
     """
     if read_before_its_end:
         return "it was read before its end: more may have come since"
+    if proof == READINGS:
+        total_before = total_after = distinct
     if total_before is None or total_after is None:
         return "the gateway sent no total"
     if total_before != total_after:

@@ -72,6 +72,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     run_id: str
     first_read_at: datetime
     last_read_at: datetime
+    proof: str = "counts"
 
 
 class PlannedWindow(msgspec.Struct, frozen=True):
@@ -366,6 +367,8 @@ class Loading:
             landed=landed,
             quarantined=quarantined,
             read_before_its_end=facts.first_read_at < facts.window_end,
+            proof=facts.proof,
+            distinct=facts.distinct_keys,
         )
         state = OPEN if reason else SEALED
         row = {

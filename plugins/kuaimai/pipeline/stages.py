@@ -384,8 +384,8 @@ def slice_folder(piece: Slice) -> str:
 
 def _records(read: Read, staging: Staging) -> Iterator[dict[str, Any]]:
     entry = catalog.method(read.method)
-    for number in range(1, read.pages + 1):
-        raw = staging.read_compressed(read.page_name(number))
+    for name in read.page_names():
+        raw = staging.read_compressed(name)
         yield from Answer(read.method, read_envelope(read.method, raw), raw).rows(entry.list_keys)
 
 
@@ -434,6 +434,7 @@ def _facts(extracted: Extracted, number: int) -> WindowFacts:
         run_id=piece.run,
         first_read_at=read.first_read_at,
         last_read_at=read.last_read_at,
+        proof=read.proof,
     )
 
 
