@@ -6,7 +6,6 @@ itself: the total before, the total after and the number of distinct keys must b
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +17,11 @@ import msgspec
 
 from kuaimai.errors import DataError, TooLarge
 from kuaimai.extract.keys import DistinctKeys
+from kuaimai.extract.skim import skim
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Shop, Window, halves
 from kuaimai.gateway import catalog
-from kuaimai.gateway.answers import Answer, encode_json
+from kuaimai.gateway.answers import Answer
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.wire import gateway_time
 
@@ -228,14 +228,6 @@ def window_request(method: str, window: Window, shops: Iterable[Shop]) -> dict[s
     return request
 
 
-def record_key(record: dict[str, Any], key: str) -> str:
-    """Return what identifies a record; one without a usable key is identified by its content."""
-    value = record.get(key)
-    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-        return str(value)
-    return "#" + hashlib.sha256(encode_json(record)).hexdigest()[:24]
-
-
 class _Reader:
     """One pass over the pages of a window: page 1 alone, the rest by several connections."""
 
@@ -303,10 +295,13 @@ class _Reader:
         return self._keep(number, self._page(number, self.page_size))
 
     def _keep(self, number: int, answer: Answer) -> list[str]:
-        rows = answer.rows(self.entry.list_keys)
-        self._check_window(rows)
+        times = self.entry.times
+        strict = times is not None and self.window.dimension not in times.loose
+        field = times.dimensions.get(self.window.dimension) if times and strict else None
+        page = skim(answer, self.entry.list_keys, self.record.key, field)
+        self._check_window(page.stamps)
         self.staging.write_compressed(f"{self.folder}/{number:05d}.json.zst", answer.raw)
-        return [record_key(row, self.record.key) for row in rows]
+        return page.keys
 
     def _count(self, keys: list[str]) -> None:
         """Add the next page, in page order."""
@@ -338,12 +333,8 @@ class _Reader:
         # All rows seen; a full page may hide one more that moved back, unless every key is there.
         return on_page < full_page or len(self.keys) >= self.total_before
 
-    def _check_window(self, rows: list[dict[str, Any]]) -> None:
+    def _check_window(self, stamps: list[int]) -> None:
         """Refuse a page with no row inside the window: the gateway then ignores the window."""
-        times = self.entry.times
-        strict = times is not None and self.window.dimension not in times.loose
-        field = times.dimensions.get(self.window.dimension) if times and strict else None
-        stamps = [row[field] for row in rows if isinstance(row.get(field), int)] if field else []
         if not stamps:
             return
         # Rows have milliseconds, the window has seconds: its last second counts whole.
