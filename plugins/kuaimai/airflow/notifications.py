@@ -34,6 +34,7 @@ class KuaimaiNotifier(BaseNotifier):
         event: what is told.
         conn_id: Connection with the channels; without it the alert is only a log line.
         details: what happened, for events that are no failure.
+        window: time that is told of and told once, where it is not the run's own.
         context: of the run; only for `await KuaimaiNotifier(context=...)`.
         now: epoch seconds.
         sleep: waits that many seconds.
@@ -45,6 +46,7 @@ class KuaimaiNotifier(BaseNotifier):
         *,
         conn_id: str = DEFAULT_CONN_ID,
         details: str = "",
+        window: tuple[datetime, datetime] | None = None,
         context: Context | None = None,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -55,6 +57,7 @@ class KuaimaiNotifier(BaseNotifier):
         self.event = event
         self.conn_id = conn_id
         self.details = details
+        self.window = window
         self.context = context or cast("Context", {})
         self._now = now
         self._sleep = sleep
@@ -62,7 +65,8 @@ class KuaimaiNotifier(BaseNotifier):
     def notify(self, context: Context | Mapping[str, Any]) -> None:
         """Send the alert that belongs to a run's context."""
         try:
-            self.tell(alert_of(self.event, context, details=self.details))
+            alert = alert_of(self.event, context, details=self.details)
+            self.tell(replace(alert, start=self.window[0], end=self.window[1]) if self.window else alert)
         except Exception as error:  # noqa: BLE001 - see the class
             self.lost(error)
 
