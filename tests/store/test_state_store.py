@@ -1,4 +1,4 @@
-"""The coordination store on real SQLite and real PostgreSQL."""
+"""The coordination store on real SQLite, PostgreSQL and MariaDB."""
 
 import os
 import pickle
@@ -16,12 +16,12 @@ from kuaimai.state import LeaseLost, LeaseTaken, Store
 from kuaimai.state.tables import metadata
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'state.db'}"
         return
-    url = request.getfixturevalue("one_database")
+    url = request.getfixturevalue(f"one_{request.param}")
     yield url
     engine = create_engine(url)
     metadata.drop_all(engine)
@@ -29,8 +29,13 @@ def url(request, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def one_database(new_database):
+def one_postgresql(new_database):
     return new_database()
+
+
+@pytest.fixture(scope="module")
+def one_mariadb(new_maria_database):
+    return new_maria_database()
 
 
 @pytest.fixture
