@@ -9,7 +9,9 @@ from contextlib import suppress
 from multiprocessing import get_context
 
 import pytest
+from mariadb import admin
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 
 from kuaimai.errors import ConfigError, KuaimaiError, Transient
 from kuaimai.state import LeaseLost, LeaseTaken, Store
@@ -295,6 +297,23 @@ def test_a_user_without_rights_is_told_so(guest):
         store.breaker("k")
     assert "hidden" not in str(caught.value)
     store.close()
+
+
+def test_a_mariadb_user_without_rights_is_told_so(mariadb, maria_url):
+    with admin(mariadb) as cursor:
+        cursor.execute("CREATE OR REPLACE USER 'guest'@'localhost' IDENTIFIED BY 'hidden'")
+        cursor.execute(f"GRANT SELECT ON {make_url(maria_url).database}.* TO 'guest'@'localhost'")
+        store = Store.open(maria_url.replace("root@", "guest:hidden@"))
+        with pytest.raises(ConfigError, match="right to create tables") as caught:
+            store.breaker("k")
+        assert "hidden" not in str(caught.value)
+        store.close()
+        cursor.execute("DROP USER 'guest'@'localhost'")
+
+
+def test_names_that_differ_in_case_are_two(store):
+    assert store.open_breaker("k", "r")
+    assert store.open_breaker("K", "r")
 
 
 def test_options_in_the_url_are_kept(guest):

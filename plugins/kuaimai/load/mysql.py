@@ -191,11 +191,11 @@ class MysqlTarget(SqlTarget):
         finally:
             cursor.close()
 
-    # A temporary table may appear only once in a statement of MySQL. Joins start at the stage (STRAIGHT_JOIN):
-    # by the statistics of tables that were just filled the optimiser would read the whole target.
+    # A temporary table may appear only once in a statement of MySQL. Joins start at the stage:
+    # after the statistics of tables that were just filled the optimiser would read the whole target.
 
     def upsert(self, table: Table) -> Sequence[str]:
-        """Insert, which also locks the rows that are there, in the order of keys; then update older ones."""
+        """Insert, which also locks what is there, in the order of keys; then update what is older."""
         return self._insert_then_update(table, f'"{merge.stage_name(table)}" s')
 
     def upsert_children(self, parent: Table, child: Table) -> Sequence[str]:
