@@ -127,7 +127,9 @@ def test_mapped_tasks_that_fail_are_one_alert_with_the_error_and_without_its_sec
         what="the DAG's failure callback",
     )
 
-    [letter] = inbox.about("kuaimai_broken")
+    letters = inbox.about("kuaimai_broken")
+    assert len(letters) == 1, letters
+    letter = letters[0]
     assert letter.json["title"] == "❌ 快麦同步失败 · kuaimai_broken"
     assert "任务：extract" in letter.json["message"]
     assert "😀: access_token=*** is refused" in letter.json["message"]
