@@ -124,7 +124,7 @@ def test_second_that_holds_more_than_a_page_is_read_twice_and_sealed(tmp_path, p
         shop.pipeline = shop.pipeline.model_copy(
             update={"source": shop.pipeline.source.model_copy(update={"paging": paging})}
         )
-        assert shop.run(START, START + timedelta(minutes=10)).sealed
+        assert shop.run(START, START + timedelta(minutes=15)).sealed
         assert ("counts",) in shop.rows("SELECT DISTINCT proof FROM kuaimai_window")
         assert shop.differences(START) == {}
 
@@ -139,7 +139,8 @@ def test_only_the_second_that_does_not_stand_still_stays_open(tmp_path):
             "WHERE pages IS NOT NULL ORDER BY 1, 2"
         )
         assert not summary.sealed
-        assert all("moved while it was read" in row[4] for row in windows if row[3] == "open")
+        reasons = {row[4].split(":")[0] for row in windows if row[3] == "open"}
+        assert reasons <= {"the window moved while it was read", "its readings did not agree"}
         for method in {row[0] for row in windows}:
             parts = [row for row in windows if row[0] == method]
             assert all(one[2] == other[1] for one, other in pairwise(parts))
