@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,8 @@ from installation import CHINA, START, TICK, mirror
 
 from kuaimai.errors import ConfigError, DataError, KuaimaiError, Rejected, Transient
 from kuaimai.extract.paging import CONNECTIONS, window_request
-from kuaimai.extract.windows import Window
+from kuaimai.extract.windows import Slice, Window
+from kuaimai.pipeline import stages
 from kuaimai.sandbox import Failure, Faults
 
 
@@ -171,6 +173,20 @@ def test_stretches_are_asked_for_by_several_connections_and_none_is_lost(tmp_pat
         assert shop.run(START - timedelta(days=5), START).sealed
         assert max(most) == CONNECTIONS
         assert shop.differences(START - timedelta(days=5)) == {}
+
+
+def test_task_that_ended_well_reads_anew_when_it_is_cleared_and_one_that_died_does_not(tmp_path):
+    with mirror(tmp_path) as shop:
+        window = Window(START - timedelta(hours=6), START, "upd_time")
+        piece = Slice("trades", "run", 1, window, tuple(stages.fetch_shops(shop.client)))
+        one = partial(stages.extract, shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+        first = one()
+        again = one()  # the worker died before it could say that it had ended
+        assert sum(read.requests for read in again.reads) == 0
+        assert [read.distinct for read in again.reads] == [read.distinct for read in first.reads]
+        stages.ended_well([piece], shop.staging)
+        shop.clock.advance(60)
+        assert all(read.requests for read in one().reads)
 
 
 def test_outage_is_healed_by_the_next_run(tmp_path):
