@@ -314,9 +314,10 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     for number, read in enumerate(extracted.reads):
         window = _window_id(extracted, read)
         bad: dict[str, BadRecord] = {}
-        for records in _in_batches(_records(read, staging), pipeline.batch_size):
+        for answers in _in_batches(read, staging, pipeline.batch_size):
             into = [Rows(table) for table in mapper.tables]
-            bad.update((one.key, one) for one in mapper.map(records, into))
+            found = mapper.map_answers(answers, catalog.method(read.method).list_keys, into)
+            bad.update((one.key, one) for one in found)
             if len(into[0]):
                 stem = f"{folder}/{len(batches) + 1:05d}"
                 files = _write_batch(into, read, window, stem, staging)
@@ -382,22 +383,13 @@ def slice_folder(piece: Slice) -> str:
     return f"{piece.pipeline}/{safe_name(piece.run)}/{piece.number:04d}-{span}"
 
 
-def _records(read: Read, staging: Staging) -> Iterator[dict[str, Any]]:
-    entry = catalog.method(read.method)
-    for name in read.page_names():
-        raw = staging.read_compressed(name)
-        yield from Answer(read.method, read_envelope(read.method, raw), raw).rows(entry.list_keys)
-
-
-def _in_batches(records: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer]]:
+    """Give the raw pages back as answers, as many at a time as hold about `size` records."""
+    names = read.page_names()
+    step = max(1, size * len(names) // max(read.rows, 1))
+    for start in range(0, len(names), step):
+        raws = map(staging.read_compressed, names[start : start + step])
+        yield [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
 
 
 def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> tuple[str, ...]:
