@@ -19,6 +19,7 @@ from kuaimai.gateway.wire import App, Wire
 from kuaimai.load.sql import SqlTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.coverage import settle
 from kuaimai.pipeline.spec import Pipeline, load_pipeline
 from kuaimai.sandbox import Faults, Sandbox, World
 
@@ -55,7 +56,9 @@ class Mirror:
         )
         self.runs = 0
 
-    def run(self, start: datetime, end: datetime, *, live: bool = False) -> stages.Summary:
+    def run(
+        self, start: datetime, end: datetime, *, live: bool = False, dimension: str | None = None
+    ) -> stages.Summary:
         """Do what one DAG run does."""
         self.runs += 1
         plan = stages.plan_slices(
@@ -66,9 +69,12 @@ class Mirror:
             shops=stages.fetch_shops(self.client),
             live=live,
             target=self.target,
+            dimension=dimension,
             now=self.clock,
         )
-        return stages.summarise(self.pipeline, [self.one(piece) for piece in plan])
+        loaded = [self.one(piece) for piece in plan]
+        settle(self.pipeline.name, [window for one in loaded for window in one.windows], self.target)
+        return stages.summarise(self.pipeline, loaded)
 
     def one(self, piece) -> stages.Loaded:
         """Take one slice through the stages, manifests passed as the JSON that XCom would hold."""
@@ -89,6 +95,11 @@ class Mirror:
         with contextlib.suppress(KuaimaiError):
             return self.run(start, start + TICK, live=True)
         return None
+
+    def look_back(self, dimension: str = "created") -> stages.Summary:
+        """Run a further dimension as its own schedule would, now."""
+        now = datetime.fromtimestamp(self.clock(), CHINA)
+        return self.run(now - timedelta(minutes=30), now, live=True, dimension=dimension)
 
     def rows(self, statement: str) -> list[tuple]:
         """Ask the target."""
@@ -121,7 +132,7 @@ class Mirror:
 
     def open_windows(self) -> int:
         """Count windows that are not sealed."""
-        return self.rows("SELECT count(*) FROM kuaimai_window WHERE state = 'open'")[0][0]
+        return self.rows("SELECT count(*) FROM kuaimai_window WHERE state IN ('open', 'contested')")[0][0]
 
 
 @contextlib.contextmanager

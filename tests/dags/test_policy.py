@@ -38,7 +38,12 @@ def pipelines(tmp_path, monkeypatch):
 
 
 def test_dags_parse_with_nothing_set_up(ours):
-    assert set(ours) == {"kuaimai_trades", "kuaimai_session"}
+    assert set(ours) == {
+        "kuaimai_trades",
+        "kuaimai_trades__created",
+        "kuaimai_trades__pay_time",
+        "kuaimai_session",
+    }
 
 
 def test_every_dag_has_tags_owner_docs_and_patience(ours):
@@ -60,7 +65,12 @@ def test_every_dag_has_tags_owner_docs_and_patience(ours):
 
 
 def test_the_pipelines_docs_name_tables_target_and_the_question_of_completeness(trades):
-    for text in ("`kuaimai_trade`", "`kuaimai_trade_line`", "`kuaimai_target`", "state = 'open'"):
+    for text in (
+        "`kuaimai_trade`",
+        "`kuaimai_trade_line`",
+        "`kuaimai_target`",
+        "state IN ('open', 'contested')",
+    ):
         assert text in trades.doc_md
     assert "trades" in trades.tags
 

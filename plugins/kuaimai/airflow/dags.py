@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kuaimai.airflow.compat import (
     BACKFILLS_MAP_TASKS,
@@ -31,7 +31,10 @@ from kuaimai.airflow.operators import (
 )
 from kuaimai.airflow.settings import pool
 from kuaimai.errors import ConfigError
-from kuaimai.pipeline.spec import Pipeline, load_pipeline
+from kuaimai.pipeline.spec import CREATED, Further, Pipeline, load_pipeline
+
+if TYPE_CHECKING:
+    from kuaimai.state.budgets import Lane
 
 TAG = "kuaimai"
 
@@ -40,31 +43,38 @@ _START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 
 
 def pipeline_dags(folder: Path) -> list[DAG]:
-    """Return one DAG for each pipeline file of a folder, by name.
+    """Return the DAGs of each pipeline file of a folder: its own, and one for each further time dimension.
 
     A file with a mistake becomes a DAG that shows the mistake, so that it cannot take the others down.
     """
     dags: dict[str, DAG] = {}
     for path in sorted(folder.glob("*.yaml")):
-        dag = _dag_of(path)
-        if dag.dag_id in dags:
-            dag = _broken(path, f"another file in {folder} has the name of this pipeline already")
-        dags[dag.dag_id] = dag
+        made = _dags_of(path)
+        if any(dag.dag_id in dags for dag in made):
+            made = [_broken(path, f"another file in {folder} has the name of this pipeline already")]
+        dags.update({dag.dag_id: dag for dag in made})
     return list(dags.values())
 
 
-def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:
-    """Return the DAG of a pipeline: refresh session, plan, per slice extract → transform → load, seal."""
-    dag_id = f"kuaimai_{pipeline.name}"
-    late_after = timedelta(minutes=pipeline.late_after_minutes)
+def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None) -> DAG:
+    """Return the DAG of a pipeline: refresh session, plan, per slice extract → transform → load, seal.
+
+    Args:
+        pipeline: the pipeline.
+        path: its file, which the tasks read again.
+        further: the further time dimension to read by; None for the pipeline's own.
+    """
+    dag_id = f"kuaimai_{pipeline.name}" + (f"__{further.dimension}" if further else "")
+    dimension = further.dimension if further else pipeline.time.dimension
+    # What everybody waits for goes before what is looked up again.
+    lane: Lane | None = "reconcile" if further else None
+    late_after = timedelta(minutes=(further or pipeline).late_after_minutes)
     with DAG(
         dag_id,
-        description=pipeline.description,
-        doc_md=_DOC.format(
-            pipeline=pipeline, tables=", ".join(f"`kuaimai_{one.name}`" for one in pipeline.records)
-        ),
+        description=f"{pipeline.description} · {dimension}" if further else pipeline.description,
+        doc_md=_doc(pipeline, further),
         # Explicit, because a bare cron string is an interval on 2.x and a moment on 3.x.
-        schedule=CronDataIntervalTimetable(pipeline.schedule, timezone=ZONE),
+        schedule=CronDataIntervalTimetable((further or pipeline).schedule, timezone=ZONE),
         start_date=_START,
         # After an outage the next run heals what is missing; a row of old runs would only repeat it.
         catchup=False,
@@ -80,11 +90,17 @@ def pipeline_dag(pipeline: Pipeline, path: Path) -> DAG:
         session = KuaimaiRefreshTokenOperator(
             task_id="refresh_session", doc_md="Keeps the 30-day session alive."
         )
-        plan = KuaimaiPlanOperator(task_id="plan", pipeline=file, doc_md="Cuts the run into slices.")
+        plan = KuaimaiPlanOperator(
+            task_id="plan",
+            pipeline=file,
+            dimension=dimension,
+            lane=lane,
+            doc_md="Cuts the run into slices.",
+        )
 
         @task_group(group_id="slice")
         def read_and_write(piece: Any) -> Any:
-            extracted = KuaimaiExtractOperator(task_id="extract", pipeline=file, slice=piece)
+            extracted = KuaimaiExtractOperator(task_id="extract", pipeline=file, slice=piece, lane=lane)
             transformed = KuaimaiTransformOperator(
                 task_id="transform", pipeline=file, manifest=extracted.output
             )
@@ -126,11 +142,31 @@ def session_dag() -> DAG:
     return dag
 
 
-def _dag_of(path: Path) -> DAG:
+def _dags_of(path: Path) -> list[DAG]:
     try:
-        return pipeline_dag(load_pipeline(path), path)
+        pipeline = load_pipeline(path)
     except ConfigError as err:
-        return _broken(path, str(err))
+        return [_broken(path, str(err))]
+    return [pipeline_dag(pipeline, path, further) for further in (None, *pipeline.time.further)]
+
+
+def _doc(pipeline: Pipeline, further: Further | None) -> str:
+    tables = ", ".join(f"`kuaimai_{one.name}`" for one in pipeline.records)
+    if further is None:
+        names = ", ".join(f"`kuaimai_{pipeline.name}__{one.dimension}`" for one in pipeline.time.further)
+        others = f"\n* What never comes by `{pipeline.time.dimension}`, or too late: {names}"
+        return _DOC.format(
+            pipeline=pipeline,
+            tables=tables,
+            others=others if names else "",
+        )
+    reads = (
+        f"the day before, from midnight to midnight, in windows of {further.slot_hours} hours"
+        if further.day_before
+        else f"the last {further.look_back_hours} hours again"
+        + (", or more where orders were seen to come later" if further.dimension == CREATED else "")
+    )
+    return _FURTHER_DOC.format(pipeline=pipeline, further=further, tables=tables, reads=reads)
 
 
 def _broken(path: Path, mistake: str) -> DAG:
@@ -206,10 +242,28 @@ Mirrors `{pipeline.source.method}` into {tables} (Connection `{pipeline.target}`
 by `{pipeline.time.dimension}`.
 
 * Every scheduled run reads its interval, {pipeline.time.overlap_minutes} minutes before it, and whatever
-  the last {pipeline.time.heal_days} days left unsealed. After an outage nobody has to do anything.
-* **Is my data complete?** `SELECT * FROM kuaimai_window WHERE state = 'open'`
+  the last {pipeline.time.heal_days} days left unsealed, oldest first. After an outage nobody has to act.
+* **Is my data complete?** `SELECT * FROM kuaimai_window WHERE state IN ('open', 'contested')`
+  (*open*: the next run reads it again; *contested*: it never agreed with the gateway's total, you were
+  told, and the nightly reconcile tries)
 * Records that could not be stored: `SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL`
-* Any other time: *Trigger* with start and end, or a backfill. Neither moves newer rows back.
+* Any other time: *Trigger* with start and end, or a backfill. Neither moves newer rows back.{others}
+"""
+
+_FURTHER_DOC = """
+### {pipeline.name}: what `{pipeline.time.dimension}` does not show
+
+Reads the same records (`{pipeline.source.method}`, into {tables}) by
+`{further.dimension}`. Orders whose platform sends no change time are never found by
+`{pipeline.time.dimension}`, and some become visible hours late; here they are found.
+
+* Every scheduled run reads {reads},
+  and whatever the last {pipeline.time.heal_days} days left unsealed by this dimension. It goes behind the
+  live runs in the request budget.
+* **What did only this find?** `SELECT window_start, window_end, found_only FROM kuaimai_window
+  WHERE dimension = '{further.dimension}' AND found_only > 0`
+* **How late do orders come?** `SELECT * FROM kuaimai_lateness ORDER BY day DESC`
+* Any other time: *Trigger* with start and end reads exactly that, by `{further.dimension}`.
 """
 
 _SESSION_DOC = """

@@ -18,7 +18,7 @@ import pendulum
 from kuaimai.airflow.interval import ZONE
 from kuaimai.gateway.redaction import MASK, SECRET_PARAMETERS
 
-Event = Literal["failure", "late", "contested", "quarantine"]
+Event = Literal["failure", "late", "contested", "outside", "quarantine"]
 Language = Literal["zh", "en"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -153,12 +153,14 @@ _TITLES: dict[Language, dict[Event, str]] = {
         "failure": "❌ 快麦同步失败",
         "late": "⏰ 快麦数据延迟",
         "contested": "⚠️ 快麦窗口对不上数",
+        "outside": "⚠️ 快麦有订单来得太晚",
         "quarantine": "⚠️ 快麦有记录被隔离",
     },
     "en": {
         "failure": "❌ Kuaimai sync failed",
         "late": "⏰ Kuaimai data is late",
         "contested": "⚠️ Kuaimai window does not add up",
+        "outside": "⚠️ Kuaimai orders came very late",
         "quarantine": "⚠️ Kuaimai records in quarantine",
     },
 }
@@ -167,8 +169,11 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "failure": "打开该次运行，按错误里 → 后面的提示处理。数据不会丢：之后的定时运行会自动补上这个窗口。",
         "late": "打开该次运行，看是哪个任务还没结束；都没开始时，检查调度器、执行器和 Pool 是否有空位。"
         "数据不会丢：之后的定时运行会自动补上。",
-        "contested": "下次运行会重读，多半就对上了。一直如此请查："
-        "SELECT * FROM kuaimai_window WHERE state = 'open'",
+        "contested": "读了多次仍与网关报的总数对不上，定时运行不再重读，留给夜间核对。想马上再试：用这段时间"
+        "手动触发该 DAG。仍对不上，请把接口和时间告诉快麦客服。查看："
+        "SELECT * FROM kuaimai_window WHERE state = 'contested'",
+        "outside": "这些订单已入库，但首次读到时距创建已超过回看时间，更晚的可能会漏。回看时间会按观察到的"
+        "延迟自动加长；经常出现，请调大管道文件里的 look_back_hours，并对较早的日期手动触发 created 的 DAG。",
         "quarantine": "其余数据已入库。查看原因：SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL",
     },
     "en": {
@@ -177,8 +182,14 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "late": "open the run and see which task has not ended; if none has begun, check that the scheduler "
         "and the executor run and that the pool has a free slot. Nothing is lost: later scheduled runs "
         "catch up.",
-        "contested": "the next run reads it again and that usually settles it. If it stays: "
-        "SELECT * FROM kuaimai_window WHERE state = 'open'",
+        "contested": "it was read several times and never agreed with the gateway's total; scheduled runs "
+        "leave it to the nightly reconcile. To try at once, trigger this DAG with these times; if it stays, "
+        "tell Kuaimai's support the method and the time. See: "
+        "SELECT * FROM kuaimai_window WHERE state = 'contested'",
+        "outside": "these orders are stored, but they were first seen longer after their creation than the "
+        "look-back reaches; still later ones may be missing. The look-back grows with what is observed; if "
+        "this keeps coming, raise look_back_hours in the pipeline's file and trigger the DAG by created for "
+        "earlier days.",
         "quarantine": "all other records are stored. Reasons: "
         "SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL",
     },

@@ -19,6 +19,9 @@ from kuaimai.errors import ConfigError
 
 # A window that fails again tomorrow is news.
 _TOLD_ONCE_SECONDS = 86400.0
+# The DAG's own callback can overtake that of the task, which runs when the task's end is known already. Only
+# the task can say what happened, so it goes first; what is told here first is then not told again.
+_TASK_FIRST_SECONDS = 10.0
 # Airflow 2 has this address if nobody set another; on a telephone it leads nowhere.
 _UNSET_URLS = ("", "http://localhost:8080")
 
@@ -34,6 +37,7 @@ class KuaimaiNotifier(BaseNotifier):
         event: what is told.
         conn_id: Connection with the channels; without it the alert is only a log line.
         details: what happened, for events that are no failure.
+        window: time that is told of and told once, where it is not the run's own.
         context: of the run; only for `await KuaimaiNotifier(context=...)`.
         now: epoch seconds.
         sleep: waits that many seconds.
@@ -45,6 +49,7 @@ class KuaimaiNotifier(BaseNotifier):
         *,
         conn_id: str = DEFAULT_CONN_ID,
         details: str = "",
+        window: tuple[datetime, datetime] | None = None,
         context: Context | None = None,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -55,6 +60,7 @@ class KuaimaiNotifier(BaseNotifier):
         self.event = event
         self.conn_id = conn_id
         self.details = details
+        self.window = window
         self.context = context or cast("Context", {})
         self._now = now
         self._sleep = sleep
@@ -62,7 +68,10 @@ class KuaimaiNotifier(BaseNotifier):
     def notify(self, context: Context | Mapping[str, Any]) -> None:
         """Send the alert that belongs to a run's context."""
         try:
-            self.tell(alert_of(self.event, context, details=self.details))
+            alert = alert_of(self.event, context, details=self.details)
+            if alert.event == "failure" and not alert.task_id and not alert.error:
+                self._sleep(_TASK_FIRST_SECONDS)
+            self.tell(replace(alert, start=self.window[0], end=self.window[1]) if self.window else alert)
         except Exception as error:  # noqa: BLE001 - see the class
             self.lost(error)
 

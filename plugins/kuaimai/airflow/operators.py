@@ -23,6 +23,7 @@ from kuaimai.errors import ConfigError, KuaimaiError, Rejected, SessionError
 if TYPE_CHECKING:
     from kuaimai.gateway.client import Client
     from kuaimai.pipeline.spec import Pipeline
+    from kuaimai.pipeline.stages import Summary
     from kuaimai.state.budgets import Lane
 
 DEFAULT_CONNECTION = "kuaimai_default"
@@ -136,9 +137,16 @@ class KuaimaiRefreshTokenOperator(BaseOperator):
 class KuaimaiPlanOperator(_GatewayOperator):
     """Plan a run: its interval, and on scheduled runs what earlier runs left unsealed.
 
+    Args:
+        dimension: the time by which to read; None for the pipeline's own.
+
     Returns:
         One small dict per slice, for `expand`.
     """
+
+    def __init__(self, *, dimension: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dimension = dimension
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Fetch the shops and cut the run into slices."""
@@ -157,7 +165,10 @@ class KuaimaiPlanOperator(_GatewayOperator):
                     shops=shops,
                     live=asked.live,
                     target=database,
+                    dimension=self.dimension,
                 )
+        if slices and slices[0].look_back_minutes:
+            self.log.info("look-back by creation: %.1f hours", slices[0].look_back_minutes / 60)
         healing = sum(piece.reason == "heal" for piece in slices)
         self.log.info("%s: %d shops, %d slices, %d of them heal", asked, len(shops), len(slices), healing)
         return [stages.to_manifest(piece) for piece in slices]
@@ -264,7 +275,8 @@ class KuaimaiSealOperator(_PipelineOperator):
     """Say whether the run's windows are proven complete.
 
     An open window does not fail the run: the next scheduled run reads it again by itself. But the task is
-    then skipped, and the asset event that others wait for does not come.
+    then skipped, and the asset event that others wait for does not come. A window that has become contested,
+    and records that came later than the look-back reaches, are told to a person.
 
     Args:
         manifests: what the `KuaimaiLoadOperator`s returned.
@@ -280,18 +292,23 @@ class KuaimaiSealOperator(_PipelineOperator):
         self.manifests = manifests
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Add up the slices."""
-        from kuaimai.pipeline import stages
+        """Add up the slices, and close the windows that they have covered."""
+        from kuaimai.airflow.settings import target
+        from kuaimai.pipeline import coverage, stages
 
         with told():
+            spec = self.spec()
             # Where one slice was mapped, Airflow 3 hands over its value instead of a list of one.
             manifests = [self.manifests] if isinstance(self.manifests, Mapping) else self.manifests or ()
             failed = [one["failed"] for one in manifests if "failed" in one]
             loaded = [stages.from_manifest(one, stages.Loaded) for one in manifests if "failed" not in one]
-            summary = stages.summarise(self.spec(), loaded)
+            summary = stages.summarise(spec, loaded)
+            with closing(target(spec.target)) as database:
+                coverage.settle(spec.name, [window for one in loaded for window in one.windows], database)
         self.log.info("%s", stages.pretty(summary))
         for window in summary.open_windows:
-            self.log.warning("not sealed, will be read again by the next scheduled run: %s", window)
+            self.log.warning("not sealed: %s", window)
+        self._tell(context, summary)
         answer = {**stages.to_manifest(summary), "sealed": summary.sealed}
         if failed:
             raise AirflowFailException(f"{len(failed)} slices of the past could not be read: {failed[0]}")
@@ -300,6 +317,29 @@ class KuaimaiSealOperator(_PipelineOperator):
             context["ti"].xcom_push(key="return_value", value=answer)
             raise AirflowSkipException(f"{len(summary.open_windows)} windows are not sealed yet")
         return answer
+
+    def _tell(self, context: Context, summary: Summary) -> None:
+        """Tell a person what no later run will mend; once each, and never failing the task."""
+        from kuaimai.airflow.notifications import KuaimaiNotifier
+        from kuaimai.extract.windows import DAY, cell_start
+
+        if summary.contested:
+            first, more = summary.contested[0], len(summary.contested) - 1
+            what = f"{first.method} ({first.dimension}): {first.reason}" + (f" (+{more})" if more else "")
+            KuaimaiNotifier("contested", details=what, window=(first.start, first.end)).notify(context)
+        if summary.outside:
+            hours = summary.look_back_minutes / 60
+            self.log.warning(
+                "%d new records were made longer ago than the look-back of %g hours reaches",
+                summary.outside,
+                hours,
+            )
+            midnight = cell_start(run_interval(context).end, DAY)  # one alert a day
+            KuaimaiNotifier(
+                "outside",
+                details=f"{summary.outside} records > {hours:g} h",
+                window=(midnight, midnight + DAY),
+            ).notify(context)
 
 
 class KuaimaiSweepOperator(BaseOperator):

@@ -12,6 +12,14 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from kuaimai.gateway.wire import GATEWAY_ZONE
+
+DAY = timedelta(days=1)
+# Time that is healed is cut at the full hours: what did not seal is asked for under the same name again.
+HEAL_CELL = timedelta(hours=1)
+# Healing slices of one run, oldest first. The rest waits for the next run.
+MOST_HEALS = 48
+
 
 class Window(msgspec.Struct, frozen=True, order=True):
     """A closed stretch of time in one time dimension.
@@ -45,6 +53,9 @@ class Slice(msgspec.Struct, frozen=True):
         shops: at most as many as one call may name.
         reason: `interval` for the run's own time, `heal` for time that an earlier run left unsealed.
         archive: read the gateway's archive (`queryType=1`), where what is older than its reach lives.
+        known_since: from when on all of these shops' time was sealed, without a hole, before this run began:
+            a row created since then that is new now became visible late. None: nothing can be said.
+        look_back_minutes: how far back rows are looked for by their creation; 0 where nothing looks for them.
     """
 
     pipeline: str
@@ -54,10 +65,20 @@ class Slice(msgspec.Struct, frozen=True):
     shops: tuple[Shop, ...]
     reason: str = "interval"
     archive: bool = False
+    known_since: datetime | None = None
+    look_back_minutes: int = 0
 
 
 class SealedSpan(msgspec.Struct, frozen=True):
-    """A row of the coverage: this method was read for this shop in this time."""
+    """A row of the coverage: this method was read for this shop in this time.
+
+    Attributes:
+        shop: id of the shop.
+        method: API method.
+        start: first instant.
+        end: last instant.
+        sealed: whether a scheduled run can leave it alone: it is proven complete, or left to the reconcile.
+    """
 
     shop: str
     method: str
@@ -90,6 +111,31 @@ def split(window: Window, longest: timedelta) -> list[Window]:
     return pieces
 
 
+def cells(window: Window, size: timedelta) -> list[Window]:
+    """Cut a window where the merchant's clock shows a multiple of `size` since midnight.
+
+    So the same time is asked for under the same `window_id` by every run. What lies before the first such
+    moment, or after the last, is a piece of its own.
+
+    Args:
+        window: what to cut.
+        size: a part of a day, or a day.
+    """
+    pieces = []
+    start = window.start
+    while start < window.end:
+        end = min(cell_start(start, size) + size, window.end)
+        pieces.append(Window(start, end, window.dimension))
+        start = end
+    return pieces
+
+
+def cell_start(moment: datetime, size: timedelta) -> datetime:
+    """Return the last moment, not after this one, at which a cell of `size` begins in GMT+8."""
+    midnight = moment.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight + (moment - midnight) // size * size
+
+
 def halves(window: Window) -> list[Window]:
     """Cut a window in two at a whole second; the parts share that second."""
     middle = (window.start + (window.end - window.start) / 2).replace(microsecond=0)
@@ -116,6 +162,16 @@ def gaps(
     return [(start, end) for start, end in holes if start < end]
 
 
+def sealed_since(
+    since: datetime, until: datetime, covered: Iterable[tuple[datetime, datetime]]
+) -> datetime | None:
+    """Return the begin of the time without a hole that reaches `until`, or `since`; None if none does."""
+    holes = gaps(since, until, covered)
+    if not holes:
+        return since
+    return holes[-1][1] if holes[-1][1] < until else None
+
+
 def plan(
     *,
     pipeline: str,
@@ -128,7 +184,8 @@ def plan(
     methods_of: Mapping[str, Sequence[str]] | None = None,
     base_method: str = "",
     heal_since: datetime | None = None,
-    most_heals: int = 48,
+    most_heals: int = MOST_HEALS,
+    cell: timedelta | None = None,
 ) -> list[Slice]:
     """Return what a run reads: its own interval, and what earlier runs left unsealed before it.
 
@@ -143,13 +200,14 @@ def plan(
         methods_of: shop id → the methods that serve the shop; each must be sealed.
         base_method: decides what is complete; further methods are healed only where they were read before.
         heal_since: begin of the time that must be sealed; None heals nothing.
-        most_heals: at most so many healing slices in one run, half of them oldest first, half newest first,
-            so that time which never seals does not keep the rest waiting.
+        most_heals: at most so many healing slices in one run, oldest first.
+        cell: cut the interval and what is healed by the clock, in cells of this size; None leaves the
+            interval as it is and heals by the hour.
     """
     # The present first: healing may take long, or fail.
     wanted: list[tuple[Window, tuple[Shop, ...], str]] = [
         (piece, chunk, "interval")
-        for piece in split(interval, longest)
+        for piece in (cells(interval, cell) if cell else split(interval, longest))
         for chunk in _chunks(sorted(shops), shops_per_call)
     ]
     if heal_since is not None:
@@ -159,13 +217,14 @@ def plan(
         heals = [
             (piece, chunk, "heal")
             for (start, end), group in sorted(holes.items())
-            for piece in split(Window(start, end, interval.dimension), longest)
+            for piece in cells(
+                Window(start, end, interval.dimension),
+                # What is missing from a long outage was never asked for: large pieces cost fewer requests.
+                (cell or HEAL_CELL) if end - start < DAY else min(longest, DAY),
+            )
             for chunk in _chunks(group, shops_per_call)
         ]
-        if len(heals) > most_heals:
-            half = most_heals // 2
-            heals = heals[:half] + heals[half - most_heals :]
-        wanted += heals
+        wanted += heals[:most_heals]
     return [
         Slice(pipeline, run, number, window, chunk, reason)
         for number, (window, chunk, reason) in enumerate(wanted, start=1)

@@ -43,9 +43,6 @@ class PostgresTarget(SqlTarget):
         }
     )
 
-    # DELETE would leave dead rows behind for every following batch to wade through.
-    empty_table = "TRUNCATE"
-
     def _make_engine(self) -> sa.engine.Engine:
         try:
             return sa.create_engine(self.url, pool_pre_ping=True)
@@ -67,8 +64,10 @@ class PostgresTarget(SqlTarget):
                 raise _our_error(err, self.url) from err
             raise
 
-    def _lock_schema(self, connection: sa.engine.Connection) -> None:
+    @contextmanager
+    def _schema_locked(self, connection: sa.engine.Connection) -> Iterator[None]:
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})"))
+        yield
 
     def _comments(self, name: str, label: str | None, columns: Iterable[Column]) -> Iterator[str]:
         if label:
@@ -83,6 +82,10 @@ class PostgresTarget(SqlTarget):
         for table in tables:
             connection.execute(sa.text(merge.create_stage(table, self.column_types, " ON COMMIT DROP")))
         connection.execute(sa.text(merge.create_seen(" ON COMMIT DROP")))
+
+    def empty_stage(self, connection: sa.engine.Connection, table: Table) -> None:
+        """DELETE would leave dead rows behind for every following batch to wade through."""
+        connection.execute(sa.text(f'TRUNCATE "{merge.stage_name(table)}"'))
 
     def stage(self, connection: sa.engine.Connection, table: Table, batch: pa.Table) -> None:
         """COPY the batch as CSV made by Arrow: nulls unquoted, empty texts quoted."""

@@ -9,7 +9,12 @@ QUARANTINE_TABLE = "kuaimai_quarantine"
 
 OPEN = "open"
 SEALED = "sealed"
+CONTESTED = "contested"
 SUPERSEDED = "superseded"
+
+# A window that did not seal in so many loads is not healed by scheduled runs any more: a person is told, and
+# the nightly reconcile tries.
+MOST_TRIES = 5
 
 # What a seal rests on.
 # One answer (or several, one per stretch of time) that held all the rows it counted: it cannot have moved.
@@ -39,7 +44,14 @@ WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("pages", "integer", "页数"),
     Column("requests", "integer", "请求数"),
     Column("attempts", "integer", "读取次数"),
-    Column("state", "text", "状态（open 未封存 / sealed 已封存 / superseded 已由其他窗口补齐）"),
+    Column("tries", "integer", "入库后仍未封存的累计次数（封存后归零）"),
+    Column("found_only", "integer", "由本窗口首次带来的主键累计数（此前任何时间维度都没有带来过）"),
+    Column(
+        "state",
+        "text",
+        "状态（open 未封存 / sealed 已封存 / contested 多次未能封存，已告警，留给夜间核对 / "
+        "superseded 已由其他窗口补齐）",
+    ),
     Column("reason", "text", "未封存原因"),
     Column("proof", "text", "证明方式"),
     Column("run_id", "text", "运行编号"),

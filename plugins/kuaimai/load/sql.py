@@ -1,4 +1,4 @@
-"""Upserting into a SQL target: what every dialect shares. The fast paths are `postgres` and `sqlite`.
+"""Upserting into a SQL target: what every dialect shares. Fast paths: `postgres`, `mysql` and `sqlite`.
 
 One load is one transaction: batches, tombstones of vanished lines, quarantine and the proof rows become
 visible together or not at all.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,8 +20,11 @@ import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.load import merge
+from kuaimai.load import lateness, merge
+from kuaimai.load.lateness import LATENESS_COLUMNS, LATENESS_TABLE, Punctuality
 from kuaimai.load.proof import (
+    CONTESTED,
+    MOST_TRIES,
     OPEN,
     QUARANTINE_COLUMNS,
     QUARANTINE_TABLE,
@@ -100,10 +103,30 @@ class ReadWindow(msgspec.Struct, frozen=True):
 
 
 class Sealing(msgspec.Struct, frozen=True):
-    """One window's verdict after loading."""
+    """One window's verdict after loading.
+
+    Attributes:
+        window_id: the window.
+        method: API method.
+        dimension: its time dimension.
+        start: first instant.
+        end: last instant.
+        state: `SEALED`, `OPEN` or `CONTESTED`.
+        reason: why it is not sealed.
+        total: the gateway's count.
+        landed: its keys in the target.
+        quarantined: its keys in quarantine.
+        inserted: rows that this load brought first.
+        updated: rows that this load changed.
+        unchanged: rows that were there as they came.
+        stale: rows that were older than what was there.
+    """
 
     window_id: str
     method: str
+    dimension: str
+    start: datetime
+    end: datetime
     state: str
     reason: str | None
     total: int | None
@@ -139,7 +162,6 @@ class SqlTarget(ABC):
     """
 
     column_types: Mapping[FieldType, str]
-    empty_table: str
 
     def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
         self.url = sa.engine.make_url(url)
@@ -160,11 +182,12 @@ class SqlTarget(ABC):
             self._engine = None
 
     @contextmanager
-    def loading(self, tables: Sequence[Table]) -> Iterator[Loading]:
+    def loading(self, tables: Sequence[Table], punctuality: Punctuality | None = None) -> Iterator[Loading]:
         """Open the one transaction of a load; leaving the block in peace commits it.
 
         Args:
             tables: parent table first; missing tables and columns are made.
+            punctuality: counts late records; None where the load cannot say which ones are.
 
         Raises:
             KuaimaiError: the database's error, by what to do about it.
@@ -173,16 +196,27 @@ class SqlTarget(ABC):
             self._prepare(tables)
             with self.engine.begin() as connection:
                 self._open_stage(connection, tables)
-                yield Loading(self, connection, tables)
+                loading = Loading(self, connection, tables, punctuality)
+                yield loading
+                # Last, because other loads wait for these rows until the commit.
+                loading.note_lateness()
 
-    def coverage(self, pipeline: str, dimension: str, since: datetime) -> list[ReadWindow]:
-        """Return the windows that end after an instant; empty where nothing was planned yet."""
+    def coverage(
+        self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None
+    ) -> list[ReadWindow]:
+        """Return the windows that end after an instant and begin before another.
+
+        Empty where nothing was planned yet.
+        """
         rows = self._ask(
+            WINDOW_TABLE,
             f"SELECT window_id, method, shops, window_start, window_end, state FROM {WINDOW_TABLE} "
-            "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since",
+            "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
+            + (" AND window_start < :until" if until else ""),
             pipeline=pipeline,
             dimension=dimension,
             since=self.instant(since),
+            **({"until": self.instant(until)} if until else {}),
         )
         return [
             ReadWindow(
@@ -199,6 +233,7 @@ class SqlTarget(ABC):
     def began(self, pipeline: str, dimension: str) -> datetime | None:
         """Return the start of the first window that was ever planned, or None."""
         ((start,),) = self._ask(
+            WINDOW_TABLE,
             f"SELECT min(window_start) FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension",
             pipeline=pipeline,
@@ -222,25 +257,34 @@ class SqlTarget(ABC):
                         "reason": "planned, not read yet",
                         "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
                     }
-                    statement = merge.insert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id")
+                    statement = self.insert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id")
                     connection.execute(sa.text(statement), row)
 
     def supersede(self, window_ids: Sequence[str]) -> None:
-        """Close open windows whose time other windows have sealed since."""
+        """Close windows that are not sealed, and whose time other windows have sealed since."""
         if not window_ids:
             return
         with self._told(), self.engine.begin() as connection:
             for window_id in window_ids:
                 connection.execute(
                     sa.text(
-                        f"UPDATE {WINDOW_TABLE} SET state = :state WHERE window_id = :id AND state = :open"
+                        f"UPDATE {WINDOW_TABLE} SET state = :state "
+                        "WHERE window_id = :id AND state IN (:open, :contested)"
                     ),
-                    {"state": SUPERSEDED, "id": window_id, "open": OPEN},
+                    {"state": SUPERSEDED, "id": window_id, "open": OPEN, "contested": CONTESTED},
                 )
 
-    def _ask(self, statement: str, **values: Any) -> list[Any]:
+    def look_back(self, pipeline: str, configured_minutes: int) -> int:
+        """Return how far back to look for records by their creation, in minutes; see `lateness.look_back`."""
+        today = datetime.fromtimestamp(self.now(), tz=timezone.utc)
+        seen = self._ask(
+            LATENESS_TABLE, lateness.observed(), pipeline=pipeline, day=lateness.first_day(today)
+        )
+        return lateness.look_back(configured_minutes, [(row[0], row[1], int(row[2])) for row in seen])
+
+    def _ask(self, table: str, statement: str, **values: Any) -> list[Any]:
         with self._told():
-            if not sa.inspect(self.engine).has_table(WINDOW_TABLE):
+            if not sa.inspect(self.engine).has_table(table):
                 return []
             with self.engine.connect() as connection:
                 return list(connection.execute(sa.text(statement), values).fetchall())
@@ -259,12 +303,12 @@ class SqlTarget(ABC):
         wanted = {table.name: (table.label, table.key, _columns(table)) for table in tables}
         wanted[WINDOW_TABLE] = ("窗口封存证明", "window_id", WINDOW_COLUMNS)
         wanted[QUARANTINE_TABLE] = ("隔离记录", "quarantine_id", QUARANTINE_COLUMNS)
+        wanted[LATENESS_TABLE] = ("记录首次读到的延迟", "lateness_id", LATENESS_COLUMNS)
         with self.engine.connect() as connection:
             complete = not _missing(connection, wanted)
         if complete:
             return
-        with self.engine.begin() as connection:
-            self._lock_schema(connection)
+        with self.engine.begin() as connection, self._schema_locked(connection):
             # Somebody else may have made them while this one waited for the lock.
             for statement in self._ddl(_missing(connection, wanted), wanted, tables):
                 connection.execute(sa.text(statement))
@@ -276,17 +320,47 @@ class SqlTarget(ABC):
         for name, absent in missing.items():
             label, key, columns = wanted[name]
             if absent is None:
-                yield merge.create_table(name, key, columns, self.column_types)
-                if parents.get(name):
-                    yield f'CREATE INDEX IF NOT EXISTS "{name}_parent" ON "{name}" ("{parents[name]}")'
-                yield from self._comments(name, label, columns)
+                yield from self._create_table(name, label, key, parents.get(name), columns)
             else:
-                for column in absent:
-                    yield merge.add_column(name, column, self.column_types)
-                yield from self._comments(name, None, absent)
+                yield from self._add_columns(name, absent)
+
+    def _create_table(
+        self, name: str, label: str, key: str, parent: str | None, columns: Sequence[Column]
+    ) -> Iterator[str]:
+        yield merge.create_table(name, key, columns, self.column_types)
+        if parent:
+            yield f'CREATE INDEX IF NOT EXISTS "{name}_parent" ON "{name}" ("{parent}")'
+        yield from self._comments(name, label, columns)
+
+    def _add_columns(self, name: str, columns: Sequence[Column]) -> Iterator[str]:
+        for column in columns:
+            yield merge.add_column(name, column, self.column_types)
+        yield from self._comments(name, None, columns)
 
     def _comments(self, name: str, label: str | None, columns: Iterable[Column]) -> Iterator[str]:  # noqa: ARG002
         return iter(())
+
+    # The steps of a merge that databases say in different words.
+
+    def upsert(self, table: Table) -> Sequence[str]:
+        """Return the statements that merge the staged rows into a table that has no parent."""
+        return (merge.upsert(table),)
+
+    def upsert_children(self, parent: Table, child: Table) -> Sequence[str]:
+        """Return the statements that merge the staged lines of the orders that are stored as staged."""
+        return (merge.upsert_children(parent, child),)
+
+    def entomb(self, parent: Table, child: Table) -> str:
+        """Return the statement that marks lines which their order no longer contains."""
+        return merge.entomb(parent, child)
+
+    def upsert_row(self, name: str, columns: Sequence[Column], key: str, keep: Sequence[str] = ()) -> str:
+        """Return the statement that inserts or replaces one row of a proof table."""
+        return merge.upsert_row(name, columns, key, keep)
+
+    def insert_row(self, name: str, columns: Sequence[Column], key: str) -> str:
+        """Return the statement that inserts one row of a proof table unless its key is there."""
+        return merge.insert_row(name, columns, key)
 
     @abstractmethod
     def _make_engine(self) -> sa.engine.Engine: ...
@@ -296,10 +370,15 @@ class SqlTarget(ABC):
         """A context in which the driver's errors become ours."""
 
     @abstractmethod
-    def _lock_schema(self, connection: sa.engine.Connection) -> None: ...
+    def _schema_locked(self, connection: sa.engine.Connection) -> AbstractContextManager[None]:
+        """A context in which nobody else makes tables."""
 
     @abstractmethod
     def _open_stage(self, connection: sa.engine.Connection, tables: Sequence[Table]) -> None: ...
+
+    @abstractmethod
+    def empty_stage(self, connection: sa.engine.Connection, table: Table) -> None:
+        """Make room for the next batch."""
 
     @abstractmethod
     def stage(self, connection: sa.engine.Connection, table: Table, batch: pa.Table) -> None:
@@ -309,31 +388,60 @@ class SqlTarget(ABC):
 class Loading:
     """The open transaction of one load."""
 
-    def __init__(self, target: SqlTarget, connection: sa.engine.Connection, tables: Sequence[Table]) -> None:
+    def __init__(
+        self,
+        target: SqlTarget,
+        connection: sa.engine.Connection,
+        tables: Sequence[Table],
+        punctuality: Punctuality | None = None,
+    ) -> None:
         self.target = target
         self.connection = connection
         self.parent, *self.children = tables
+        self.punctuality = punctuality if punctuality and lateness.can_measure(tables[0]) else None
+        self.outside = 0
         self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
         self._written: dict[int, Written] = {}
         self._set_aside: dict[int, int] = {}
+        self._late: dict[tuple[str, int], int] = {}
 
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
         """Merge one batch of each table, parent first; `read` numbers the slice's reads."""
         for table, batch in zip((self.parent, *self.children), batches, strict=True):
             self.target.stage(self.connection, table, batch)
         written = self._written.setdefault(read, Written())
-        counts = self._run(merge.compare(self.parent)).one()
-        written.inserted += counts[0]
-        written.unchanged += counts[1]
-        written.stale += counts[2]
-        written.updated += batches[0].num_rows - sum(counts)
+        new, unchanged, stale = map(int, self._run(merge.compare(self.parent)).one())
+        written.inserted += new
+        written.unchanged += unchanged
+        written.stale += stale
+        written.updated += batches[0].num_rows - new - unchanged - stale
+        if self.punctuality and new:
+            self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
-        self._run(merge.upsert(self.parent), now=self._now())
+        for statement in self.target.upsert(self.parent):
+            self._run(statement, now=self._now())
         for child in self.children:
-            self._run(merge.entomb(self.parent, child), now=self._now())
-            self._run(merge.upsert_children(self.parent, child), now=self._now())
+            self._run(self.target.entomb(self.parent, child), now=self._now())
+            for statement in self.target.upsert_children(self.parent, child):
+                self._run(statement, now=self._now())
         for table in (self.parent, *self.children):
-            self._run(f'{self.target.empty_table} "{merge.stage_name(table)}"')
+            self.target.empty_stage(self.connection, table)
+
+    def _count_late(self, told: Punctuality, read: int) -> None:
+        """Count the staged rows that are new, by platform and lateness, before they are merged."""
+        bound = {name: self._bound(at) for name, at in lateness.instants(told, read).items()}
+        for source, minutes, records, outside in self._run(lateness.count_new(self.parent), **bound):
+            self._late[source, minutes] = self._late.get((source, minutes), 0) + int(records)
+            self.outside += int(outside)
+
+    def note_lateness(self) -> None:
+        """Add up what was counted, in one order for all loads, so that they never wait in a circle."""
+        if not self.punctuality:
+            return
+        for (source, minutes), records in sorted(self._late.items()):
+            row = lateness.row_of(self.punctuality, self.moment, source, minutes)
+            self._run(self.target.insert_row(LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id"), **row)
+            self._run(lateness.add_rows(), records=records, lateness_id=row["lateness_id"])
 
     def quarantine(self, records: Sequence[Quarantined]) -> None:
         """Set records aside, after all batches are merged; one that comes again keeps its first time.
@@ -350,7 +458,7 @@ class Loading:
                 "resolved_at": None,
             }
             self._run(
-                merge.upsert_row(
+                self.target.upsert_row(
                     QUARANTINE_TABLE, QUARANTINE_COLUMNS, "quarantine_id", keep=("first_seen_at",)
                 ),
                 **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
@@ -370,19 +478,25 @@ class Loading:
             proof=facts.proof,
             distinct=facts.distinct_keys,
         )
-        state = OPEN if reason else SEALED
+        before = self._run(
+            f"SELECT tries, found_only FROM {WINDOW_TABLE} WHERE window_id = :id", id=facts.window_id
+        ).first() or (None, None)
+        tries = (before[0] or 0) + 1 if reason else 0
+        state = (CONTESTED if tries >= MOST_TRIES else OPEN) if reason else SEALED
         row = {
             **msgspec.structs.asdict(facts),
             **msgspec.structs.asdict(written),
             "shops": msgspec.json.encode(facts.shops).decode(),
             "landed": landed,
             "quarantined": quarantined,
+            "tries": tries,
+            "found_only": (before[1] or 0) + written.inserted,
             "state": state,
             "reason": reason,
             "recorded_at": self.moment,
         }
         self._run(
-            merge.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
+            self.target.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
             **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
         )
         self._run(
@@ -393,6 +507,9 @@ class Loading:
         return Sealing(
             window_id=facts.window_id,
             method=facts.method,
+            dimension=facts.dimension,
+            start=facts.window_start,
+            end=facts.window_end,
             state=state,
             reason=reason,
             total=facts.total_after,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.transform.personal import check_personal
+
+# The dimension of a record's creation: the only one that says how late a record became visible.
+CREATED = "created"
 
 
 class _Strict(BaseModel):
@@ -39,6 +43,50 @@ class Source(_Strict):
         return (self.method, *self.enrich)
 
 
+class Further(_Strict):
+    """A further time by which the same records are asked for, in a DAG of its own.
+
+    Attributes:
+        dimension: the time; the DAG is `kuaimai_<pipeline>__<dimension>`.
+        schedule: cron, in Asia/Shanghai.
+        look_back_hours: every scheduled run reads so many hours before its end again, and more where rows
+            were seen to come later than that; or
+        day_before: every scheduled run reads the day before its end, from midnight to midnight in GMT+8.
+        slot_hours: length of one window; windows begin at full multiples of it since midnight.
+        late_after_minutes: a run that has not sealed its time so long after its end alerts.
+    """
+
+    dimension: str
+    schedule: str
+    look_back_hours: int | None = Field(default=None, ge=1, le=168)
+    day_before: bool = False
+    slot_hours: int = 6
+    late_after_minutes: int = Field(default=60, ge=1)
+
+    @field_validator("schedule")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        return five_fields(value)
+
+    @field_validator("slot_hours")
+    @classmethod
+    def _part_of_a_day(cls, value: int) -> int:
+        if not 1 <= value <= 24 or 24 % value:  # noqa: PLR2004 - hours of a day
+            raise ValueError("slots divide the day: 1, 2, 3, 4, 6, 8, 12 or 24 hours")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_back(self) -> Further:
+        if self.day_before == (self.look_back_hours is not None):
+            raise ValueError(f"{self.dimension} needs either look_back_hours or day_before: true")
+        return self
+
+    @property
+    def slot(self) -> timedelta:
+        """Length of one window."""
+        return timedelta(hours=self.slot_hours)
+
+
 class Time(_Strict):
     """How time is cut.
 
@@ -46,11 +94,34 @@ class Time(_Strict):
         dimension: the time by which records are asked for.
         overlap_minutes: how far a scheduled run reaches back before its interval, for late rows.
         heal_days: how far back a scheduled run looks for time that was left unsealed.
+        further: other times, for records that the first one never shows or shows too late.
     """
 
     dimension: str = "upd_time"
     overlap_minutes: int = Field(default=10, ge=0, le=1440)
     heal_days: int = Field(default=7, ge=0, le=90)
+    further: tuple[Further, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Time:
+        for name in self.dimensions:
+            if self.dimensions.count(name) > 1:
+                raise ValueError(f"dimension {name!r} is named twice")
+        return self
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """All of them, the one of the pipeline's own DAG first."""
+        return (self.dimension, *(one.dimension for one in self.further))
+
+    @property
+    def look_back_hours(self) -> int | None:
+        """How far back rows are looked for by their creation; None where nothing looks for them."""
+        return next((one.look_back_hours for one in self.further if one.dimension == CREATED), None)
+
+    def further_by(self, dimension: str) -> Further | None:
+        """Return the further time of that name; None for the pipeline's own, and for unknown ones."""
+        return next((one for one in self.further if one.dimension == dimension), None)
 
 
 class Pipeline(_Strict):
@@ -83,9 +154,7 @@ class Pipeline(_Strict):
     @field_validator("schedule")
     @classmethod
     def _five_fields(cls, value: str) -> str:
-        if len(value.split()) != 5:  # noqa: PLR2004 - minute, hour, day, month, weekday
-            raise ValueError("a cron expression has five fields, e.g. */5 * * * *")
-        return value
+        return five_fields(value)
 
     @model_validator(mode="after")
     def _fits_the_catalogue(self) -> Pipeline:
@@ -95,9 +164,10 @@ class Pipeline(_Strict):
             if method.record is None or method.times is None:
                 raise ValueError(f"source: {name} returns no records by time")
             kinds.add(method.record)
-            if self.time.dimension not in method.times.dimensions:
-                known = ", ".join(method.times.dimensions)
-                raise ValueError(f"time.dimension: {name} knows {known}, not {self.time.dimension!r}")
+            for dimension in self.time.dimensions:
+                if dimension not in method.times.dimensions:
+                    known = ", ".join(method.times.dimensions)
+                    raise ValueError(f"time.dimension: {name} knows {known}, not {dimension!r}")
             if method.page and not method.page.min <= self.source.page_size <= method.page.max:
                 raise ValueError(
                     f"source.page_size: {name} gives {method.page.min} to {method.page.max} records a page"
@@ -118,6 +188,17 @@ class Pipeline(_Strict):
     def records(self) -> tuple[catalog.Record, ...]:
         """The record and its children."""
         return (self.record, *(catalog.record(name) for name in self.record.children.values()))
+
+
+def five_fields(value: str) -> str:
+    """Return a cron expression that has five fields.
+
+    Raises:
+        ValueError: it has another number of them.
+    """
+    if len(value.split()) != 5:  # noqa: PLR2004 - minute, hour, day, month, weekday
+        raise ValueError("a cron expression has five fields, e.g. */5 * * * *")
+    return value
 
 
 def load_pipeline(path: Path) -> Pipeline:
@@ -179,7 +260,7 @@ def _problem(detail: Any) -> str:
     return f"{where}: {message}" if where else message
 
 
-_PARTS: dict[str, type[BaseModel]] = {"source": Source, "time": Time}
+_PARTS: dict[str, type[BaseModel]] = {"source": Source, "time": Time, "further": Further}
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -20,13 +20,15 @@ import pyarrow.parquet as pq
 from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
 from kuaimai.extract.paging import Read, read_parts
 from kuaimai.extract.staging import Staging, safe_name
-from kuaimai.extract.windows import SealedSpan, Shop, Slice, Window, gaps, plan, window_id
+from kuaimai.extract.windows import SealedSpan, Shop, Slice, Window, plan, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
-from kuaimai.load.proof import OPEN, SEALED
-from kuaimai.load.sql import PlannedWindow, Quarantined, Sealing, SqlTarget, WindowFacts
+from kuaimai.load.lateness import Punctuality
+from kuaimai.load.proof import CONTESTED, SEALED
+from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, SqlTarget, WindowFacts
+from kuaimai.pipeline import coverage
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
@@ -70,19 +72,26 @@ class Transformed(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A slice that is in the target, with the verdict on each of its windows."""
+    """A slice that is in the target, with the verdict on each of its windows.
+
+    `outside` counts records that came later than the look-back in force reaches.
+    """
 
     pipeline: str
     number: int
     windows: tuple[Sealing, ...]
     read: int
     requests: int
+    outside: int = 0
+    look_back_minutes: int = 0
 
 
 class Summary(msgspec.Struct, frozen=True):
     """What a run did: records the gateway reported, landed, set aside; windows sealed and left open.
 
-    `read` counts the base method only: the enriching methods return the same records again.
+    `read` counts the base method only: the enriching methods return the same records again. `contested` are
+    those of the open windows that scheduled runs will not read again. `outside` counts new records that were
+    made longer ago than the look-back of `look_back_minutes` reaches.
     """
 
     read: int
@@ -95,6 +104,9 @@ class Summary(msgspec.Struct, frozen=True):
     windows: int
     open_windows: tuple[str, ...]
     requests: int
+    contested: tuple[Sealing, ...] = ()
+    outside: int = 0
+    look_back_minutes: int = 0
 
     @property
     def sealed(self) -> bool:
@@ -155,6 +167,7 @@ def plan_slices(
     shops: Iterable[Shop],
     live: bool,
     target: SqlTarget,
+    dimension: str | None = None,
     now: Callable[[], float] = time.time,
 ) -> list[Slice]:
     """Return what a run reads, and write it down in the target as windows that are still open.
@@ -165,65 +178,66 @@ def plan_slices(
         start: begin of the run's interval.
         end: its end.
         shops: the shops to read.
-        live: a scheduled run reaches back by the overlap and heals what is unsealed; any other run covers
-            exactly its interval.
+        live: a scheduled run reaches back as its dimension says and heals what is unsealed; any other run
+            covers exactly its interval.
         target: where the coverage is.
+        dimension: the time by which to read; None for the pipeline's own.
         now: clock, epoch seconds.
 
     Raises:
-        ConfigError: the interval begins earlier than the method reaches back.
+        ConfigError: the interval begins earlier than the method reaches back, or a scheduled run asks for a
+            dimension that the pipeline does not name.
     """
     shops = sorted(shops)
     base = pipeline.source.method
     method = catalog.method(base)
     times = method.times
-    _check_reach(base, start, times.reach_days if times else None, now())
-    dimension = pipeline.time.dimension
-    spans: list[SealedSpan] = []
-    heal_since = None
+    dimension = dimension or pipeline.time.dimension
+    further = pipeline.time.further_by(dimension)
+    interval = Window(start, end, dimension)
+    look_back = 0
     if live:
-        began = target.began(pipeline.name, dimension)
-        if began is not None:
-            heal_since = max(start - timedelta(days=pipeline.time.heal_days), began)
-            spans = _coverage(pipeline, target, heal_since)
-        start -= timedelta(minutes=pipeline.time.overlap_minutes)
+        look_back = coverage.look_back_minutes(pipeline, target)
+        interval = coverage.reach(pipeline, interval, look_back)
+    _check_reach(base, interval.start, times.reach_days if times else None, now())
+    windows: list[ReadWindow] = []
+    began = target.began(pipeline.name, dimension) if live else None
+    heal_since = None
+    if began is not None:
+        heal_since = max(interval.start - timedelta(days=pipeline.time.heal_days), began)
+        windows = coverage.settled_windows(pipeline.name, dimension, target, since=heal_since)
     slices = plan(
         pipeline=pipeline.name,
         run=run,
-        interval=Window(start, end, dimension),
+        interval=interval,
         shops=shops,
         shops_per_call=method.shops.max if method.shops else max(len(shops), 1),
         longest=timedelta(days=times.max_days if times else 1),
-        coverage=spans,
+        coverage=[
+            SealedSpan(shop, one.method, one.start, one.end, one.state in {SEALED, CONTESTED})
+            for one in windows
+            for shop in one.shops
+        ],
         methods_of={shop.id: serving(pipeline, shop) for shop in shops},
         base_method=base,
         heal_since=heal_since,
+        cell=further.slot if further and live else None,
     )
+    if heal_since is not None:
+        # A dimension that reads whole days does so hours after they ended.
+        until = interval.start if further and further.day_before else start
+        known = coverage.known_since(windows, base, since=heal_since, until=until)
+        slices = [_measured(piece, known, look_back) for piece in slices]
     target.announce([_planned(base, piece) for piece in slices])
     return slices
 
 
-def _coverage(pipeline: Pipeline, target: SqlTarget, since: datetime) -> list[SealedSpan]:
-    """Return what was read since an instant; open windows that others have sealed since are closed."""
-    windows = target.coverage(pipeline.name, pipeline.time.dimension, since)
-    spans = [
-        SealedSpan(shop, one.method, one.start, one.end, one.state == SEALED)
-        for one in windows
-        for shop in one.shops
-    ]
-    sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
-    for span in spans:
-        if span.sealed:
-            sealed.setdefault((span.shop, span.method), []).append((span.start, span.end))
-    target.supersede(
-        [
-            one.window_id
-            for one in windows
-            if one.state == OPEN
-            and not any(gaps(one.start, one.end, sealed.get((shop, one.method), ())) for shop in one.shops)
-        ]
-    )
-    return spans
+def _measured(piece: Slice, known: Mapping[str, datetime], look_back: int) -> Slice:
+    """Let a slice of the present count the records that came late."""
+    since = [known[shop.id] for shop in piece.shops if shop.id in known]
+    if piece.reason != "interval" or len(since) < len(piece.shops):
+        return piece
+    return msgspec.structs.replace(piece, known_since=max(since), look_back_minutes=look_back)
 
 
 def _planned(method: str, piece: Slice) -> PlannedWindow:
@@ -334,7 +348,7 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
     """Write a slice and its proof in one transaction."""
     tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
     extracted = transformed.extracted
-    with target.loading(tables) as loading:
+    with target.loading(tables, _punctuality(extracted)) as loading:
         for batch in transformed.batches:
             with ExitStack() as files:
                 loading.merge(
@@ -351,6 +365,22 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
         windows=windows,
         read=sum(read.distinct for read in extracted.reads if read.rank == 0),
         requests=sum(read.requests for read in extracted.reads),
+        outside=loading.outside,
+        look_back_minutes=extracted.slice.look_back_minutes,
+    )
+
+
+def _punctuality(extracted: Extracted) -> Punctuality | None:
+    """Return what a load needs to count late records; None for a slice that can say nothing about them."""
+    piece = extracted.slice
+    if piece.known_since is None:
+        return None
+    return Punctuality(
+        pipeline=piece.pipeline,
+        dimension=piece.window.dimension,
+        read_at=tuple(read.last_read_at for read in extracted.reads),
+        known_since=piece.known_since,
+        look_back_minutes=piece.look_back_minutes,
     )
 
 
@@ -372,6 +402,9 @@ def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
             f"{one.method} {one.window_id}: {one.reason}" for one in everything if one.state != SEALED
         ),
         requests=sum(piece.requests for piece in slices),
+        contested=tuple(one for one in everything if one.state == CONTESTED),
+        outside=sum(piece.outside for piece in slices),
+        look_back_minutes=max((piece.look_back_minutes for piece in slices), default=0),
     )
 
 

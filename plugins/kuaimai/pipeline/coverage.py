@@ -1,0 +1,109 @@
+"""What of a dimension was read, what a scheduled run reads of it, and what its seals close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import DAY, Window, cell_start, gaps, sealed_since
+from kuaimai.load.proof import CONTESTED, OPEN, SEALED
+from kuaimai.load.sql import ReadWindow, Sealing, SqlTarget
+from kuaimai.pipeline.spec import CREATED, Pipeline
+
+
+def look_back_minutes(pipeline: Pipeline, target: SqlTarget) -> int:
+    """Return how far back records are looked for by their creation; 0 where nothing looks for them."""
+    hours = pipeline.time.look_back_hours
+    return target.look_back(pipeline.name, hours * 60) if hours else 0
+
+
+def reach(pipeline: Pipeline, interval: Window, look_back: int) -> Window:
+    """Return what a scheduled run reads of its dimension, healing apart.
+
+    Args:
+        pipeline: the pipeline.
+        interval: the run's own time, in its dimension.
+        look_back: minutes; the look-back in force by creation.
+
+    Raises:
+        ConfigError: the pipeline does not name the dimension.
+    """
+    further = pipeline.time.further_by(interval.dimension)
+    if interval.dimension == pipeline.time.dimension:
+        overlap = timedelta(minutes=pipeline.time.overlap_minutes)
+        return msgspec.structs.replace(interval, start=interval.start - overlap)
+    if further is None:
+        raise ConfigError(
+            f"pipeline {pipeline.name} has no schedule for {interval.dimension!r}",
+            hint="add it under time.further, or give start and end",
+        )
+    if further.day_before:
+        midnight = cell_start(interval.end, DAY)
+        return msgspec.structs.replace(interval, start=midnight - DAY, end=midnight)
+    minutes = look_back if further.dimension == CREATED else (further.look_back_hours or 0) * 60
+    earliest = min(interval.end - timedelta(minutes=minutes), interval.start)
+    return msgspec.structs.replace(interval, start=cell_start(earliest, further.slot))
+
+
+def known_since(
+    windows: Iterable[ReadWindow], method: str, *, since: datetime, until: datetime
+) -> dict[str, datetime]:
+    """Return, by shop, the begin of the time without a hole that reaches `until`; shops without are absent.
+
+    Args:
+        windows: what was read.
+        method: that counts.
+        since: not before this.
+        until: what must be reached.
+    """
+    covered: dict[str, list[tuple[datetime, datetime]]] = {}
+    for one in windows:
+        if one.method == method and one.state == SEALED:
+            for shop in one.shops:
+                covered.setdefault(shop, []).append((one.start, one.end))
+    found = {shop: sealed_since(since, until, spans) for shop, spans in covered.items()}
+    return {shop: begin for shop, begin in found.items() if begin is not None}
+
+
+def settled_windows(
+    pipeline: str, dimension: str, target: SqlTarget, *, since: datetime, until: datetime | None = None
+) -> list[ReadWindow]:
+    """Return the windows of some time, after closing those that others have sealed since.
+
+    A window that was planned as a whole and read in parts gives way to its parts, also while one of them is
+    contested: that part speaks for itself. A contested window gives way only to seals.
+    """
+    windows = target.coverage(pipeline, dimension, since, until)
+    sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
+    spoken_for: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
+    for one in windows:
+        for shop in one.shops:
+            if one.state == SEALED:
+                sealed.setdefault((shop, one.method), []).append((one.start, one.end))
+            if one.state in {SEALED, CONTESTED}:
+                spoken_for.setdefault((shop, one.method), []).append((one.start, one.end))
+    covered = {OPEN: spoken_for, CONTESTED: sealed}
+    target.supersede(
+        [
+            one.window_id
+            for one in windows
+            if one.state in covered
+            and not any(
+                gaps(one.start, one.end, covered[one.state].get((shop, one.method), ())) for shop in one.shops
+            )
+        ]
+    )
+    return windows
+
+
+def settle(pipeline: str, sealings: Iterable[Sealing], target: SqlTarget) -> None:
+    """Close the windows whose time is sealed by now, wherever a run has read."""
+    by_dimension: dict[str, list[Sealing]] = {}
+    for one in sealings:
+        by_dimension.setdefault(one.dimension, []).append(one)
+    for dimension, ours in by_dimension.items():
+        since, until = min(one.start for one in ours), max(one.end for one in ours)
+        settled_windows(pipeline, dimension, target, since=since, until=until)
