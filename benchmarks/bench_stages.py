@@ -1,7 +1,7 @@
 """CPU seconds of each stage per 10,000 orders: ours, and PostgreSQL's own beside them.
 
-One process, one stage after the other, against a real sandbox process and a real PostgreSQL; waiting costs
-nothing here, so the figures hold on a busy machine too. The load is done three times: into empty tables, again
+One process, one stage after the other, against a real sandbox process and a real PostgreSQL; waiting is not
+counted, so the figures hold on a busy machine too. The load is done three times: into empty tables, again
 with nothing changed, and with every order changed.
 
     python benchmarks/bench_stages.py [orders] [--profile STAGE]
@@ -64,7 +64,8 @@ class Figures:
         self.orders = orders
         self.server = server
         self.profiled = profiled
-        print("| stage | CPU s per 10,000 orders | PostgreSQL's | wall s | peak MiB so far |\n|---|---|---|---|---|")
+        print("| stage | CPU s per 10,000 orders | PostgreSQL's | wall s | peak MiB so far |")
+        print("|---|---|---|---|---|", flush=True)
 
     def take(self, stage: str, work: Callable[[], Any]) -> Any:
         """Run `work` and print what it cost."""

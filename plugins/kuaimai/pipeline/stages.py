@@ -35,6 +35,8 @@ from kuaimai.transform.personal import drop_personal
 
 log = logging.getLogger(__name__)
 
+# Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
+BATCHES_AT_ONCE = 4
 SHOP_METHOD = "erp.shop.list.query"
 
 
@@ -328,7 +330,7 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     for number, read in enumerate(extracted.reads):
         window = _window_id(extracted, read)
         bad: dict[str, BadRecord] = {}
-        for answers in _in_batches(read, staging, pipeline.batch_size):
+        for answers in _in_batches(read, staging, BATCHES_AT_ONCE * pipeline.batch_size):
             into = [Rows(table) for table in mapper.tables]
             found = mapper.map_answers(answers, catalog.method(read.method).list_keys, into)
             bad.update((one.key, one) for one in found)
@@ -430,7 +432,9 @@ def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: 
     for rows in into:
         name = f"{stem}-{rows.table.name}.parquet"
         with staging.writing(name) as file:
-            pq.write_table(rows.to_arrow(rank=read.rank, window_id=window), file, compression="zstd")
+            batch = rows.to_arrow(rank=read.rank, window_id=window)
+            # Nobody searches these files: statistics and dictionaries would only cost.
+            pq.write_table(batch, file, compression="zstd", use_dictionary=False, write_statistics=False)
         names.append(name)
     return tuple(names)
 

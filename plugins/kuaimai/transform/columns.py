@@ -17,6 +17,7 @@ from pyarrow import csv
 
 from kuaimai.gateway.answers import decode_json
 from kuaimai.gateway.catalog import FieldType
+from kuaimai.transform.amounts import amounts_as_text
 from kuaimai.transform.fields import ARROW_TYPES, CONVERTERS, DECIMAL, MOMENTS, NO_TIME_MS
 
 # Neither can be in JSON: control characters are escaped there.
@@ -186,7 +187,7 @@ def _with_exact(
 
 def fingerprints(columns: Sequence[pa.Array]) -> pa.Array:
     """Return one text per row that is the same for the same content: 24 hexadecimal digits."""
-    texts = [as_text(column).cast(pa.binary()) for column in columns]
+    texts = [_as_text(column).cast(pa.binary()) for column in columns]
     rows = pc.binary_join_element_wise(
         *texts, _BETWEEN_HASHED, null_handling="replace", null_replacement=_HASHED_NULL
     )
@@ -195,23 +196,7 @@ def fingerprints(columns: Sequence[pa.Array]) -> pa.Array:
     )
 
 
-def as_text(column: pa.Array) -> pa.Array:
-    """Return a column as text; amounts as a person writes them: 59.80, 33.989999999999995.
-
-    At least two places, and no zeros behind those.
-    """
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    if not pa.types.is_decimal(column.type):
-        return column.cast(pa.string())
-    fen = column.cast(_FEN, safe=False)
-    texts = fen.cast(pa.string())
-    longer = pc.fill_null(pc.not_equal(fen.cast(column.type), column), False)  # noqa: FBT003 - Arrow's signature
-    if not _any(longer):
-        return texts
-    distinct = pc.dictionary_encode(pc.filter(column, longer))
-    exact = pa.array([f"{amount:f}".rstrip("0") for amount in distinct.dictionary.to_pylist()], pa.string())
-    return pc.replace_with_mask(texts, longer, exact.take(distinct.indices))
-
-
-_FEN = pa.decimal128(38, 2)
+def _as_text(column: pa.Array) -> pa.Array:
+    if pa.types.is_decimal(column.type):
+        return amounts_as_text(column)
+    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).cast(pa.string())
