@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from kuaimai.errors import ConfigError, Transient
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import merge
-from kuaimai.load.amounts import amounts_as_text
 from kuaimai.load.sql import SqlTarget
+from kuaimai.transform.amounts import amounts_as_text
 from kuaimai.transform.tables import CHILD_COUNT, DELETED_AT, LOADED_AT, RANK, VERSION, Column, Table
 
 # The drivers that this was written for, by SQLAlchemy's name, with the module each one is.

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from pyarrow import csv
 
@@ -17,6 +16,7 @@ from kuaimai.errors import ConfigError, Transient
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import merge
 from kuaimai.load.sql import SqlTarget
+from kuaimai.transform.amounts import amounts_as_text
 from kuaimai.transform.tables import Column, Table
 
 # Any constant will do, as long as everybody who changes these tables takes the same one.
@@ -110,12 +110,10 @@ class PostgresTarget(SqlTarget):
 
 
 def _decimals_as_text(batch: pa.Table) -> pa.Table:
-    """Write 59.800000000000000000 as 59.80: the same number, in the form a person expects."""
+    """Write 59.800000000000000000 as 59.80: PostgreSQL would keep all the zeros."""
     for position, field in enumerate(batch.schema):
         if pa.types.is_decimal(field.type):
-            text = pc.cast(batch.column(position), pa.string())
-            text = pc.replace_substring_regex(text, r"(\.\d{2}\d*?)0*$", r"\1")
-            batch = batch.set_column(position, field.name, text)
+            batch = batch.set_column(position, field.name, amounts_as_text(batch.column(position)))
     return batch
 
 

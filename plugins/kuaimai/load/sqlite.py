@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from kuaimai.errors import ConfigError, Transient
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import merge
-from kuaimai.load.amounts import amounts_as_text
 from kuaimai.load.sql import SqlTarget
+from kuaimai.transform.amounts import amounts_as_text
 from kuaimai.transform.tables import Table
 
 _BUSY_SECONDS = 60.0

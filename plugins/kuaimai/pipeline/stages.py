@@ -35,6 +35,8 @@ from kuaimai.transform.personal import drop_personal
 
 log = logging.getLogger(__name__)
 
+# Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
+BATCHES_AT_ONCE = 4
 SHOP_METHOD = "erp.shop.list.query"
 # Folder beside the raw answers of a slice whose extract task has ended.
 _ENDED = "ended"
@@ -343,9 +345,10 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     for number, read in enumerate(extracted.reads):
         window = _window_id(extracted, read)
         bad: dict[str, BadRecord] = {}
-        for records in _in_batches(_records(read, staging), pipeline.batch_size):
+        for answers in _in_batches(read, staging, BATCHES_AT_ONCE * pipeline.batch_size):
             into = [Rows(table) for table in mapper.tables]
-            bad.update((one.key, one) for one in mapper.map(records, into))
+            found = mapper.map_answers(answers, catalog.method(read.method).list_keys, into)
+            bad.update((one.key, one) for one in found)
             if len(into[0]):
                 stem = f"{folder}/{len(batches) + 1:05d}"
                 files = _write_batch(into, read, window, stem, staging)
@@ -434,22 +437,13 @@ def _raw_folder(piece: Slice) -> str:
     return f"{slice_folder(piece)}/raw"
 
 
-def _records(read: Read, staging: Staging) -> Iterator[dict[str, Any]]:
-    entry = catalog.method(read.method)
-    for name in read.page_names():
-        raw = staging.read_compressed(name)
-        yield from Answer(read.method, read_envelope(read.method, raw), raw).rows(entry.list_keys)
-
-
-def _in_batches(records: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer]]:
+    """Give the raw pages back as answers, as many at a time as hold about `size` records."""
+    names = read.page_names()
+    step = max(1, size * len(names) // max(read.rows, 1))
+    for start in range(0, len(names), step):
+        raws = map(staging.read_compressed, names[start : start + step])
+        yield [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
 
 
 def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> tuple[str, ...]:
@@ -457,7 +451,9 @@ def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: 
     for rows in into:
         name = f"{stem}-{rows.table.name}.parquet"
         with staging.writing(name) as file:
-            pq.write_table(rows.to_arrow(rank=read.rank, window_id=window), file, compression="zstd")
+            batch = rows.to_arrow(rank=read.rank, window_id=window)
+            # Nobody searches these files: statistics and dictionaries would only cost.
+            pq.write_table(batch, file, compression="zstd", use_dictionary=False, write_statistics=False)
         names.append(name)
     return tuple(names)
 
