@@ -38,7 +38,7 @@ def pipelines(tmp_path, monkeypatch):
 
 
 def test_dags_parse_with_nothing_set_up(ours):
-    assert set(ours) == {"kuaimai_trades", "kuaimai_session"}
+    assert set(ours) == {"kuaimai_trades", "kuaimai_session", "kuaimai_backfill"}
 
 
 def test_every_dag_has_tags_owner_docs_and_patience(ours):
