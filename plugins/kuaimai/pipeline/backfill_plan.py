@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -97,6 +98,12 @@ class BackfillPlan(msgspec.Struct, frozen=True):
             "sealed_days": round(self.sealed_days, 2),
             "probes": self.probes,
         }
+
+    def plain(self) -> dict[str, Any]:
+        """The plan as plain JSON: what was asked for, the totals, the days; without the slices."""
+        lines: dict[str, Any] = msgspec.to_builtins(self)
+        del lines["slices"]
+        return {**lines, **self.figures(), "days": lines["days"]}
 
     def pretty(self) -> str:
         """The plan as a table for people; times are GMT+8."""
