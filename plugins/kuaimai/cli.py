@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Ask the gateway how many records a stretch of the past holds, and print what the DAG "
-        "kuaimai_backfill would read. Credentials come from the Airflow Connection; nothing is read and nothing is written."
+        "kuaimai_backfill would read. Credentials come from the Airflow Connection. "
+        "Nothing is read and nothing is written."
     )
     parser.add_argument("pipeline", help="its name, e.g. trades")
     moment = "Asia/Shanghai unless it names a zone, e.g. 2026-10-01 or 2026-10-01T08:00"
