@@ -18,6 +18,8 @@ SNAPSHOT = "snapshot"
 COUNTS = "counts"
 # Two readings with the same keys, where the gateway sends no totals (its archive).
 READINGS = "readings"
+# Nothing: no two readings agreed, or the gateway counted other records than it gave.
+UNPROVEN = "unproven"
 
 WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("window_id", "id", "窗口编号"),
@@ -86,7 +88,7 @@ def why_open(
         landed: keys of the window that are in the target.
         quarantined: keys of the window that are in quarantine.
         read_before_its_end: whether the window was not over yet when it was read.
-        proof: `SNAPSHOT`, `COUNTS` or `READINGS`.
+        proof: `SNAPSHOT`, `COUNTS`, `READINGS` or `UNPROVEN`.
         distinct: different keys that were read; used for `READINGS`.
     """
     if read_before_its_end:
@@ -99,4 +101,8 @@ def why_open(
         return f"the window moved while it was read: {total_before} records before, {total_after} after"
     if landed + quarantined != total_before:
         return f"{total_before} records reported, {landed} landed and {quarantined} quarantined"
+    if proof == UNPROVEN:
+        return (
+            f"the window moved while it was read: no two readings held the same records, {distinct} the last"
+        )
     return None

@@ -34,6 +34,8 @@ from kuaimai.transform.personal import drop_personal
 log = logging.getLogger(__name__)
 
 SHOP_METHOD = "erp.shop.list.query"
+# Folder beside the raw answers of a slice whose extract task has ended.
+_ENDED = "ended"
 
 
 class Extracted(msgspec.Struct, frozen=True):
@@ -260,9 +262,14 @@ def extract(
 ) -> Extracted:
     """Read a slice into staging, with every method that serves its shops.
 
+    Answers that an earlier try of the same task has staged are not asked for again, unless it ended well
+    (`ended_well`): whoever clears it wants to know what is there now.
+
     Raises:
-        KuaimaiError: a call failed for good; the slice is then read again as a whole.
+        KuaimaiError: a call failed for good; the slice stays unread, its complete answers stay staged.
     """
+    if staging.names(f"{_raw_folder(piece)}/{_ENDED}"):
+        staging.remove(_raw_folder(piece))
     reads: list[Read] = []
     for rank, method in enumerate(pipeline.source.methods):
         shops = [shop for shop in piece.shops if method in serving(pipeline, shop)]
@@ -274,9 +281,11 @@ def extract(
             rank=rank,
             page_size=pipeline.source.page_size,
             staging=staging,
+            archive=piece.archive,
+            by_cursor=pipeline.source.paging == "cursor",
             now=now,
         )
-        folder = f"{slice_folder(piece)}/raw/{rank}"
+        folder = f"{_raw_folder(piece)}/{rank}"
         try:
             reads += read(shops=shops, folder=folder) if shops else []
         except TooLarge:
@@ -286,6 +295,12 @@ def extract(
                 raise
             reads += _read_served(read, shops, folder)
     return Extracted(piece, tuple(reads))
+
+
+def ended_well(slices: Iterable[Slice], staging: Staging) -> None:
+    """Mark the slices of an extract task that reaches its end: a later try of it reads them anew."""
+    for piece in slices:
+        staging.write(f"{_raw_folder(piece)}/{_ENDED}/well", b"")
 
 
 def _read_served(read: Callable[..., list[Read]], shops: list[Shop], folder: str) -> list[Read]:
@@ -380,6 +395,10 @@ def slice_folder(piece: Slice) -> str:
     end = piece.window.end.astimezone(timezone.utc)
     span = f"{start:%Y%m%dT%H%M%SZ}-{end:%Y%m%dT%H%M%SZ}"
     return f"{piece.pipeline}/{safe_name(piece.run)}/{piece.number:04d}-{span}"
+
+
+def _raw_folder(piece: Slice) -> str:
+    return f"{slice_folder(piece)}/raw"
 
 
 def _records(read: Read, staging: Staging) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kuaimai.extract.paging import record_key
+from kuaimai.extract.skim import record_key
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import encode_json
 from kuaimai.transform.fields import CONVERTERS, to_epoch_ms
