@@ -142,6 +142,7 @@ def test_names_that_users_catch_stay():
         "SessionError",
         "Throttled",
         "TooLarge",
+        "TooSlow",
         "Transient",
     }
 

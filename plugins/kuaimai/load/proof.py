@@ -99,10 +99,8 @@ def why_open(
         return "the gateway sent no total"
     if total_before != total_after:
         return f"the window moved while it was read: {total_before} records before, {total_after} after"
+    if proof == UNPROVEN:
+        return f"its readings did not agree: {total_after} records counted, {distinct} in the last reading"
     if landed + quarantined != total_before:
         return f"{total_before} records reported, {landed} landed and {quarantined} quarantined"
-    if proof == UNPROVEN:
-        return (
-            f"the window moved while it was read: no two readings held the same records, {distinct} the last"
-        )
     return None
