@@ -31,8 +31,9 @@ ROWS_PER_SLICE = 20_000
 
 # How long a plan may wait until it is read; a day that leaves the method's reach by then is taken for older.
 WAITING = timedelta(days=2)
-# Pages are read a little less than full, so that a stretch with some more rows than counted still fits.
-FILLING = 0.85
+# Records a request brings, as a share of a page. Stretches are aimed at 0.85, and those that overflow are cut
+# and asked for again: measured 0.62 to 0.67 at 200 a page, over evenly spread orders.
+YIELD = 0.65
 # A window cannot be cut further than this: the gateway's times are whole seconds.
 _SECOND = timedelta(seconds=1)
 
@@ -266,8 +267,8 @@ class _Planner:
         return base if counted is None else counted
 
     def _cost(self, rows: int, pieces: int) -> int:
-        """Requests to read so many rows: pages, and for each slice a count."""
-        return max(math.ceil(rows / (FILLING * self._pipeline.source.page_size)), pieces) + pieces
+        """Requests to read so many rows; an empty slice takes one too."""
+        return max(math.ceil(rows / (YIELD * self._pipeline.source.page_size)), pieces)
 
     def _count(self, method: str, window: Window, shops: Sequence[Shop]) -> int | None:
         page = catalog.method(method).page
