@@ -92,7 +92,7 @@ class PlannedWindow(msgspec.Struct, frozen=True):
 
 
 class ReadWindow(msgspec.Struct, frozen=True):
-    """A window of the coverage: which time of which shops, and whether it is sealed."""
+    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when."""
 
     window_id: str
     method: str
@@ -100,6 +100,8 @@ class ReadWindow(msgspec.Struct, frozen=True):
     start: datetime
     end: datetime
     state: str
+    proof: str | None = None
+    last_read_at: datetime | None = None
 
 
 class Sealing(msgspec.Struct, frozen=True):
@@ -210,7 +212,8 @@ class SqlTarget(ABC):
         """
         rows = self._ask(
             WINDOW_TABLE,
-            f"SELECT window_id, method, shops, window_start, window_end, state FROM {WINDOW_TABLE} "
+            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at "
+            f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
             pipeline=pipeline,
@@ -226,6 +229,8 @@ class SqlTarget(ABC):
                 start=self.read_instant(row[3]),
                 end=self.read_instant(row[4]),
                 state=row[5],
+                proof=row[6],
+                last_read_at=None if row[7] is None else self.read_instant(row[7]),
             )
             for row in rows
         ]

@@ -459,7 +459,8 @@ def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: 
 
 
 def _window_id(extracted: Extracted, read: Read) -> str:
-    return window_id(extracted.slice.pipeline, read.method, read.window, read.shops)
+    piece = extracted.slice
+    return window_id(piece.pipeline, read.method, read.window, read.shops, archive=piece.archive)
 
 
 def _facts(extracted: Extracted, number: int) -> WindowFacts:
