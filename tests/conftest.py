@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from mariadb import admin, mariadb_server
+from mariadb_server import admin, running_mariadb
 
 
 def pytest_configure() -> None:
@@ -99,7 +99,7 @@ def pg_url(new_database: Callable[[], str]) -> str:
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[Path]:
     """The socket of a MariaDB server of this test session; user `root`, no password."""
-    with mariadb_server() as socket:
+    with running_mariadb() as socket:
         yield socket
 
 

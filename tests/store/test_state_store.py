@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing import get_context
 
 import pytest
-from mariadb import admin
+from mariadb_server import admin
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 

@@ -84,6 +84,9 @@ class SqliteTarget(SqlTarget):
         for table in tables:
             connection.execute(sa.text(f'DROP TABLE IF EXISTS temp."{merge.stage_name(table)}"'))
             connection.execute(sa.text(merge.create_stage(table, self.column_types)))
+            # Otherwise SQLite makes an index of the whole stage anew for every statement that looks into it.
+            name = merge.stage_name(table)
+            connection.execute(sa.text(f'CREATE UNIQUE INDEX temp."{name}_key" ON "{name}" ("{table.key}")'))
         connection.execute(sa.text(f'DROP TABLE IF EXISTS temp."{merge.SEEN}"'))
         connection.execute(sa.text(merge.create_seen()))
 

@@ -29,7 +29,7 @@ _QUICK = (
 
 
 @contextmanager
-def mariadb_server() -> Iterator[Path]:
+def running_mariadb() -> Iterator[Path]:
     """Run a server and give its socket; user `root`, no password. It listens on no port."""
     pytest.importorskip("pymysql", reason="PyMySQL is not installed")
     server = shutil.which("mariadbd", path=_PATH)
