@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -26,7 +26,7 @@ from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
 from kuaimai.load.proof import OPEN, SEALED
-from kuaimai.load.sql import PlannedWindow, Quarantined, Sealing, SqlTarget, WindowFacts
+from kuaimai.load.sql import Loading, PlannedWindow, Quarantined, Sealing, SqlTarget, WindowFacts
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
@@ -334,15 +334,7 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
     tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
     extracted = transformed.extracted
     with target.loading(tables) as loading:
-        for batch in transformed.batches:
-            with ExitStack() as files:
-                loading.merge(
-                    batch.read,
-                    [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files],
-                )
-        if transformed.quarantine:
-            lines = staging.read_compressed(transformed.quarantine).splitlines()
-            loading.quarantine([msgspec.json.decode(line, type=Quarantined) for line in lines])
+        write_records(loading, transformed, staging, range(len(extracted.reads)))
         windows = tuple(loading.seal(_facts(extracted, number)) for number in range(len(extracted.reads)))
     return Loaded(
         pipeline=pipeline.name,
@@ -351,6 +343,29 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
         read=sum(read.distinct for read in extracted.reads if read.rank == 0),
         requests=sum(read.requests for read in extracted.reads),
     )
+
+
+def write_records(
+    loading: Loading, transformed: Transformed, staging: Staging, numbers: Sequence[int]
+) -> None:
+    """Write batches and quarantine of a slice into an open load.
+
+    Args:
+        loading: the open transaction.
+        transformed: the slice.
+        staging: where its files are.
+        numbers: by position of each read, the number that its keys are counted under.
+    """
+    for batch in transformed.batches:
+        with ExitStack() as files:
+            loading.merge(
+                numbers[batch.read],
+                [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files],
+            )
+    if transformed.quarantine:
+        lines = staging.read_compressed(transformed.quarantine).splitlines()
+        records = [msgspec.json.decode(line, type=Quarantined) for line in lines]
+        loading.quarantine([msgspec.structs.replace(one, read=numbers[one.read]) for one in records])
 
 
 def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
