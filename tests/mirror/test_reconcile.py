@@ -133,7 +133,7 @@ def test_mended_slot_has_a_sealed_row_of_its_own(shop):
 
 def test_slot_that_is_missing_almost_whole_is_read_page_by_page(tmp_path):
     with mirror(tmp_path, bulk=400, bulk_days=1) as shop:
-        day = MIDNIGHT - timedelta(hours=8)
+        day = MIDNIGHT - timedelta(days=1)
         shop.run(day, START)
         lost = set(truth(shop, since=day))
         forget(shop, lost)
