@@ -61,7 +61,6 @@ def main(runs: int) -> int:
             settings = {
                 **services.airflow_settings(gateway, database, port),
                 "KUAIMAI_PIPELINES": str(pipelines),
-                "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
             }
             services.migrate(settings)
             processes = [gateway.process, *services.start_airflow(settings, port, ui=False)]

@@ -90,6 +90,7 @@ def run(port: int) -> int:
         with steps.step("Airflow: api-server, scheduler, triggerer, dag-processor"):
             processes += services.start_airflow(settings, port)
             services.wait_for(services.ui(port), processes)
+            services.unpause(services.DAG_ID, settings, processes)
         print(
             f"\n  UI       http://127.0.0.1:{port}/dags/{services.DAG_ID}"
             f"\n  login    admin / {password}"
@@ -124,6 +125,7 @@ def once() -> int:
         with steps.step("Airflow, without UI and triggerer"):
             processes += services.start_airflow(settings, port, ui=False)
             services.wait_for(services.execution_api(port), processes)
+            services.unpause(services.DAG_ID, settings, processes)
         with steps.step(f"{services.DAG_ID}, the last complete five minutes:"):
             result = one_interval.follow(Path(settings["AIRFLOW_HOME"]), processes)
         with steps.step("target against the sandbox's truth"):

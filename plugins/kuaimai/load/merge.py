@@ -89,6 +89,11 @@ def remember(table: Table, read: int) -> str:
     )
 
 
+def remember_key(read: int) -> str:
+    """Add one key to the list of seen keys."""
+    return f'INSERT INTO "{SEEN}" ("read", "key") VALUES ({int(read)}, :key)'
+
+
 def has_seen(read: int) -> str:
     """Ask whether a key of this read was merged."""
     return f'SELECT 1 FROM "{SEEN}" WHERE "read" = {int(read)} AND "key" = :key'

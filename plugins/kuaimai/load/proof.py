@@ -6,6 +6,8 @@ from kuaimai.transform.tables import Column
 
 WINDOW_TABLE = "kuaimai_window"
 QUARANTINE_TABLE = "kuaimai_quarantine"
+RECONCILE_TABLE = "kuaimai_reconcile"
+TOTAL_TABLE = "kuaimai_reconcile_total"
 
 OPEN = "open"
 SEALED = "sealed"
@@ -75,6 +77,39 @@ QUARANTINE_COLUMNS: tuple[Column, ...] = (
     Column("first_seen_at", "time", "首次出现时间"),
     Column("last_seen_at", "time", "最近出现时间"),
     Column("resolved_at", "time", "解决时间（该记录后来正常入库）"),
+)
+
+
+# What the last nightly reconcile found: one row per pipeline, day of creation and group of shops.
+RECONCILE_COLUMNS: tuple[Column, ...] = (
+    Column("reconcile_id", "id", "核对编号"),
+    Column("pipeline", "text", "管道"),
+    Column("day", "text", "下单日期（东八区）"),
+    Column("shops", "text", "店铺编号（JSON）"),
+    Column("gateway_count", "integer", "网关总数"),
+    Column("target_count", "integer", "目标表有效行数"),
+    Column("quarantined", "integer", "仍在隔离的记录数"),
+    Column("missing", "integer", "目标表缺少的记录数"),
+    Column("repaired", "integer", "已补回的记录数"),
+    Column("elsewhere", "integer", "网关按编号仍返回、但不在该时段的记录数"),
+    Column("tombstoned", "integer", "网关已不再返回、标记为消失的记录数"),
+    Column("tombstones", "json", "标记为消失的主键（JSON）"),
+    Column("problem", "text", "仍未解决的差异"),
+    Column("run_id", "text", "运行编号"),
+    Column("reconciled_at", "time", "核对时间"),
+)
+
+# Orders and amounts of the same days: one row per pipeline, day of creation, shop and status.
+TOTAL_COLUMNS: tuple[Column, ...] = (
+    Column("total_id", "id", "合计编号"),
+    Column("pipeline", "text", "管道"),
+    Column("day", "text", "下单日期（东八区）"),
+    Column("shop", "id", "店铺编号"),
+    Column("status", "text", "系统状态"),
+    Column("orders", "integer", "订单数"),
+    Column("payment", "yuan", "应付金额（明细合计）"),
+    Column("pay_amount", "yuan", "实付金额（明细合计）"),
+    Column("reconciled_at", "time", "核对时间"),
 )
 
 

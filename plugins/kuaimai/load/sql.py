@@ -28,8 +28,12 @@ from kuaimai.load.proof import (
     OPEN,
     QUARANTINE_COLUMNS,
     QUARANTINE_TABLE,
+    RECONCILE_COLUMNS,
+    RECONCILE_TABLE,
     SEALED,
     SUPERSEDED,
+    TOTAL_COLUMNS,
+    TOTAL_TABLE,
     WINDOW_COLUMNS,
     WINDOW_TABLE,
     why_open,
@@ -203,6 +207,17 @@ class SqlTarget(ABC):
                 # Last, because other loads wait for these rows until the commit.
                 loading.note_lateness()
 
+    def prepare(self, tables: Sequence[Table]) -> None:
+        """Make what is missing of the tables, and of those beside the data."""
+        with self._told():
+            self._prepare(tables)
+
+    @contextmanager
+    def connected(self) -> Iterator[sa.engine.Connection]:
+        """Open a transaction for questions, and for what is written beside a load."""
+        with self._told(), self.engine.begin() as connection:
+            yield connection
+
     def coverage(
         self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None
     ) -> list[ReadWindow]:
@@ -309,6 +324,8 @@ class SqlTarget(ABC):
         wanted[WINDOW_TABLE] = ("窗口封存证明", "window_id", WINDOW_COLUMNS)
         wanted[QUARANTINE_TABLE] = ("隔离记录", "quarantine_id", QUARANTINE_COLUMNS)
         wanted[LATENESS_TABLE] = ("记录首次读到的延迟", "lateness_id", LATENESS_COLUMNS)
+        wanted[RECONCILE_TABLE] = ("夜间核对结果", "reconcile_id", RECONCILE_COLUMNS)
+        wanted[TOTAL_TABLE] = ("按店铺与状态的每日合计", "total_id", TOTAL_COLUMNS)
         with self.engine.connect() as connection:
             complete = not _missing(connection, wanted)
         if complete:
@@ -468,6 +485,19 @@ class Loading:
                 ),
                 **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
             )
+
+    def account(self, read: int, landed: Iterable[str], quarantined: int) -> None:
+        """Let keys count in the proof of a read whose records need not be loaded again.
+
+        Args:
+            read: number of the read.
+            landed: keys that should be in the target; `seal` reads them back like all others.
+            quarantined: how many more keys of the read are in quarantine, and unresolved.
+        """
+        keys = [{"key": key} for key in landed]
+        if keys:
+            self.connection.execute(sa.text(merge.remember_key(read)), keys)
+        self._set_aside[read] = self._set_aside.get(read, 0) + quarantined
 
     def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of the window is in the target, and write the proof."""

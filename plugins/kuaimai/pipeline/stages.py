@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -27,7 +27,15 @@ from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import CONTESTED, SEALED
-from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, SqlTarget, WindowFacts
+from kuaimai.load.sql import (
+    Loading,
+    PlannedWindow,
+    Quarantined,
+    ReadWindow,
+    Sealing,
+    SqlTarget,
+    WindowFacts,
+)
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
@@ -366,15 +374,7 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
     tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
-        for batch in transformed.batches:
-            with ExitStack() as files:
-                loading.merge(
-                    batch.read,
-                    [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files],
-                )
-        if transformed.quarantine:
-            lines = staging.read_compressed(transformed.quarantine).splitlines()
-            loading.quarantine([msgspec.json.decode(line, type=Quarantined) for line in lines])
+        write_records(loading, transformed, staging, range(len(extracted.reads)))
         windows = tuple(loading.seal(_facts(extracted, number)) for number in range(len(extracted.reads)))
     return Loaded(
         pipeline=pipeline.name,
@@ -399,6 +399,29 @@ def _punctuality(extracted: Extracted) -> Punctuality | None:
         known_since=piece.known_since,
         look_back_minutes=piece.look_back_minutes,
     )
+
+
+def write_records(
+    loading: Loading, transformed: Transformed, staging: Staging, numbers: Sequence[int]
+) -> None:
+    """Write batches and quarantine of a slice into an open load.
+
+    Args:
+        loading: the open transaction.
+        transformed: the slice.
+        staging: where its files are.
+        numbers: by position of each read, the number that its keys are counted under.
+    """
+    for batch in transformed.batches:
+        with ExitStack() as files:
+            loading.merge(
+                numbers[batch.read],
+                [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files],
+            )
+    if transformed.quarantine:
+        lines = staging.read_compressed(transformed.quarantine).splitlines()
+        records = [msgspec.json.decode(line, type=Quarantined) for line in lines]
+        loading.quarantine([msgspec.structs.replace(one, read=numbers[one.read]) for one in records])
 
 
 def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:

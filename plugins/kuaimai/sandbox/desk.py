@@ -108,6 +108,12 @@ class Desk:
         share = self.faults.null_modified
         return bool(share) and self.world.draws(n)[Draw.NULL_MODIFIED] < share * _WHOLE
 
+    def has_vanished(self, n: int) -> bool:
+        """Whether order `n` is one of those that no longer exist."""
+        share = self.faults.vanished
+        # The buyer's draw decides details of the record only, never which orders there are.
+        return bool(share) and self.world.draws(n)[Draw.BUYER] < share * _WHOLE
+
     def badness(self, n: int) -> str | None:
         """What is wrong with the record of order `n`: a switch's name, or None."""
         drawn = self.world.draws(n)[Draw.BAD] / _WHOLE

@@ -166,6 +166,12 @@ class Faults:
     wide_window_misses: float = _switch(
         "share of rows that windows above one day leave out", default=0.0, attacks="complete", bare=0.01
     )
+    vanished: float = _switch(
+        "share of orders that no longer exist: no query finds them and the truth is without them",
+        default=0.0,
+        attacks="complete: deletions are marked",
+        bare=0.01,
+    )
     bad_time: float = _switch(
         "share of orders with a payTime that is no time",
         default=0.0,

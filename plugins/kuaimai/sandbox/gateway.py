@@ -162,7 +162,7 @@ class Gateway:
             return {
                 str(sid_of(snap.row)): reason
                 for n in book.numbers()
-                if (reason := self._desk.badness(n)) is not None
+                if (reason := self._desk.badness(n)) is not None and not self._desk.has_vanished(n)
                 for snap in book.visible(n)
             }
 

@@ -59,7 +59,7 @@ def _truth(desk: Desk, book: Book, flavour: str, shops: frozenset[int]) -> dict[
     return {
         snap.row: desk.record(snap, flavour)
         for n in book.numbers()
-        if desk.world.shop_index(n) in shops
+        if desk.world.shop_index(n) in shops and not desk.has_vanished(n)
         for snap in book.visible(n)
     }
 
@@ -154,7 +154,7 @@ def _wanted_shops(desk: Desk, query: TradeQuery, shops: frozenset[int], flavour:
 def _keys(desk: Desk, query: TradeQuery, wanted: frozenset[int], *, loose: bool) -> list[int]:
     """Index keys of all rows that a query finds, in ascending order of time."""
     faults = desk.faults
-    settings = (faults.null_modified, faults.loose_pay_time, faults.wide_window_misses)
+    settings = (faults.null_modified, faults.loose_pay_time, faults.wide_window_misses, faults.vanished)
     identity = (query.identity, wanted, loose, settings)
     return desk.found(identity, lambda: _search(desk, query, wanted, loose=loose))
 
@@ -172,6 +172,8 @@ def _search(desk: Desk, query: TradeQuery, wanted: frozenset[int], *, loose: boo
             keys = [key for key in keys if not desk.has_null_modified(row_of(key) // 4)]
         if faults.wide_window_misses and query.last - query.first > DAY:
             keys = [key for key in keys if not _drawn(desk, key, Draw.WIDE, faults.wide_window_misses)]
+    if faults.vanished:
+        keys = [key for key in keys if not desk.has_vanished(row_of(key) // 4)]
     archived = world.archived_before(book.at)
     if query.archive:
         keys = [key for key in keys if row_of(key) // 4 < archived]

@@ -96,6 +96,14 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Ids:
+    """The parameter that takes ids (comma list) past all time windows, and how many it takes."""
+
+    param: str
+    max: int
+
+
+@dataclass(frozen=True)
 class Times:
     """The time window's parameters.
 
@@ -130,6 +138,7 @@ class Method:
     page: Page | None = None
     shops: Shops | None = None
     times: Times | None = None
+    ids: Ids | None = None
     not_served: frozenset[str] = frozenset()
 
     def check(self, params: Mapping[str, Any]) -> None:
@@ -170,6 +179,7 @@ def method(name: str) -> Method:
         )
     entry = dict(entries[name])
     page, shops, times = entry.get("page"), entry.get("shops"), entry.get("times")
+    ids = entry.get("ids")
     return Method(
         name=name,
         label=entry["label"],
@@ -179,6 +189,7 @@ def method(name: str) -> Method:
         page=Page(**page) if page else None,
         shops=Shops(**shops) if shops else None,
         times=_times(times) if times else None,
+        ids=Ids(**ids) if ids else None,
         not_served=frozenset(entry.get("not_served", ())),
     )
 

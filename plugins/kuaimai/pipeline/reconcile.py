@@ -1,0 +1,512 @@
+"""The nightly reconcile: count the last days again, read where counts differ, mend by id, mark what is gone.
+
+It asks by `created`. That time never changes, so an order stays in its slot for life, whatever happens to it:
+an order that is missing there is missing, and one too many is gone or was never there. Every other dimension
+moves rows between windows (`upd_time`), leaves some out (`modified` null) or lets strangers in (`pay_time`).
+
+A quiet night costs one request per group of shops and two-hour slot. That request's page is as large as the
+slot is known to be, up to the gateway's limit: where it holds all that it counts, its keys are compared as
+well; in larger slots those on the page are.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from kuaimai.errors import ConfigError, DataError, Rejected
+from kuaimai.extract.by_id import Found, calls_for, keys_of, read_ids
+from kuaimai.extract.paging import read_parts, window_request
+from kuaimai.extract.reads import Read
+from kuaimai.extract.skim import record_key
+from kuaimai.extract.staging import Staging
+from kuaimai.extract.windows import Shop, Slice, Window, window_id
+from kuaimai.gateway import catalog
+from kuaimai.gateway.client import Client
+from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.load.proof import CONTESTED, OPEN, SEALED
+from kuaimai.load.reconciling import Aside, Ledger, Total
+from kuaimai.load.sql import Sealing, SqlTarget, WindowFacts
+from kuaimai.pipeline import stages
+from kuaimai.pipeline.spec import Pipeline
+from kuaimai.transform.mapping import Mapper
+
+log = logging.getLogger(__name__)
+
+DIMENSION = "created"
+DAYS = 8
+"""Yesterday and the seven days before it."""
+_DAY = timedelta(days=1)
+_SLOT = timedelta(hours=2)
+_SECOND = timedelta(seconds=1)
+# Orders marked as gone in one run. More is not believable at once: a person looks, the next night goes on.
+MOST_TOMBSTONES = 200
+# Windows of other dimensions that one run reads again, oldest first.
+MOST_RETRIES = 48
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What one slot came to.
+
+    Attributes:
+        window: the slot, by `created`.
+        gateway: the gateway's count.
+        aside: its records that are in quarantine.
+        missing: keys that the target lacked.
+        repaired: how many of them are there now.
+        elsewhere: rows of the target that the gateway does not list here but returns by id.
+        tombstoned: keys that the gateway has no longer.
+        problem: what remains, in one sentence; None if nothing does.
+    """
+
+    window: Window
+    gateway: int
+    aside: int
+    missing: tuple[str, ...] = ()
+    repaired: int = 0
+    elsewhere: int = 0
+    tombstoned: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+class _Difference(msgspec.Struct, frozen=True):
+    """A slot as read, what the target lacks of it, and what the gateway said about what it has too many."""
+
+    piece: Slice
+    reads: list[Read]
+    theirs: set[str]
+    missing: set[str]
+    extra: Found
+
+
+class Day(msgspec.Struct, frozen=True):
+    """One day of one group of shops, after the repair."""
+
+    day: date
+    shops: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    target: int
+    totals: tuple[Total, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """What remains, by slot."""
+        return [f"{_clock(one.window)}: {one.problem}" for one in self.verdicts if one.problem]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a reconcile found, mended and left.
+
+    Attributes:
+        pipeline: its name.
+        days: newest first.
+        retried: windows of all dimensions that were read again because they were not sealed.
+        still_open: those that are not sealed even now, with the reason.
+        requests: calls spent, retries included.
+    """
+
+    pipeline: str
+    days: tuple[Day, ...]
+    retried: int
+    still_open: tuple[str, ...]
+    requests: int
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that remains."""
+        return [*(problem for day in self.days for problem in day.problems), *self.still_open]
+
+    def total(self, name: str) -> int:
+        """Add up a number (or count a list) of all slots."""
+        values = [getattr(one, name) for day in self.days for one in day.verdicts]
+        return sum(value if isinstance(value, int) else len(value) for value in values)
+
+
+def can_reconcile(pipeline: Pipeline) -> bool:
+    """Whether the pipeline's method counts by creation and can be asked by id."""
+    method = catalog.method(pipeline.source.method)
+    return method.ids is not None and method.times is not None and DIMENSION in method.times.dimensions
+
+
+def reconcile(
+    pipeline: Pipeline,
+    *,
+    run: str,
+    until: datetime,
+    shops: Iterable[Shop],
+    client: Client,
+    staging: Staging,
+    target: SqlTarget,
+    days: int = DAYS,
+    now: Callable[[], float] = time.time,
+) -> Outcome:
+    """Compare the last days with the gateway, mend what differs, and write the report beside the data.
+
+    Args:
+        pipeline: the pipeline.
+        run: the run's id; part of every staging path.
+        until: the day that this lies in is not over; the days before it are compared.
+        shops: the shops to compare.
+        client: calls the gateway.
+        staging: where raw pages go.
+        target: the database.
+        days: how many days, yesterday included.
+        now: clock, epoch seconds.
+
+    Raises:
+        ConfigError: the days reach further back than the gateway's normal queries, which would make every
+            order look as if it were gone, or the pipeline cannot be asked by creation or by id.
+        KuaimaiError: a call or the database failed for good; what was mended stays, the rest is found again.
+    """
+    if not can_reconcile(pipeline):
+        raise ConfigError(f"pipeline {pipeline.name} cannot be compared by creation and by id")
+    midnight = until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+    times = catalog.method(pipeline.source.method).times
+    reach = times.reach_days if times else days
+    if (midnight - days * _DAY).timestamp() < now() - reach * 86_400:
+        raise ConfigError(
+            f"{days} days before {midnight:%Y-%m-%d} begin more than {reach} days ago, in the archive",
+            hint="compare fewer days",
+        )
+    spent = client.requests
+    work = _Reconciling(pipeline, run=run, client=client, staging=staging, target=target, now=now)
+    chosen = sorted(shops)
+    retried = work.retry_windows(midnight - days * _DAY, midnight, chosen)
+    found = [
+        work.day(midnight - back * _DAY, group)
+        for back in range(1, days + 1)
+        for group in _groups(pipeline, chosen)
+    ]
+    still_open = tuple(
+        f"{one.method} {_clock(window)}: {one.reason}" for window, one in retried if one.state != SEALED
+    )
+    return Outcome(pipeline.name, tuple(found), len(retried), still_open, client.requests - spent)
+
+
+def check(outcome: Outcome) -> None:
+    """Refuse an outcome that leaves differences.
+
+    Raises:
+        DataError: names the first of them and what to do.
+    """
+    problems = outcome.problems
+    if not problems:
+        return
+    more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""  # noqa: PLR2004 - fit into a message
+    raise DataError(
+        f"{len(problems)} differences remain in pipeline {outcome.pipeline}: {'; '.join(problems[:5])}{more}",
+        hint="the task tries again by itself; if they stay, look at those hours in Kuaimai and in the table "
+        "kuaimai_reconcile",
+    )
+
+
+class _Reconciling:
+    """What the steps of one run share."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        run: str,
+        client: Client,
+        staging: Staging,
+        target: SqlTarget,
+        now: Callable[[], float],
+    ) -> None:
+        self.pipeline = pipeline
+        self.run = run
+        self.client = client
+        self.staging = staging
+        self.target = target
+        self.now = now
+        self.base = catalog.method(pipeline.source.method)
+        self.tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
+        times = self.base.times
+        self.field = (times.dimensions[DIMENSION] if times else None) or DIMENSION
+        self.ledger = Ledger(target, self.tables, pipeline.record.fields[self.field].column)
+        target.prepare(self.tables)
+        self.aside: list[Aside] = self._read_aside()
+        self.slices = 0
+        self.tombstones = 0
+
+    def day(self, midnight: datetime, shops: tuple[Shop, ...]) -> Day:
+        """Compare one day of one group of shops and write down what came of it."""
+        ids = tuple(shop.id for shop in shops)
+        slots = [
+            Window(midnight + at * _SLOT, midnight + (at + 1) * _SLOT - _SECOND, DIMENSION)
+            for at in range(_DAY // _SLOT)
+        ]
+        held = self.ledger.counts([(slot.start, slot.end) for slot in slots])
+        verdicts = tuple(
+            self._slot(slot, shops, sum(count.get(shop, 0) for shop in ids))
+            for slot, count in zip(slots, held, strict=True)
+        )
+        totals = tuple(self.ledger.totals(midnight, midnight + _DAY - _SECOND, ids))
+        day = Day(midnight.date(), ids, verdicts, sum(one.orders for one in totals), totals)
+        self.ledger.write_report(
+            self.pipeline.name,
+            day.day.isoformat(),
+            shops=ids,
+            found=_columns(day),
+            totals=totals,
+            run_id=self.run,
+        )
+        return day
+
+    def retry_windows(
+        self, since: datetime, until: datetime, shops: Sequence[Shop]
+    ) -> list[tuple[Window, Sealing]]:
+        """Read once more what earlier runs could not seal, in every dimension the pipeline has windows of."""
+        known = {shop.id: shop for shop in shops}
+        times = self.base.times
+        wanted = {
+            (Window(one.start, one.end, dimension), one.shops)
+            for dimension in (times.dimensions if times else ())
+            for one in self.target.coverage(self.pipeline.name, dimension, since)
+            # What runs at this moment has later windows, and reads them itself.
+            if one.state in {OPEN, CONTESTED} and one.end <= until and known.keys() >= set(one.shops)
+        }
+        retried = []
+        for window, ids in sorted(wanted)[:MOST_RETRIES]:
+            loaded = self._whole(window, tuple(known[one] for one in ids))
+            retried += [(window, sealing) for sealing in loaded.windows]
+        if retried:
+            self.aside = self._read_aside()
+        return retried
+
+    def _slot(self, window: Window, shops: tuple[Shop, ...], held: int) -> Verdict:
+        aside = self._aside_in(window, shops)
+        total, keys = self._count(window, shops, held)
+        if total == held + len(aside) and keys - aside <= self.ledger.known(keys):
+            return Verdict(window, total, len(aside))
+        return self._compare(window, shops)
+
+    def _count(self, window: Window, shops: tuple[Shop, ...], held: int) -> tuple[int | None, set[str]]:
+        """Ask for the slot's count; return it with the keys of the page that comes with it."""
+        page = self.base.page
+        size = held if page and page.min <= held <= page.max else (page.min if page else held)
+        request = window_request(self.base.name, window, shops)
+        answer = self.client.call(self.base.name, {**request, "pageNo": "1", "pageSize": str(size)})
+        rows = answer.rows(self.base.list_keys)
+        return answer.total, {record_key(row, self.pipeline.record.key) for row in rows}
+
+    def _compare(self, window: Window, shops: tuple[Shop, ...]) -> Verdict:
+        """Read the slot's keys, and mend both sides of the difference."""
+        ids = tuple(shop.id for shop in shops)
+        piece = self._slice(window, shops)
+        folder = f"{stages.slice_folder(piece)}/slot"
+        reads = read_parts(
+            self.client,
+            self.base.name,
+            window,
+            shops,
+            rank=0,
+            page_size=self.pipeline.source.page_size,
+            staging=self.staging,
+            folder=folder,
+            now=self.now,
+        )
+        theirs = keys_of(reads, self.staging)
+        ours = self.ledger.keys(window.start, window.end, ids)
+        missing = theirs - ours.keys() - self._aside_keys()
+        extra = self._ask(piece, "extra", ours.keys() - theirs)
+        pages = math.ceil(len(theirs) / self.pipeline.source.page_size)
+        if calls_for(self.base.name, len(missing)) > pages or any(key.startswith("#") for key in missing):
+            # Records without an id, or so many that pages are cheaper than ids: read as every other slice is.
+            self._whole(window, shops)
+            self.aside = self._read_aside()
+            sealing = self._mend(_Difference(piece, reads, theirs, set(), extra))
+        else:
+            sealing = self._mend(_Difference(piece, reads, theirs, missing, extra))
+        tombstoned, left = self._entomb({key: ours[key] for key in extra.absent})
+        if missing or extra.reads:
+            self.aside = self._read_aside()
+        reason = None if sealing.state == SEALED else sealing.reason
+        return Verdict(
+            window=window,
+            gateway=len(theirs),
+            aside=len(theirs & self._aside_keys()),
+            missing=tuple(sorted(missing)),
+            repaired=len(missing & self.ledger.keys(window.start, window.end, ids).keys()),
+            elsewhere=len(extra.shops),
+            tombstoned=tombstoned,
+            problem="; ".join(filter(None, (reason, left))) or None,
+        )
+
+    def _mend(self, what: _Difference) -> Sealing:
+        """Read what is missing by id, load it with what was asked for beside, and prove the slot."""
+        piece, aside = what.piece, self._aside_keys()
+        found = self._ask(piece, "missing", what.missing)
+        fuller = self._fuller(piece, found)
+        extracted = stages.Extracted(piece, (*found.reads, *fuller, *what.extra.reads))
+        transformed = stages.transform(self.pipeline, extracted, self.staging)
+        # The records of the slot count in its proof, under a number of their own.
+        proof = len(extracted.reads)
+        numbers = [proof if at < len(found.reads) else at for at in range(proof)]
+        with self.target.loading(self.tables) as loading:
+            stages.write_records(loading, transformed, self.staging, numbers)
+            loading.account(proof, sorted(what.theirs - aside - what.missing), len(what.theirs & aside))
+            return loading.seal(self._facts(what, proof))
+
+    def _facts(self, what: _Difference, number: int) -> WindowFacts:
+        """Return the slot's proof: parts that share edges are one window of as many keys as all have."""
+        piece, reads, theirs = what.piece, what.reads, what.theirs
+        shops = tuple(shop.id for shop in piece.shops)
+        whole = all(read.stable for read in reads)
+        before = [read.total_before for read in reads if read.total_before is not None]
+        after = [read.total_after for read in reads if read.total_after is not None]
+        counted = len(before) == len(after) == len(reads)
+        return WindowFacts(
+            window_id=window_id(piece.pipeline, self.base.name, piece.window, shops),
+            read=number,
+            pipeline=piece.pipeline,
+            method=self.base.name,
+            shops=shops,
+            dimension=DIMENSION,
+            window_start=piece.window.start,
+            window_end=piece.window.end,
+            total_before=len(theirs) if whole else sum(before) if counted else None,
+            total_after=len(theirs) if whole else sum(after) if counted else None,
+            distinct_keys=len(theirs),
+            pages=sum(read.pages for read in reads),
+            requests=sum(read.requests for read in reads),
+            attempts=max(read.attempts for read in reads),
+            run_id=self.run,
+            first_read_at=min(read.first_read_at for read in reads),
+            last_read_at=max(read.last_read_at for read in reads),
+            proof=reads[0].proof,
+        )
+
+    def _ask(self, piece: Slice, name: str, ids: Iterable[str], *, rank: int = 0) -> Found:
+        return read_ids(
+            self.client,
+            self.pipeline.source.methods[rank],
+            ids,
+            window=piece.window,
+            shops=tuple(shop.id for shop in piece.shops),
+            rank=rank,
+            staging=self.staging,
+            folder=f"{stages.slice_folder(piece)}/{name}/{rank}",
+            now=self.now,
+        )
+
+    def _fuller(self, piece: Slice, found: Found) -> list[Read]:
+        """Ask the enriching methods for the same ids, as far as they serve their shops."""
+        shops = {shop.id: shop for shop in piece.shops}
+        reads: list[Read] = []
+        for rank, method in enumerate(self.pipeline.source.methods):
+            served = [
+                key
+                for key, shop in found.shops.items()
+                if shop in shops and method in stages.serving(self.pipeline, shops[shop])
+            ]
+            if rank == 0 or not served or catalog.method(method).ids is None:
+                continue
+            try:
+                reads += self._ask(piece, "missing", served, rank=rank).reads
+            except Rejected as refusal:
+                log.warning("%d records get no fuller form: %s", len(served), refusal)
+        return reads
+
+    def _entomb(self, versions: dict[str, int]) -> tuple[tuple[str, ...], str | None]:
+        """Mark what is gone, as far as a run may; return the keys, and what to say if some are left."""
+        some = dict(sorted(versions.items())[: MOST_TOMBSTONES - self.tombstones])
+        marked = tuple(self.ledger.entomb(some))
+        self.tombstones += len(marked)
+        left = len(versions) - len(some)
+        return marked, (
+            f"{left} more records are gone from the gateway, and {MOST_TOMBSTONES} were marked already: look "
+            "whether Kuaimai has really lost them"
+            if left
+            else None
+        )
+
+    def _whole(self, window: Window, shops: tuple[Shop, ...]) -> stages.Loaded:
+        """Take a window through the stages as every run does."""
+        piece = self._slice(window, shops)
+        extracted = stages.extract(self.pipeline, piece, self.client, self.staging, now=self.now)
+        transformed = stages.transform(self.pipeline, extracted, self.staging)
+        return stages.load(self.pipeline, transformed, self.staging, self.target)
+
+    def _slice(self, window: Window, shops: tuple[Shop, ...]) -> Slice:
+        self.slices += 1
+        return Slice(self.pipeline.name, self.run, self.slices, window, shops, "reconcile")
+
+    def _read_aside(self) -> list[Aside]:
+        return self.ledger.set_aside(self.pipeline.name, self.pipeline.source.methods, self.field, "userId")
+
+    def _aside_keys(self) -> set[str]:
+        return {one.key for one in self.aside if one.method == self.base.name}
+
+    def _aside_in(self, window: Window, shops: Sequence[Shop]) -> set[str]:
+        """Return the quarantined keys that the gateway counts in a slot and the target does not hold."""
+        ids = {shop.id for shop in shops}
+        first, last = window.start.timestamp() * 1000, (window.end + _SECOND).timestamp() * 1000
+        keys = {
+            one.key
+            for one in self.aside
+            if one.method == self.base.name
+            and one.shop in ids
+            and one.stamp is not None
+            and first <= one.stamp < last
+        }
+        return keys - self.ledger.known(keys)
+
+
+def _groups(pipeline: Pipeline, shops: Sequence[Shop]) -> list[tuple[Shop, ...]]:
+    by_shop = catalog.method(pipeline.source.method).shops
+    size = by_shop.max if by_shop else max(len(shops), 1)
+    return [tuple(shops[at : at + size]) for at in range(0, len(shops), size)]
+
+
+def _columns(day: Day) -> dict[str, Any]:
+    gone = [key for one in day.verdicts for key in one.tombstoned]
+    return {
+        "gateway_count": sum(one.gateway for one in day.verdicts),
+        "target_count": day.target,
+        "quarantined": sum(one.aside for one in day.verdicts),
+        "missing": sum(len(one.missing) for one in day.verdicts),
+        "repaired": sum(one.repaired for one in day.verdicts),
+        "elsewhere": sum(one.elsewhere for one in day.verdicts),
+        "tombstoned": len(gone),
+        "tombstones": msgspec.json.encode(gone).decode() if gone else None,
+        "problem": "; ".join(day.problems) or None,
+    }
+
+
+def _clock(window: Window) -> str:
+    start, end = (moment.astimezone(GATEWAY_ZONE) for moment in (window.start, window.end))
+    return f"{window.dimension} {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}"
+
+
+def pretty(outcome: Outcome) -> str:
+    """Return the outcome as two tables for the log: what each day came to, and totals by shop and status."""
+    names = ("gateway_count", "target_count", "quarantined", "missing", "repaired", "elsewhere", "tombstoned")
+    lines = [
+        f"{outcome.pipeline}: {outcome.requests} requests, {outcome.retried} windows read again",
+        "  ".join(("day".ljust(10), "shops", *names)),
+    ]
+    for day in outcome.days:
+        row = _columns(day)
+        numbers = [str(row[name]).rjust(len(name)) for name in names]
+        lines.append("  ".join((day.day.isoformat(), str(len(day.shops)).rjust(5), *numbers)))
+    sums: dict[tuple[str, str], tuple[int, Decimal, Decimal]] = {}
+    for one in (total for day in outcome.days for total in day.totals):
+        orders, payment, paid = sums.get((one.shop, one.status), (0, Decimal(0), Decimal(0)))
+        sums[one.shop, one.status] = (orders + one.orders, payment + one.payment, paid + one.pay_amount)
+    lines.append(f"{'shop':12}  {'status':28}  {'orders':>8}  {'payment':>14}  {'pay_amount':>14}")
+    lines += [
+        f"{shop:12}  {status:28}  {orders:8}  {payment:14.2f}  {paid:14.2f}"
+        for (shop, status), (orders, payment, paid) in sorted(sums.items())
+    ]
+    gone = [key for day in outcome.days for one in day.verdicts for key in one.tombstoned]
+    if gone:
+        lines.append(f"not at the gateway any more, marked with _deleted_at: {', '.join(gone)}")
+    return "\n".join(lines)

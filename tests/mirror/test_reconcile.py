@@ -1,0 +1,329 @@
+"""The nightly reconcile finds what counts betray, mends it by id, marks what is gone, says what it did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+from installation import CHINA, START, mirror
+
+from kuaimai.errors import ConfigError, DataError, Transient
+from kuaimai.pipeline import reconcile as reconciling
+from kuaimai.pipeline import stages
+from kuaimai.sandbox import Faults
+
+BASE = "erp.trade.outstock.simple.query"
+FULLER = "erp.trade.list.query"
+DAYS = 2
+SLOTS = DAYS * 12
+MIDNIGHT = START.replace(hour=0)
+SINCE = MIDNIGHT - timedelta(days=DAYS)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shop(request, tmp_path):
+    """A mirror of the last days, complete."""
+    url = request.getfixturevalue("pg_url") if request.param == "postgres" else None
+    with mirror(tmp_path, url, history_orders=300) as made:
+        made.run(SINCE, START)
+        yield made
+
+
+def reconcile(shop, *, days=DAYS, shops=None):
+    shop.runs += 1
+    return reconciling.reconcile(
+        shop.pipeline,
+        run=f"reconcile-{shop.runs}",
+        until=datetime.fromtimestamp(shop.clock(), CHINA),
+        shops=shops or stages.fetch_shops(shop.client),
+        client=shop.client,
+        staging=shop.staging,
+        target=shop.target,
+        days=days,
+        now=shop.clock,
+    )
+
+
+def asked(shop, since):
+    """Count the requests since a moment: of windows, and of ids."""
+    kinds = Counter()
+    for one in list(shop.box.requests)[since:]:
+        if "trade" in one.method:
+            kinds[one.method, "ids" if "sid" in one.params else "window"] += 1
+    return kinds
+
+
+def truth(shop, since=MIDNIGHT - timedelta(days=DAYS), until=MIDNIGHT):
+    first, last = since.timestamp() * 1000, until.timestamp() * 1000
+    return {sid: one for sid, one in shop.box.truth().items() if first <= one["created"] < last}
+
+
+def forget(shop, sids):
+    """Take orders out of the target, as if they had never come."""
+    with shop.target.engine.begin() as connection:
+        for table in ("kuaimai_trade", "kuaimai_trade_line"):
+            connection.execute(
+                sa.text(f"DELETE FROM {table} WHERE sid IN :sids").bindparams(
+                    sa.bindparam("sids", expanding=True)
+                ),
+                {"sids": list(sids)},
+            )
+
+
+def living(shop):
+    return {sid for (sid,) in shop.rows("SELECT sid FROM kuaimai_trade WHERE _deleted_at IS NULL")}
+
+
+def some(shop, count=3):
+    """A few orders of one slot, and of one more."""
+    return sorted(truth(shop))[:count]
+
+
+def test_quiet_night_costs_one_request_for_each_group_of_shops_and_slot(shop):
+    since = len(shop.box.requests)
+    outcome = reconcile(shop)
+    assert asked(shop, since) == {(BASE, "window"): SLOTS}
+    assert outcome.problems == []
+    assert (outcome.total("missing"), outcome.total("tombstoned")) == (0, 0)
+    assert outcome.total("gateway") == len(truth(shop)) > 80
+
+
+def test_missing_orders_are_read_by_their_ids_and_by_nothing_else(shop):
+    lost = some(shop)
+    forget(shop, lost)
+    since = len(shop.box.requests)
+    outcome = reconcile(shop)
+    assert (outcome.total("missing"), outcome.total("repaired"), outcome.problems) == (3, 3, [])
+    named = {
+        sid
+        for one in list(shop.box.requests)[since:]
+        if one.method == BASE and "sid" in one.params
+        for sid in one.params["sid"].split(",")
+    }
+    assert named == set(lost)
+    assert shop.differences(SINCE) == {}
+    since = len(shop.box.requests)
+    assert reconcile(shop).total("missing") == 0
+    assert asked(shop, since) == {(BASE, "window"): SLOTS}
+
+
+def test_mended_orders_come_in_their_fuller_form(shop):
+    query = "SELECT sid, _rank, _content_hash FROM kuaimai_trade ORDER BY sid"
+    before = shop.rows(query)
+    forget(shop, sorted(truth(shop))[:12])
+    reconcile(shop)
+    assert shop.rows(query) == before
+
+
+def test_mended_slot_has_a_sealed_row_of_its_own(shop):
+    forget(shop, some(shop))
+    reconcile(shop)
+    rows = shop.rows(
+        "SELECT state, total_before, total_after, landed, inserted FROM kuaimai_window "
+        "WHERE dimension = 'created'"
+    )
+    assert rows
+    assert {row[0] for row in rows} == {"sealed"}
+    assert all(row[1] == row[2] == row[3] for row in rows)
+    assert sum(row[4] for row in rows) == 3
+
+
+def test_slot_that_is_missing_almost_whole_is_read_page_by_page(tmp_path):
+    with mirror(tmp_path, bulk=400, bulk_days=1) as shop:
+        day = MIDNIGHT - timedelta(days=1)
+        shop.run(day, START)
+        lost = set(truth(shop, since=day))
+        forget(shop, lost)
+        since = len(shop.box.requests)
+        outcome = reconcile(shop, days=1)
+        assert (outcome.total("repaired"), outcome.problems) == (len(lost), [])
+        assert shop.differences(day) == {}
+        # By their ids all of them would have cost one call for every twenty.
+        assert asked(shop, since)[BASE, "ids"] < len(lost) / 20 / 4
+
+
+def test_order_that_vanished_is_marked_with_its_lines_and_revived_when_it_comes_back(shop):
+    before = living(shop)
+    lines = shop.rows("SELECT id FROM kuaimai_trade_line WHERE _deleted_at IS NULL ORDER BY id")
+    shop.box.faults.vanished = 0.03
+    gone = before - set(shop.box.truth())
+    outcome = reconcile(shop)
+    marked = {sid for day in outcome.days for one in day.verdicts for sid in one.tombstoned}
+    assert marked
+    assert marked <= gone
+    assert living(shop) == before - marked
+    assert outcome.problems == []
+    assert shop.rows(
+        "SELECT count(*) FROM kuaimai_trade_line l JOIN kuaimai_trade t ON t.sid = l.sid "
+        "WHERE t._deleted_at IS NOT NULL AND l._deleted_at IS NULL"
+    ) == [(0,)]
+    ((listed,),) = shop.rows("SELECT sum(tombstoned) FROM kuaimai_reconcile")
+    assert listed == len(marked)
+
+    shop.box.faults.vanished = 0.0
+    outcome = reconcile(shop)
+    assert (outcome.total("repaired"), outcome.problems) == (len(marked), [])
+    assert living(shop) == before
+    assert shop.rows("SELECT id FROM kuaimai_trade_line WHERE _deleted_at IS NULL ORDER BY id") == lines
+
+
+def test_one_missing_and_one_too_many_are_seen_though_the_counts_agree(shop):
+    """Slots of a page or less are compared by keys, at no further request."""
+    lost = some(shop, 1)[0]
+    (created, user) = shop.rows(f"SELECT created, user_id FROM kuaimai_trade WHERE sid = '{lost}'")[0]
+    forget(shop, [lost])
+    with shop.target.engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO kuaimai_trade (sid, user_id, created, _version, _rank, _content_hash) "
+                "VALUES ('1', :user, :created, 0, 0, '')"
+            ),
+            {"user": user, "created": created},
+        )
+    outcome = reconcile(shop)
+    assert (outcome.total("missing"), outcome.total("repaired"), outcome.total("tombstoned")) == (1, 1, 1)
+    assert "1" not in living(shop)
+    assert lost in living(shop)
+
+
+def test_more_vanished_orders_than_believable_are_left_and_told(shop, monkeypatch):
+    monkeypatch.setattr(reconciling, "MOST_TOMBSTONES", 5)
+    before = len(living(shop))
+    shop.box.faults.vanished = 0.3
+    outcome = reconcile(shop)
+    assert outcome.total("tombstoned") == 5
+    assert len(living(shop)) == before - 5
+    with pytest.raises(DataError, match=r"differences remain.*created 2026-02.*gone from the gateway"):
+        reconciling.check(outcome)
+
+
+def test_orders_that_no_live_run_can_see_are_found(tmp_path):
+    with mirror(tmp_path, faults=Faults(null_modified=0.1)) as shop:
+        shop.run(SINCE, START)
+        assert set(truth(shop)) - living(shop)
+        outcome = reconcile(shop)
+        assert outcome.total("missing") == outcome.total("repaired") > 0
+        assert set(truth(shop)) <= living(shop)
+
+
+@pytest.mark.parametrize("switch", ["bad_amount", "bad_time", "no_sid"])
+def test_records_in_quarantine_are_accounted_for(tmp_path, switch):
+    with mirror(tmp_path, faults=Faults(**{switch: 0.05})) as shop:
+        shop.run(SINCE, START)
+        assert shop.rows("SELECT count(*) FROM kuaimai_quarantine")[0][0] > 0
+        since = len(shop.box.requests)
+        outcome = reconcile(shop)
+        assert outcome.problems == []
+        assert (outcome.total("missing"), outcome.total("tombstoned")) == (0, 0)
+        assert asked(shop, since) == {(BASE, "window"): SLOTS}
+
+
+def test_bad_record_that_was_never_seen_goes_to_quarantine(tmp_path):
+    with mirror(tmp_path, faults=Faults(bad_amount=0.05, no_sid=0.05)) as shop:
+        shop.run(SINCE, START)
+        with shop.target.engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM kuaimai_quarantine"))
+        outcome = reconcile(shop)
+        assert outcome.problems == []
+        assert outcome.total("missing") > 0
+        quarantined = shop.rows("SELECT count(DISTINCT record_key) FROM kuaimai_quarantine")[0][0]
+        assert quarantined >= outcome.total("missing")
+        again = reconcile(shop)
+        assert (again.total("missing"), again.problems) == (0, [])
+
+
+def test_totals_by_shop_and_status_are_those_of_the_gateway(shop):
+    forget(shop, some(shop))
+    reconcile(shop)
+    expected: dict[tuple, list] = {}
+    for record in truth(shop).values():
+        day = datetime.fromtimestamp(record["created"] / 1000, CHINA).date().isoformat()
+        held = expected.setdefault(
+            (day, str(record["userId"]), record["sysStatus"]), [0, Decimal(0), Decimal(0)]
+        )
+        held[0] += 1
+        for line in record["orders"]:
+            held[1] += Decimal(str(line.get("payment") or 0))
+            held[2] += Decimal(str(line.get("payAmount") or 0))
+    rows = shop.rows("SELECT day, shop, status, orders, payment, pay_amount FROM kuaimai_reconcile_total")
+    assert {row[:3]: [row[3], Decimal(str(row[4])), Decimal(str(row[5]))] for row in rows} == expected
+
+
+def test_report_of_a_day_is_replaced_by_the_next_one(shop):
+    reconcile(shop)
+    forget(shop, some(shop))
+    reconcile(shop)
+    rows = shop.rows(
+        "SELECT day, gateway_count, target_count, repaired, run_id FROM kuaimai_reconcile ORDER BY day"
+    )
+    assert len(rows) == DAYS
+    assert sum(row[3] for row in rows) == 3
+    assert all(row[1] == row[2] for row in rows)
+    assert len({row[4] for row in rows}) == 1
+
+
+def test_log_names_days_totals_and_what_is_gone(shop):
+    shop.box.faults.vanished = 0.03
+    text = reconciling.pretty(reconcile(shop))
+    assert "2026-02-28" in text
+    assert "WAIT_SEND_GOODS" in text or "FINISHED" in text
+    assert "marked with _deleted_at" in text
+
+
+def test_windows_that_could_not_be_sealed_are_read_again(tmp_path):
+    with mirror(tmp_path) as shop:
+        start = MIDNIGHT - timedelta(hours=5)
+        real, shop.one = shop.one, lambda piece: (_ for _ in ()).throw(Transient("no disk"))
+        with pytest.raises(Transient):
+            shop.run(start, start + timedelta(hours=1))
+        assert shop.open_windows() == 1
+        shop.one = real
+        outcome = reconcile(shop, days=1)
+        assert outcome.retried >= 1
+        assert outcome.still_open == ()
+        assert shop.open_windows() == 0
+
+
+def test_killed_in_the_middle_it_changes_nothing_that_the_next_night_would_not_find(shop, monkeypatch):
+    forget(shop, sorted(truth(shop))[::20])
+    before = living(shop)
+    send, calls = shop.client.wire.send, []
+
+    def dies(method, params, *, session):
+        calls.append(method)
+        if len(calls) == 30:
+            raise KeyboardInterrupt
+        return send(method, params, session=session)
+
+    monkeypatch.setattr(shop.client.wire, "send", dies)
+    with pytest.raises(KeyboardInterrupt):
+        reconcile(shop)
+    assert living(shop) >= before
+    monkeypatch.undo()
+    assert reconcile(shop).problems == []
+    assert shop.differences(SINCE) == {}
+
+
+def test_days_in_the_archive_are_refused_because_everything_would_look_gone(tmp_path):
+    with mirror(tmp_path) as shop, pytest.raises(ConfigError, match="archive"):
+        reconcile(shop, days=100)
+
+
+def test_answer_that_is_cut_short_does_not_look_like_a_vanished_order(shop, monkeypatch):
+    """How many ids a call takes is our guess: if the gateway looks at fewer, nothing is marked."""
+    before = living(shop)
+    shop.box.faults.vanished = 0.1
+    gone = before - set(shop.box.truth())
+    send = shop.client.wire.send
+
+    def only_two(method, params, *, session):
+        if "sid" in params:
+            params = {**params, "sid": ",".join(params["sid"].split(",")[:2])}
+        return send(method, params, session=session)
+
+    monkeypatch.setattr(shop.client.wire, "send", only_two)
+    reconcile(shop)
+    assert before - living(shop) <= gone
