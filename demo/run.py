@@ -145,6 +145,8 @@ def main() -> int:
     options = parser.parse_args()
     services.without_foreign_settings()
     os.chdir(ROOT)
+    # A shell that starts a command in the background makes it deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -115,12 +115,16 @@ def connected(folder: str, database: str = DATABASE) -> Iterator[Any]:
 
 
 class SandboxGateway:
-    """The fake gateway as a process, and its control door."""
+    """The fake gateway as a process, and its control door.
 
-    def __init__(self) -> None:
+    Args:
+        options: further options of `kuaimai sandbox serve`.
+    """
+
+    def __init__(self, *options: str) -> None:
         self.process = Process(
             "sandbox",
-            [sys.executable, "-m", "kuaimai.sandbox", "serve", "--port", "0"],
+            [sys.executable, "-m", "kuaimai.sandbox", "serve", "--port", "0", *options],
             {"PYTHONPATH": str(ROOT / "plugins")},
         )
         if self.process.popen.stdout is None:
@@ -225,6 +229,19 @@ def start_airflow(settings: Mapping[str, str], port: int, *, ui: bool = True) ->
     else:
         components["api-server"] += ["--apps", "execution"]
     return [Process(name, airflow(name, *arguments), settings) for name, arguments in components.items()]
+
+
+def unpause(dag_id: str, settings: Mapping[str, str], processes: list[Process]) -> None:
+    """Let the scheduler run a DAG as soon as the DAG processor has found it."""
+    deadline = time.monotonic() + 120.0
+    while time.monotonic() < deadline:
+        for process in processes:
+            process.check()
+        process = Process("unpause", airflow("dags", "unpause", "--yes", dag_id), settings)
+        if process.popen.wait() == 0 and dag_id in process.log.read_text(errors="replace"):
+            return
+        time.sleep(1.0)
+    raise DemoError(f"the DAG {dag_id} was not found; see {shown(LOGS)}/dag-processor.log")
 
 
 def ui(port: int) -> str:

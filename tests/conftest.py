@@ -1,4 +1,4 @@
-"""What every suite shares: a real PostgreSQL, fresh databases in it, and a clock that only tests move."""
+"""What every suite shares: real servers, fresh databases in them, and a clock that only tests move."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from mariadb_server import admin, running_mariadb
 
 
 def pytest_configure() -> None:
@@ -93,6 +94,38 @@ def new_database(postgres: Path) -> Iterator[Callable[[], str]]:
 def pg_url(new_database: Callable[[], str]) -> str:
     """The SQLAlchemy URL (psycopg2) of an empty PostgreSQL database that only this test uses."""
     return new_database()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[Path]:
+    """The socket of a MariaDB server of this test session; user `root`, no password."""
+    with running_mariadb() as socket:
+        yield socket
+
+
+@pytest.fixture(scope="session")
+def new_maria_database(mariadb: Path) -> Iterator[Callable[[], str]]:
+    """A function that makes an empty MariaDB database and returns its SQLAlchemy URL."""
+    numbers = itertools.count(1)
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"test_{next(numbers)}"
+        with admin(mariadb) as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        made.append(name)
+        return f"mysql+pymysql://root@localhost/{name}?unix_socket={mariadb}"
+
+    yield make
+    with admin(mariadb) as cursor:
+        for name in made:
+            cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+@pytest.fixture
+def maria_url(new_maria_database: Callable[[], str]) -> str:
+    """The SQLAlchemy URL (PyMySQL) of an empty MariaDB database that only this test uses."""
+    return new_maria_database()
 
 
 @contextmanager

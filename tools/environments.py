@@ -55,10 +55,10 @@ class Environment:
 ENVIRONMENTS = {
     each.name: each
     for each in (
-        Environment("core", "core.txt", "core", ("postgres",)),
-        Environment("airflow3", "airflow-3.3.txt", "airflow3", ("airflow", "postgres")),
+        Environment("core", "core.txt", "core", ("postgres", "mysql")),
+        Environment("airflow3", "airflow-3.3.txt", "airflow3", ("airflow", "postgres", "mysql")),
         # Airflow 2.11 itself refuses Python 3.13.
-        Environment("airflow2", "airflow-2.11.txt", "airflow2", ("airflow", "postgres"), (3, 12)),
+        Environment("airflow2", "airflow-2.11.txt", "airflow2", ("airflow", "postgres", "mysql"), (3, 12)),
     )
 }
 

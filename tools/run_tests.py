@@ -181,6 +181,8 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     runner = Runner(pytest_options)
+    # A shell that starts a command in the background makes it deaf to Ctrl-C, and all its children too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A terminated run must not leave servers behind any more than an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     total = Count()

@@ -6,6 +6,7 @@ KuaimaiError
 ├── SessionError    the session is unusable: a person must renew the credentials
 ├── Throttled       wait `retry_after` seconds (or back off), then send the same request again
 ├── Transient       the same request may succeed in a moment
+│   └── TooSlow     no answer came in time: ask for a smaller window
 ├── Rejected        the gateway understood and refused; sending it again changes nothing
 │   └── TooLarge    the answer would be too large: ask for a smaller page or window
 └── DataError       the data cannot be trusted or stored as it is
@@ -87,6 +88,10 @@ class Throttled(KuaimaiError):
 
 class Transient(KuaimaiError):
     """A disconnect, a timeout, a 5xx, an unreadable answer or a busy service."""
+
+
+class TooSlow(Transient):
+    """The connection stood, and no answer came within the time that was given."""
 
 
 class Rejected(KuaimaiError):

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from kuaimai.errors import ConfigError, Rejected, SessionError, Throttled, TooLarge, Transient
+from kuaimai.errors import ConfigError, Rejected, SessionError, Throttled, TooLarge, TooSlow, Transient
 from kuaimai.gateway.budget import Budget
-from kuaimai.gateway.client import ATTEMPTS, Client, FixedSession
+from kuaimai.gateway.client import ATTEMPTS, SLOW_ATTEMPTS, Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
 from kuaimai.sandbox import Failure, Faults, Sandbox, World
 
@@ -94,6 +94,14 @@ def test_answer_that_does_not_come_is_given_up_in_time(make, box):
     box.faults.slow_seconds = 0.5
     box.faults.plan = [Failure("slow", times=1)]
     assert make(timeout=(1.0, 0.1)).call(SHOPS, {"pageNo": "1", "pageSize": "50"}).total >= 4
+
+
+def test_question_that_is_too_slow_is_tried_twice_and_no_more(make, box):
+    box.faults.slow_seconds = 0.5
+    box.faults.plan = [Failure("slow", times=6)]
+    with pytest.raises(TooSlow, match=r"no answer within 0\.1 s"):
+        make(timeout=(1.0, 0.1)).call(SHOPS, {"pageNo": "1", "pageSize": "50"})
+    assert len(box.requests) == SLOW_ATTEMPTS == 2
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in 
 
 # The way of a record, source first. A room imports from its own and from rooms before it.
 ROOMS = ["errors", "state", "gateway", "extract", "transform", "load", "pipeline", "airflow"]
-# What stands beside that way, and what it may import.
-BESIDE = {"sandbox": {"errors"}, "cli": {*ROOMS, "sandbox"} - {"airflow"}, "__init__": set()}
+# What stands beside that way, and what it may import. `kuaimai plan` asks Airflow for its Connections, so the
+# command reaches into its room, inside of that verb: that it imports without Airflow is tested below.
+BESIDE = {"sandbox": {"errors"}, "cli": {*ROOMS, "sandbox"}, "__init__": set()}
 
 
 def tracked_files() -> list[Path]:
@@ -141,6 +142,7 @@ def test_names_that_users_catch_stay():
         "SessionError",
         "Throttled",
         "TooLarge",
+        "TooSlow",
         "Transient",
     }
 

@@ -43,6 +43,7 @@ def test_dags_parse_with_nothing_set_up(ours):
         "kuaimai_trades__created",
         "kuaimai_trades__pay_time",
         "kuaimai_session",
+        "kuaimai_backfill",
     }
 
 

@@ -127,7 +127,9 @@ def test_mapped_tasks_that_fail_are_one_alert_with_the_error_and_without_its_sec
         what="the DAG's failure callback",
     )
 
-    [letter] = inbox.about("kuaimai_broken")
+    letters = inbox.about("kuaimai_broken")
+    assert len(letters) == 1, letters
+    letter = letters[0]
     assert letter.json["title"] == "❌ 快麦同步失败 · kuaimai_broken"
     assert "任务：extract" in letter.json["message"]
     assert "😀: access_token=*** is refused" in letter.json["message"]
@@ -143,18 +145,27 @@ def test_backfills_and_old_runs_by_hand_miss_their_deadline_in_silence(home, inb
         "dags trigger kuaimai_slow --logical-date 2026-01-04T00:00:00+08:00",
     ):
         over = eventually(
-            lambda: (
-                {"success", "failed"}.issuperset(state for _, state in ask(home, CALLBACKS))
-                and len(ask(home, CALLBACKS)) == 4
-                and sorted(ask(home, CALLBACKS))
-            ),
-            within=90,
+            lambda: callbacks_that_ended(home, 3),
+            within=180,
             home=home,
             what="the deadlines of the backfill and of the run by hand",
         )
 
-    assert over == [(kind, "success") for kind in ("backfill", "backfill", "manual", "scheduled")]
+    assert over == [(kind, "success") for kind in ("backfill", "backfill", "manual")]
     assert len(inbox.about("kuaimai_slow")) == told == 1
+
+
+def callbacks_that_ended(home: Home, many: int) -> list[tuple] | None:
+    """Return what became of the callbacks of runs that nobody scheduled, when so many have ended.
+
+    Not of the scheduled ones: five minutes may end meanwhile, and one more of those comes.
+    """
+    ended = sorted(
+        (kind, state)
+        for kind, state in ask(home, CALLBACKS)
+        if kind != "scheduled" and state in ("success", "failed")
+    )
+    return ended if len(ended) >= many else None
 
 
 def test_no_log_shows_the_address_of_the_channel(home):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import pairwise
 
 import pytest
 from installation import CHINA, START, TICK, mirror
 
 from kuaimai.errors import ConfigError, DataError, KuaimaiError, Rejected, Transient
-from kuaimai.extract.paging import CONNECTIONS
+from kuaimai.extract.paging import CONNECTIONS, window_request
+from kuaimai.extract.windows import Slice, Window
+from kuaimai.pipeline import stages
 from kuaimai.sandbox import Failure, Faults
 
 
@@ -93,35 +96,66 @@ def test_answer_that_would_be_too_large_is_read_in_parts(tmp_path):
     with mirror(tmp_path, faults=Faults(max_bytes=150_000)) as shop:
         summary = shop.run(START - timedelta(days=1), START)
         assert summary.sealed
-        assert summary.windows > 2
+        assert shop.rows("SELECT DISTINCT proof FROM kuaimai_window") == [("snapshot",)]
+        assert max(pages for (pages,) in shop.rows("SELECT pages FROM kuaimai_window")) > 2
         assert shop.differences(START - timedelta(days=1)) == {}
         assert {code for code in (one.code for one in shop.box.requests) if code} == {"1"}
 
 
-def test_window_that_does_not_stand_still_is_cut_until_its_parts_do(tmp_path):
-    with mirror(tmp_path, faults=Faults(drift=1, drift_touch=1), orders_per_hour=3000) as shop:
+def crowd(shop, rows=120):
+    """Let many orders change in one second, so that no answer of 50 can hold that second; return it."""
+    shop.pipeline = shop.pipeline.model_copy(
+        update={"source": shop.pipeline.source.model_copy(update={"page_size": 50})}
+    )
+    shop.clock.advance(300)
+    moment = datetime.fromtimestamp(int(shop.clock()), CHINA)
+    faults = shop.box.faults
+    faults.drift, faults.drift_touch = 1, rows
+    five_days = Window(START - timedelta(days=5), START, "upd_time")
+    request = window_request("erp.trade.outstock.simple.query", five_days, [])
+    shop.client.call("erp.trade.outstock.simple.query", {**request, "pageNo": "2", "pageSize": "200"})
+    faults.drift, faults.drift_touch = 0, 1
+    shop.clock.advance(600)
+    return moment
+
+
+@pytest.mark.parametrize("paging", ["pages", "cursor"])
+def test_second_that_holds_more_than_a_page_is_read_twice_and_sealed(tmp_path, paging):
+    with mirror(tmp_path, orders_per_hour=600) as shop:
+        crowd(shop)
         shop.pipeline = shop.pipeline.model_copy(
-            update={"source": shop.pipeline.source.model_copy(update={"page_size": 50})}
+            update={"source": shop.pipeline.source.model_copy(update={"paging": paging})}
         )
-        shop.clock.advance(900)
+        assert shop.run(START, START + timedelta(minutes=15)).sealed
+        assert ("counts",) in shop.rows("SELECT DISTINCT proof FROM kuaimai_window")
+        assert shop.differences(START) == {}
+
+
+def test_only_the_second_that_does_not_stand_still_stays_open(tmp_path):
+    with mirror(tmp_path, orders_per_hour=600) as shop:
+        moment = crowd(shop)
+        shop.box.faults.drift = 1
         summary = shop.run(START, START + timedelta(minutes=15))
         windows = shop.rows(
-            "SELECT method, window_start, window_end, state FROM kuaimai_window "
+            "SELECT method, window_start, window_end, state, reason FROM kuaimai_window "
             "WHERE pages IS NOT NULL ORDER BY 1, 2"
         )
-        # Parts with one page stand still; what is touched meanwhile moves to the last minute.
-        assert sum(row[3] == "sealed" for row in windows) > len(windows) / 2
         assert not summary.sealed
+        reasons = {row[4].split(":")[0] for row in windows if row[3] == "open"}
+        assert reasons <= {"the window moved while it was read", "its readings did not agree"}
         for method in {row[0] for row in windows}:
             parts = [row for row in windows if row[0] == method]
             assert all(one[2] == other[1] for one, other in pairwise(parts))
+        open_seconds = {(row[1], row[2]) for row in windows if row[3] == "open"}
+        assert 0 < len(open_seconds) <= 2
+        assert all(str(moment.astimezone(timezone.utc).minute) in start for start, _ in open_seconds)
         shop.box.faults.drift = 0
         assert shop.tick().sealed
         assert shop.differences(START) == {}
 
 
-def test_pages_are_asked_for_by_several_connections_and_none_is_lost(tmp_path, monkeypatch):
-    with mirror(tmp_path) as shop:
+def test_stretches_are_asked_for_by_several_connections_and_none_is_lost(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=3000) as shop:
         send, busy, most = shop.client.wire.send, set(), []
 
         def watched(method, params, *, session):
@@ -139,6 +173,20 @@ def test_pages_are_asked_for_by_several_connections_and_none_is_lost(tmp_path, m
         assert shop.run(START - timedelta(days=5), START).sealed
         assert max(most) == CONNECTIONS
         assert shop.differences(START - timedelta(days=5)) == {}
+
+
+def test_task_that_ended_well_reads_anew_when_it_is_cleared_and_one_that_died_does_not(tmp_path):
+    with mirror(tmp_path) as shop:
+        window = Window(START - timedelta(hours=6), START, "upd_time")
+        piece = Slice("trades", "run", 1, window, tuple(stages.fetch_shops(shop.client)))
+        one = partial(stages.extract, shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+        first = one()
+        again = one()  # the worker died before it could say that it had ended
+        assert sum(read.requests for read in again.reads) == 0
+        assert [read.distinct for read in again.reads] == [read.distinct for read in first.reads]
+        stages.ended_well([piece], shop.staging)
+        shop.clock.advance(60)
+        assert all(read.requests for read in one().reads)
 
 
 def test_outage_is_healed_by_the_next_run(tmp_path):
@@ -311,7 +359,8 @@ def test_gateway_that_never_recovers_fails_the_run_and_stores_nothing(tmp_path, 
 
 
 def test_page_number_that_is_ignored_is_told_and_nothing_counts_as_read(tmp_path, monkeypatch):
-    with mirror(tmp_path) as shop:
+    with mirror(tmp_path, orders_per_hour=600) as shop:
+        crowd(shop)
         send = shop.client.wire.send
 
         def always_page_one(method, params, *, session):
@@ -321,7 +370,7 @@ def test_page_number_that_is_ignored_is_told_and_nothing_counts_as_read(tmp_path
 
         monkeypatch.setattr(shop.client.wire, "send", always_page_one)
         with pytest.raises(DataError, match="ignores the page number"):
-            shop.run(START - timedelta(days=5), START)
+            shop.run(START, START + timedelta(minutes=10))
 
 
 def test_time_parameters_that_are_ignored_are_told(tmp_path, monkeypatch):

@@ -19,8 +19,8 @@ def test_an_example_is_understood(file):
         connection = Connection.from_json(json.dumps(fields), conn_id=conn_id)
         if connection.conn_type == "kuaimai":
             assert GatewaySettings.of(connection).credentials.app_key == "your-appKey"
-        elif connection.conn_type == "postgres":
-            assert "postgres.example.internal" in database_url(connection)
+        elif connection.conn_type in ("postgres", "mysql"):
+            assert f"{connection.conn_type}.example.internal" in database_url(connection)
         assert "Invented values" in connection.description
 
 

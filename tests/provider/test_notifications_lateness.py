@@ -78,7 +78,7 @@ def test_a_failure_that_was_told_is_not_told_again_as_late(inbox):
         data_interval_start=start,
         data_interval_end=start + timedelta(minutes=5),
     )
-    KuaimaiNotifier().notify({"dag_run": run})
+    KuaimaiNotifier(sleep=lambda _seconds: None).notify({"dag_run": run})
     missed(state="failed")
 
     assert [each.json["title"] for each in inbox.letters] == ["❌ 快麦同步失败 · kuaimai_trades"]

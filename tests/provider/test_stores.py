@@ -132,6 +132,18 @@ def test_a_store_on_a_real_postgresql(connection, pg_url):
             {"conn_type": "postgres", "host": "/run/postgresql", "login": "me", "schema": "dw"},
             "postgresql+psycopg2://me@/dw?host=%2Frun%2Fpostgresql",
         ),
+        (
+            {
+                "conn_type": "mysql",
+                "host": "db",
+                "port": 3307,
+                "login": "me",
+                "password": "p@ss",
+                "schema": "dw",
+                "extra": {"charset": "utf8mb4", "cursor": "sscursor"},
+            },
+            "mysql+pymysql://me:p%40ss@db:3307/dw?charset=utf8mb4",
+        ),
         ({"conn_type": "sqlite", "host": "/data/dw.db"}, "sqlite:////data/dw.db"),
         ({"conn_type": "sqlite", "schema": "data/dw.db"}, "sqlite:////data/dw.db"),
     ],
@@ -161,9 +173,10 @@ def test_what_cannot_be_used_is_named(connection, fields, said):
     assert "kuaimai_target" in str(caught.value)
 
 
-def test_a_missing_driver_is_named(connection):
+def test_a_missing_driver_is_named(connection, monkeypatch):
+    monkeypatch.setattr("kuaimai.airflow.stores.find_spec", lambda name: None)
     made = connection("kuaimai_target", conn_type="mysql", host="db", schema="dw")
-    with pytest.raises(ConfigError, match="pip install mysqlclient"):
+    with pytest.raises(ConfigError, match="pip install pymysql"):
         database_url(made)
 
 

@@ -20,9 +20,12 @@ def _take_many(url, slots):
     store.close()
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@pytest.mark.parametrize("database", ["sqlite", "postgres", "mariadb"])
 def test_processes_never_get_the_same_slot_nor_slots_closer_than_the_rate(request, tmp_path, database):
-    url = f"sqlite:///{tmp_path}/s.db" if database == "sqlite" else request.getfixturevalue("pg_url")
+    if database == "sqlite":
+        url = f"sqlite:///{tmp_path}/s.db"
+    else:
+        url = request.getfixturevalue({"postgres": "pg_url", "mariadb": "maria_url"}[database])
     context = multiprocessing.get_context("spawn")
     slots = context.Queue()
     processes = [context.Process(target=_take_many, args=(url, slots)) for _ in range(3)]

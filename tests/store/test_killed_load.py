@@ -72,12 +72,12 @@ def counts(url: str) -> list[int]:
 @pytest.mark.parametrize(
     "die_after", [0, 2, 3], ids=["before-the-data", "amid-the-data", "before-the-commit"]
 )
-@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+@pytest.mark.parametrize("database", ["postgres", "mariadb", "sqlite"])
 def test_killed_load_leaves_nothing_and_the_next_one_lands_all_once(request, tmp_path, database, die_after):
-    if database == "postgres":
-        url = request.getfixturevalue("pg_url")
-    else:
+    if database == "sqlite":
         url = f"sqlite:///{tmp_path}/target.db"
+    else:
+        url = request.getfixturevalue({"postgres": "pg_url", "mariadb": "maria_url"}[database])
     process = multiprocessing.get_context("spawn").Process(
         target=load, args=(url,), kwargs={"die_after": die_after}
     )

@@ -1,4 +1,4 @@
-"""The coordination store on real SQLite and real PostgreSQL."""
+"""The coordination store on real SQLite, PostgreSQL and MariaDB."""
 
 import os
 import pickle
@@ -9,19 +9,21 @@ from contextlib import suppress
 from multiprocessing import get_context
 
 import pytest
+from mariadb_server import admin
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 
 from kuaimai.errors import ConfigError, KuaimaiError, Transient
 from kuaimai.state import LeaseLost, LeaseTaken, Store
 from kuaimai.state.tables import metadata
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'state.db'}"
         return
-    url = request.getfixturevalue("one_database")
+    url = request.getfixturevalue(f"one_{request.param}")
     yield url
     engine = create_engine(url)
     metadata.drop_all(engine)
@@ -29,8 +31,13 @@ def url(request, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def one_database(new_database):
+def one_postgresql(new_database):
     return new_database()
+
+
+@pytest.fixture(scope="module")
+def one_mariadb(new_maria_database):
+    return new_maria_database()
 
 
 @pytest.fixture
@@ -290,6 +297,23 @@ def test_a_user_without_rights_is_told_so(guest):
         store.breaker("k")
     assert "hidden" not in str(caught.value)
     store.close()
+
+
+def test_a_mariadb_user_without_rights_is_told_so(mariadb, maria_url):
+    with admin(mariadb) as cursor:
+        cursor.execute("CREATE OR REPLACE USER 'guest'@'localhost' IDENTIFIED BY 'hidden'")
+        cursor.execute(f"GRANT SELECT ON {make_url(maria_url).database}.* TO 'guest'@'localhost'")
+        store = Store.open(maria_url.replace("root@", "guest:hidden@"))
+        with pytest.raises(ConfigError, match="right to create tables") as caught:
+            store.breaker("k")
+        assert "hidden" not in str(caught.value)
+        store.close()
+        cursor.execute("DROP USER 'guest'@'localhost'")
+
+
+def test_names_that_differ_in_case_are_two(store):
+    assert store.open_breaker("k", "r")
+    assert store.open_breaker("K", "r")
 
 
 def test_options_in_the_url_are_kept(guest):

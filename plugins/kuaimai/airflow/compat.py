@@ -86,6 +86,7 @@ __all__ = [
     "Variable",
     "XComArg",
     "airflow_home",
+    "as_server",
     "conf",
     "get_current_context",
     "is_backfill",
@@ -119,6 +120,14 @@ def is_backfill(context: Context | Mapping[str, Any]) -> bool:
 def is_scheduled(context: Context | Mapping[str, Any]) -> bool:
     """Whether the scheduler started the run for its time."""
     return run_type(context) == "scheduled"
+
+
+def as_server() -> None:
+    """Let this process see the Connections of the metadata database, as `airflow connections` does on 3.x.
+
+    Only for a command on a machine that has the database; tasks ask their supervisor instead.
+    """
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
 
 
 def in_task() -> bool:

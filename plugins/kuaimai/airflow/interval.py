@@ -65,24 +65,40 @@ def run_interval(context: Context) -> RunInterval:
     asked_start, asked_end = params.get("start"), params.get("end")
     if bool(asked_start) != bool(asked_end):
         raise ConfigError("give both start and end, or neither", hint="trigger again with both times")
+    shops = params.get("shops") or ()
     if asked_start:
-        start: datetime | None = _moment(asked_start, "start")
-        end: datetime | None = _moment(asked_end, "end")
-        live = False
-    else:
-        start, end = context.get("data_interval_start"), context.get("data_interval_end")
-        live = is_scheduled(context)
-    if start is None or end is None or (not asked_start and start == end):
+        return asked_interval(asked_start, asked_end, shops)
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start is None or end is None or start == end:
         raise ConfigError(
             "this run has no interval of its own", hint="trigger it with the params start and end"
         )
+    return _checked(start, end, live=is_scheduled(context), shops=shops)
+
+
+def asked_interval(
+    start: str, end: str, shops: Iterable[str] = (), *, names: tuple[str, str] = ("start", "end")
+) -> RunInterval:
+    """Return the time that a person asked for.
+
+    Args:
+        start: its begin; the merchant's wall clock unless it names a zone.
+        end: its end.
+        shops: ids of the shops; empty for all.
+        names: what the two are called where they were asked for.
+
+    Raises:
+        ConfigError: a text is no time, the end is not after the start, or it lies in the future.
+    """
+    return _checked(_moment(start, names[0]), _moment(end, names[1]), live=False, shops=shops)
+
+
+def _checked(start: datetime, end: datetime, *, live: bool, shops: Iterable[str]) -> RunInterval:
     if end <= start:
         raise ConfigError(f"end {end} is not after start {start}")
     if end > pendulum.now() + timedelta(minutes=1):
         raise ConfigError(f"end {end} lies in the future", hint="give an end that has passed")
-    return RunInterval(
-        _plain(start), _plain(end), live, tuple(str(shop) for shop in params.get("shops") or ())
-    )
+    return RunInterval(_plain(start), _plain(end), live, tuple(str(shop) for shop in shops))
 
 
 def _moment(text: str, name: str) -> datetime:

@@ -19,6 +19,9 @@ from kuaimai.errors import ConfigError
 
 # A window that fails again tomorrow is news.
 _TOLD_ONCE_SECONDS = 86400.0
+# The DAG's own callback can overtake that of the task, which runs when the task's end is known already. Only
+# the task can say what happened, so it goes first; what is told here first is then not told again.
+_TASK_FIRST_SECONDS = 10.0
 # Airflow 2 has this address if nobody set another; on a telephone it leads nowhere.
 _UNSET_URLS = ("", "http://localhost:8080")
 
@@ -66,6 +69,8 @@ class KuaimaiNotifier(BaseNotifier):
         """Send the alert that belongs to a run's context."""
         try:
             alert = alert_of(self.event, context, details=self.details)
+            if alert.event == "failure" and not alert.task_id and not alert.error:
+                self._sleep(_TASK_FIRST_SECONDS)
             self.tell(replace(alert, start=self.window[0], end=self.window[1]) if self.window else alert)
         except Exception as error:  # noqa: BLE001 - see the class
             self.lost(error)

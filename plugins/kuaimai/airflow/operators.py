@@ -203,6 +203,8 @@ class KuaimaiExtractOperator(_GatewayOperator):
         with told():
             spec, client, files = self.spec(), self.client(context), staging()
             done = for_each(self.slice, one)
+            given = [self.slice] if isinstance(self.slice, Mapping) else self.slice or ()
+            stages.ended_well((stages.from_manifest(piece, Slice) for piece in given), files)
         if abs(client.clock_offset or 0.0) > CLOCK_WARNING_SECONDS:
             self.log.warning(
                 "this machine's clock is %.0f s off the gateway's; at 600 s every call fails (NTP)",

@@ -50,7 +50,8 @@ _BACKENDS = {
     "mariadb": "mysql",
     "sqlite": "sqlite",
 }
-_DRIVERS = {"postgresql": ("psycopg2", "psycopg"), "mysql": ("MySQLdb", "pymysql", "mysql.connector")}
+# The first that is installed serves.
+_DRIVERS = {"postgresql": ("psycopg2", "psycopg"), "mysql": ("pymysql", "MySQLdb", "mysql.connector")}
 _DIALECTS = {"MySQLdb": "mysqldb", "mysql.connector": "mysqlconnector"}
 _NOT_SUPPORTED = ("iam", "redshift", "azure_conn_id")
 
@@ -146,7 +147,7 @@ def _driver(conn_id: str, backend: str) -> str:
     for module in _DRIVERS[backend]:
         if find_spec(module.split(".")[0]) is not None and (backend != "mysql" or find_spec(module)):
             return _DIALECTS.get(module, module)
-    wanted = "psycopg2-binary" if backend == "postgresql" else "mysqlclient"
+    wanted = "psycopg2-binary" if backend == "postgresql" else "pymysql"
     raise ConfigError(
         f"Connection {conn_id} needs a driver that is not installed", hint=f"pip install {wanted}"
     )

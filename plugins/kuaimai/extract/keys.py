@@ -25,6 +25,10 @@ class DistinctKeys:
             int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") for key in keys
         )
 
+    def merge(self, other: DistinctKeys) -> None:
+        """Add all keys of another."""
+        self._digests.extend(other._digests)
+
     def __len__(self) -> int:
         """Return how many different keys were added."""
         return len(np.unique(np.frombuffer(self._digests, dtype=np.uint64))) if self._digests else 0

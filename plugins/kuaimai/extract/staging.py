@@ -43,6 +43,10 @@ class StagingPath(Protocol):
         """Remove the file."""
         ...
 
+    def iterdir(self) -> Any:
+        """Return the paths in this folder."""
+        ...
+
 
 class Staging:
     """Files of one installation's runs.
@@ -115,6 +119,13 @@ class Staging:
             ) from err
         with file:
             yield file
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted; a folder that is not there has none."""
+        try:
+            return sorted(path.name for path in self._path(folder).iterdir())
+        except FileNotFoundError:
+            return []
 
     def remove(self, folder: str) -> None:
         """Remove a folder and what is in it; a folder that is not there is fine."""

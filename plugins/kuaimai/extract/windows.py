@@ -51,7 +51,8 @@ class Slice(msgspec.Struct, frozen=True):
         number: position in the run's plan.
         window: the time to read.
         shops: at most as many as one call may name.
-        reason: `interval` for the run's own time, `heal` for time that an earlier run left unsealed.
+        reason: `interval` for the run's own time, `heal` for time that an earlier run left unsealed,
+            `backfill` and `border` for a slice of a planned backfill (see `kuaimai.pipeline.planner`).
         archive: read the gateway's archive (`queryType=1`), where what is older than its reach lives.
         known_since: from when on all of these shops' time was sealed, without a hole, before this run began:
             a row created since then that is new now became visible late. None: nothing can be said.
@@ -87,8 +88,13 @@ class SealedSpan(msgspec.Struct, frozen=True):
     sealed: bool
 
 
-def window_id(pipeline: str, method: str, window: Window, shops: Iterable[str]) -> str:
-    """Return the stable id of one window's proof: the same question always has the same id."""
+def window_id(
+    pipeline: str, method: str, window: Window, shops: Iterable[str], *, archive: bool = False
+) -> str:
+    """Return the stable id of one window's proof: the same question always has the same id.
+
+    The archive's answer proves nothing about the normal store, so it has an id of its own.
+    """
     facts = (
         pipeline,
         method,
@@ -96,6 +102,7 @@ def window_id(pipeline: str, method: str, window: Window, shops: Iterable[str]) 
         str(int(window.start.timestamp())),
         str(int(window.end.timestamp())),
         ",".join(sorted(shops)),
+        *(("archive",) if archive else ()),
     )
     return hashlib.sha256("|".join(facts).encode()).hexdigest()[:24]
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import tenacity
 
-from kuaimai.errors import ConfigError, KuaimaiError, SessionError, Throttled, Transient
+from kuaimai.errors import ConfigError, KuaimaiError, SessionError, Throttled, TooSlow, Transient
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer
 from kuaimai.gateway.budget import Spending
@@ -17,6 +17,8 @@ from kuaimai.gateway.wire import Params, Wire
 
 # All catalogued data methods are reads, so repeating one is safe (reference section 5).
 ATTEMPTS = 6
+# A question that is too big stays too big, and each time it keeps the gateway busy for nothing.
+SLOW_ATTEMPTS = 2
 BACKOFF_BASE_SECONDS = 2.0
 BACKOFF_CAP_SECONDS = 60.0
 # The gateway refuses timestamps more than 10 minutes off; told well before that.
@@ -71,10 +73,11 @@ class Client:
         self.requests = 0
         self._counting = threading.Lock()
         self.clock_offset: float | None = None
+        self._attempts = attempts
         self._on_retry = on_retry
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((Throttled, Transient)),
-            stop=tenacity.stop_after_attempt(attempts),
+            stop=self._enough,
             wait=_wait,
             sleep=sleep,
             before_sleep=self._told,
@@ -121,6 +124,11 @@ class Client:
         if answer.clock_offset is not None:
             self.clock_offset = answer.clock_offset
         return answer
+
+    def _enough(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        most = min(SLOW_ATTEMPTS, self._attempts) if isinstance(error, TooSlow) else self._attempts
+        return state.attempt_number >= most
 
     def _told(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -6,6 +6,7 @@ Numbers are reused with other meanings per method, so the method decides first (
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ _THROTTLED = re.compile(r"频繁|限流|稍后|too many", re.IGNORECASE)
 _TIMED_OUT = re.compile(r"超时|time ?out", re.IGNORECASE)
 
 
-def error_in(method: str, body: dict[str, Any]) -> KuaimaiError | None:
+def error_in(method: str, body: Mapping[str, Any]) -> KuaimaiError | None:
     """Return the error that `body` reports, or None for a success.
 
     Success means: `success` is not false and there is no code but 0 (reference 4.1; both keys may be absent).
@@ -110,6 +111,6 @@ def _meaning(method: str, code: str | None, message: str) -> Meaning:
     return Meaning(Rejected, "the code is not documented; send the trace id to Kuaimai")
 
 
-def _solution(body: dict[str, Any]) -> str | None:
+def _solution(body: Mapping[str, Any]) -> str | None:
     solution = body.get("solution")
     return f"(the gateway says: {solution})" if isinstance(solution, str) and solution else None

@@ -10,8 +10,9 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import requests
+from urllib3.exceptions import ReadTimeoutError
 
-from kuaimai.errors import ConfigError, Throttled, Transient
+from kuaimai.errors import ConfigError, Throttled, TooSlow, Transient
 from kuaimai.gateway.answers import Answer, read_envelope, trace_id
 from kuaimai.gateway.codes import error_in
 from kuaimai.gateway.redaction import redact_text, secret_values
@@ -76,7 +77,8 @@ class Wire:
 
         Raises:
             Throttled: HTTP 429, or a throttling text.
-            Transient: no connection, timeout, 5xx, or an answer that is not a JSON object.
+            TooSlow: the connection stood, and no answer came in time.
+            Transient: no connection, 5xx, or an answer that is not a JSON object.
             Rejected: the gateway refuses the request.
             SessionError: the gateway refuses the session.
             ConfigError: a parameter is empty, or the host is no gateway.
@@ -105,7 +107,12 @@ class Wire:
                 f"the Connection's host is not a URL that can be called: {self.url!r}",
                 hint=f"set host to {DEFAULT_URL}",
             ) from err
+        except requests.exceptions.ReadTimeout as err:
+            raise TooSlow(self._transport_text(err), method=method) from None
         except requests.RequestException as err:
+            # A body that stops in the middle is told as a broken connection, with the time-out inside.
+            if any(isinstance(cause, ReadTimeoutError) for cause in err.args):
+                raise TooSlow(f"the answer stopped for {self.timeout[1]:g} s", method=method) from None
             raise Transient(self._transport_text(err), method=method) from None
         _check_status(method, response)
         body = read_envelope(method, raw)

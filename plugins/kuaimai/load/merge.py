@@ -1,4 +1,4 @@
-"""The statements of a load, the same for PostgreSQL and SQLite.
+"""The statements of a load, as PostgreSQL and SQLite take them; where MySQL differs, `mysql` has the text.
 
 Batches are put into temporary stage tables first; from there everything is set-based. A stored row gives way
 only to a newer version, to a fuller record of the same version, or to other content of the very same.
@@ -46,7 +46,13 @@ def add_column(name: str, column: Column, types: Mapping[FieldType, str]) -> str
 
 
 def create_stage(table: Table, types: Mapping[FieldType, str], suffix: str = "") -> str:
-    """Make the temporary table for a batch; its columns are those of the batch schema, in order."""
+    """Make the temporary table for a batch."""
+    parts = [f'"{name}" {types[kind]}' for name, kind in stage_columns(table)]
+    return f'CREATE TEMPORARY TABLE "{stage_name(table)}" ({", ".join(parts)}){suffix}'
+
+
+def stage_columns(table: Table) -> list[tuple[str, FieldType]]:
+    """The columns of a stage, name and type: those of the batch schema, in order."""
     meta: list[tuple[str, FieldType]] = [
         (VERSION, "integer"),
         (RANK, "integer"),
@@ -55,9 +61,7 @@ def create_stage(table: Table, types: Mapping[FieldType, str], suffix: str = "")
     ]
     if table.parent is None:
         meta.append((CHILD_COUNT, "integer"))
-    parts = [f'"{column.name}" {types[column.type]}' for column in table.columns]
-    parts += [f'"{name}" {types[kind]}' for name, kind in meta]
-    return f'CREATE TEMPORARY TABLE "{stage_name(table)}" ({", ".join(parts)}){suffix}'
+    return [*((column.name, column.type) for column in table.columns), *meta]
 
 
 def create_seen(suffix: str = "") -> str:
@@ -80,7 +84,9 @@ def compare(table: Table) -> str:
 
 def remember(table: Table, read: int) -> str:
     """Add the staged keys to the list of seen keys."""
-    return f'INSERT INTO "{SEEN}" SELECT {int(read)}, "{table.key}" FROM "{stage_name(table)}"'
+    return (
+        f'INSERT INTO "{SEEN}" ("read", "key") SELECT {int(read)}, "{table.key}" FROM "{stage_name(table)}"'
+    )
 
 
 def has_seen(read: int) -> str:
@@ -132,7 +138,7 @@ def upsert_row(name: str, columns: Sequence[Column], key: str, keep: Sequence[st
     names = [column.name for column in columns]
     changed = ", ".join(f'"{one}" = excluded."{one}"' for one in names if one != key and one not in keep)
     return (
-        f'INSERT INTO "{name}" ({_quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
+        f'INSERT INTO "{name}" ({quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
         f'ON CONFLICT ("{key}") DO UPDATE SET {changed}'
     )
 
@@ -141,7 +147,7 @@ def insert_row(name: str, columns: Sequence[Column], key: str) -> str:
     """Insert one row of a proof table unless its key is there."""
     names = [column.name for column in columns]
     return (
-        f'INSERT INTO "{name}" ({_quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
+        f'INSERT INTO "{name}" ({quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
         f'ON CONFLICT ("{key}") DO NOTHING'
     )
 
@@ -167,23 +173,34 @@ def _current(parent: Table) -> str:
     """
 
 
-def _upsert(table: Table, source: str) -> str:
-    own = [column.name for column in table.columns]
-    staged = [*own, VERSION, RANK, HASH, WINDOW]
-    names = [*staged, LOADED_AT]
-    changed = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name != table.key)
-    old = f'"{table.name}".'
+def staged_names(table: Table) -> list[str]:
+    """The columns that a target row takes from the stage."""
+    return [*(column.name for column in table.columns), VERSION, RANK, HASH, WINDOW]
+
+
+def gives_way(old: str, new: str) -> str:
+    """The condition under which a stored row gives way to an arriving one; both are names of tables."""
     return f"""
-        INSERT INTO "{table.name}" ({_quoted(names)})
-        SELECT {", ".join(f's."{name}"' for name in staged)}, :now {source}
-        ORDER BY s."{table.key}"
-        ON CONFLICT ("{table.key}") DO UPDATE SET {changed}, "{DELETED_AT}" = NULL
-        WHERE (excluded."{VERSION}", excluded."{RANK}") > ({old}"{VERSION}", {old}"{RANK}")
-           OR (excluded."{VERSION}" = {old}"{VERSION}" AND excluded."{RANK}" = {old}"{RANK}"
-               AND excluded."{HASH}" <> {old}"{HASH}")
-           OR {old}"{DELETED_AT}" IS NOT NULL
+        (({new}."{VERSION}", {new}."{RANK}") > ({old}."{VERSION}", {old}."{RANK}")
+         OR ({new}."{VERSION}" = {old}."{VERSION}" AND {new}."{RANK}" = {old}."{RANK}"
+             AND {new}."{HASH}" <> {old}."{HASH}")
+         OR {old}."{DELETED_AT}" IS NOT NULL)
     """
 
 
-def _quoted(names: Iterable[str]) -> str:
+def _upsert(table: Table, source: str) -> str:
+    staged = staged_names(table)
+    names = [*staged, LOADED_AT]
+    changed = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name != table.key)
+    return f"""
+        INSERT INTO "{table.name}" ({quoted(names)})
+        SELECT {", ".join(f's."{name}"' for name in staged)}, :now {source}
+        ORDER BY s."{table.key}"
+        ON CONFLICT ("{table.key}") DO UPDATE SET {changed}, "{DELETED_AT}" = NULL
+        WHERE {gives_way(f'"{table.name}"', "excluded")}
+    """
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names, as a list in a statement."""
     return ", ".join(f'"{name}"' for name in names)

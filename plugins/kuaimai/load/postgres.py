@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from pyarrow import csv
 
@@ -17,6 +16,7 @@ from kuaimai.errors import ConfigError, Transient
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import merge
 from kuaimai.load.sql import SqlTarget
+from kuaimai.transform.amounts import amounts_as_text
 from kuaimai.transform.tables import Column, Table
 
 # Any constant will do, as long as everybody who changes these tables takes the same one.
@@ -43,9 +43,6 @@ class PostgresTarget(SqlTarget):
         }
     )
 
-    # DELETE would leave dead rows behind for every following batch to wade through.
-    empty_table = "TRUNCATE"
-
     def _make_engine(self) -> sa.engine.Engine:
         try:
             return sa.create_engine(self.url, pool_pre_ping=True)
@@ -67,8 +64,10 @@ class PostgresTarget(SqlTarget):
                 raise _our_error(err, self.url) from err
             raise
 
-    def _lock_schema(self, connection: sa.engine.Connection) -> None:
+    @contextmanager
+    def _schema_locked(self, connection: sa.engine.Connection) -> Iterator[None]:
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})"))
+        yield
 
     def _comments(self, name: str, label: str | None, columns: Iterable[Column]) -> Iterator[str]:
         if label:
@@ -83,6 +82,10 @@ class PostgresTarget(SqlTarget):
         for table in tables:
             connection.execute(sa.text(merge.create_stage(table, self.column_types, " ON COMMIT DROP")))
         connection.execute(sa.text(merge.create_seen(" ON COMMIT DROP")))
+
+    def empty_stage(self, connection: sa.engine.Connection, table: Table) -> None:
+        """DELETE would leave dead rows behind for every following batch to wade through."""
+        connection.execute(sa.text(f'TRUNCATE "{merge.stage_name(table)}"'))
 
     def stage(self, connection: sa.engine.Connection, table: Table, batch: pa.Table) -> None:
         """COPY the batch as CSV made by Arrow: nulls unquoted, empty texts quoted."""
@@ -107,12 +110,10 @@ class PostgresTarget(SqlTarget):
 
 
 def _decimals_as_text(batch: pa.Table) -> pa.Table:
-    """Write 59.800000000000000000 as 59.80: the same number, in the form a person expects."""
+    """Write 59.800000000000000000 as 59.80: PostgreSQL would keep all the zeros."""
     for position, field in enumerate(batch.schema):
         if pa.types.is_decimal(field.type):
-            text = pc.cast(batch.column(position), pa.string())
-            text = pc.replace_substring_regex(text, r"(\.\d{2}\d*?)0*$", r"\1")
-            batch = batch.set_column(position, field.name, text)
+            batch = batch.set_column(position, field.name, amounts_as_text(batch.column(position)))
     return batch
 
 

@@ -23,6 +23,8 @@ SNAPSHOT = "snapshot"
 COUNTS = "counts"
 # Two readings with the same keys, where the gateway sends no totals (its archive).
 READINGS = "readings"
+# Nothing: no two readings agreed, or the gateway counted other records than it gave.
+UNPROVEN = "unproven"
 
 WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("window_id", "id", "窗口编号"),
@@ -98,7 +100,7 @@ def why_open(
         landed: keys of the window that are in the target.
         quarantined: keys of the window that are in quarantine.
         read_before_its_end: whether the window was not over yet when it was read.
-        proof: `SNAPSHOT`, `COUNTS` or `READINGS`.
+        proof: `SNAPSHOT`, `COUNTS`, `READINGS` or `UNPROVEN`.
         distinct: different keys that were read; used for `READINGS`.
     """
     if read_before_its_end:
@@ -109,6 +111,8 @@ def why_open(
         return "the gateway sent no total"
     if total_before != total_after:
         return f"the window moved while it was read: {total_before} records before, {total_after} after"
+    if proof == UNPROVEN:
+        return f"its readings did not agree: {total_after} records counted, {distinct} in the last reading"
     if landed + quarantined != total_before:
         return f"{total_before} records reported, {landed} landed and {quarantined} quarantined"
     return None

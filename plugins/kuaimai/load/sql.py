@@ -1,4 +1,4 @@
-"""Upserting into a SQL target: what every dialect shares. The fast paths are `postgres` and `sqlite`.
+"""Upserting into a SQL target: what every dialect shares. Fast paths: `postgres`, `mysql` and `sqlite`.
 
 One load is one transaction: batches, tombstones of vanished lines, quarantine and the proof rows become
 visible together or not at all.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
@@ -92,7 +92,7 @@ class PlannedWindow(msgspec.Struct, frozen=True):
 
 
 class ReadWindow(msgspec.Struct, frozen=True):
-    """A window of the coverage: which time of which shops, and whether it is sealed."""
+    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when."""
 
     window_id: str
     method: str
@@ -100,6 +100,8 @@ class ReadWindow(msgspec.Struct, frozen=True):
     start: datetime
     end: datetime
     state: str
+    proof: str | None = None
+    last_read_at: datetime | None = None
 
 
 class Sealing(msgspec.Struct, frozen=True):
@@ -162,7 +164,6 @@ class SqlTarget(ABC):
     """
 
     column_types: Mapping[FieldType, str]
-    empty_table: str
 
     def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
         self.url = sa.engine.make_url(url)
@@ -211,7 +212,8 @@ class SqlTarget(ABC):
         """
         rows = self._ask(
             WINDOW_TABLE,
-            f"SELECT window_id, method, shops, window_start, window_end, state FROM {WINDOW_TABLE} "
+            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at "
+            f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
             pipeline=pipeline,
@@ -227,6 +229,8 @@ class SqlTarget(ABC):
                 start=self.read_instant(row[3]),
                 end=self.read_instant(row[4]),
                 state=row[5],
+                proof=row[6],
+                last_read_at=None if row[7] is None else self.read_instant(row[7]),
             )
             for row in rows
         ]
@@ -258,7 +262,7 @@ class SqlTarget(ABC):
                         "reason": "planned, not read yet",
                         "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
                     }
-                    statement = merge.insert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id")
+                    statement = self.insert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id")
                     connection.execute(sa.text(statement), row)
 
     def supersede(self, window_ids: Sequence[str]) -> None:
@@ -309,8 +313,7 @@ class SqlTarget(ABC):
             complete = not _missing(connection, wanted)
         if complete:
             return
-        with self.engine.begin() as connection:
-            self._lock_schema(connection)
+        with self.engine.begin() as connection, self._schema_locked(connection):
             # Somebody else may have made them while this one waited for the lock.
             for statement in self._ddl(_missing(connection, wanted), wanted, tables):
                 connection.execute(sa.text(statement))
@@ -322,17 +325,47 @@ class SqlTarget(ABC):
         for name, absent in missing.items():
             label, key, columns = wanted[name]
             if absent is None:
-                yield merge.create_table(name, key, columns, self.column_types)
-                if parents.get(name):
-                    yield f'CREATE INDEX IF NOT EXISTS "{name}_parent" ON "{name}" ("{parents[name]}")'
-                yield from self._comments(name, label, columns)
+                yield from self._create_table(name, label, key, parents.get(name), columns)
             else:
-                for column in absent:
-                    yield merge.add_column(name, column, self.column_types)
-                yield from self._comments(name, None, absent)
+                yield from self._add_columns(name, absent)
+
+    def _create_table(
+        self, name: str, label: str, key: str, parent: str | None, columns: Sequence[Column]
+    ) -> Iterator[str]:
+        yield merge.create_table(name, key, columns, self.column_types)
+        if parent:
+            yield f'CREATE INDEX IF NOT EXISTS "{name}_parent" ON "{name}" ("{parent}")'
+        yield from self._comments(name, label, columns)
+
+    def _add_columns(self, name: str, columns: Sequence[Column]) -> Iterator[str]:
+        for column in columns:
+            yield merge.add_column(name, column, self.column_types)
+        yield from self._comments(name, None, columns)
 
     def _comments(self, name: str, label: str | None, columns: Iterable[Column]) -> Iterator[str]:  # noqa: ARG002
         return iter(())
+
+    # The steps of a merge that databases say in different words.
+
+    def upsert(self, table: Table) -> Sequence[str]:
+        """Return the statements that merge the staged rows into a table that has no parent."""
+        return (merge.upsert(table),)
+
+    def upsert_children(self, parent: Table, child: Table) -> Sequence[str]:
+        """Return the statements that merge the staged lines of the orders that are stored as staged."""
+        return (merge.upsert_children(parent, child),)
+
+    def entomb(self, parent: Table, child: Table) -> str:
+        """Return the statement that marks lines which their order no longer contains."""
+        return merge.entomb(parent, child)
+
+    def upsert_row(self, name: str, columns: Sequence[Column], key: str, keep: Sequence[str] = ()) -> str:
+        """Return the statement that inserts or replaces one row of a proof table."""
+        return merge.upsert_row(name, columns, key, keep)
+
+    def insert_row(self, name: str, columns: Sequence[Column], key: str) -> str:
+        """Return the statement that inserts one row of a proof table unless its key is there."""
+        return merge.insert_row(name, columns, key)
 
     @abstractmethod
     def _make_engine(self) -> sa.engine.Engine: ...
@@ -342,10 +375,15 @@ class SqlTarget(ABC):
         """A context in which the driver's errors become ours."""
 
     @abstractmethod
-    def _lock_schema(self, connection: sa.engine.Connection) -> None: ...
+    def _schema_locked(self, connection: sa.engine.Connection) -> AbstractContextManager[None]:
+        """A context in which nobody else makes tables."""
 
     @abstractmethod
     def _open_stage(self, connection: sa.engine.Connection, tables: Sequence[Table]) -> None: ...
+
+    @abstractmethod
+    def empty_stage(self, connection: sa.engine.Connection, table: Table) -> None:
+        """Make room for the next batch."""
 
     @abstractmethod
     def stage(self, connection: sa.engine.Connection, table: Table, batch: pa.Table) -> None:
@@ -377,20 +415,22 @@ class Loading:
         for table, batch in zip((self.parent, *self.children), batches, strict=True):
             self.target.stage(self.connection, table, batch)
         written = self._written.setdefault(read, Written())
-        counts = self._run(merge.compare(self.parent)).one()
-        written.inserted += counts[0]
-        written.unchanged += counts[1]
-        written.stale += counts[2]
-        written.updated += batches[0].num_rows - sum(counts)
-        if self.punctuality and counts[0]:
+        new, unchanged, stale = map(int, self._run(merge.compare(self.parent)).one())
+        written.inserted += new
+        written.unchanged += unchanged
+        written.stale += stale
+        written.updated += batches[0].num_rows - new - unchanged - stale
+        if self.punctuality and new:
             self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
-        self._run(merge.upsert(self.parent), now=self._now())
+        for statement in self.target.upsert(self.parent):
+            self._run(statement, now=self._now())
         for child in self.children:
-            self._run(merge.entomb(self.parent, child), now=self._now())
-            self._run(merge.upsert_children(self.parent, child), now=self._now())
+            self._run(self.target.entomb(self.parent, child), now=self._now())
+            for statement in self.target.upsert_children(self.parent, child):
+                self._run(statement, now=self._now())
         for table in (self.parent, *self.children):
-            self._run(f'{self.target.empty_table} "{merge.stage_name(table)}"')
+            self.target.empty_stage(self.connection, table)
 
     def _count_late(self, told: Punctuality, read: int) -> None:
         """Count the staged rows that are new, by platform and lateness, before they are merged."""
@@ -405,7 +445,7 @@ class Loading:
             return
         for (source, minutes), records in sorted(self._late.items()):
             row = lateness.row_of(self.punctuality, self.moment, source, minutes)
-            self._run(merge.insert_row(LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id"), **row)
+            self._run(self.target.insert_row(LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id"), **row)
             self._run(lateness.add_rows(), records=records, lateness_id=row["lateness_id"])
 
     def quarantine(self, records: Sequence[Quarantined]) -> None:
@@ -423,7 +463,7 @@ class Loading:
                 "resolved_at": None,
             }
             self._run(
-                merge.upsert_row(
+                self.target.upsert_row(
                     QUARANTINE_TABLE, QUARANTINE_COLUMNS, "quarantine_id", keep=("first_seen_at",)
                 ),
                 **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
@@ -461,7 +501,7 @@ class Loading:
             "recorded_at": self.moment,
         }
         self._run(
-            merge.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
+            self.target.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
             **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
         )
         self._run(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
+from kuaimai.load.mysql import MysqlTarget
 from kuaimai.load.postgres import PostgresTarget
 from kuaimai.load.sql import SqlTarget
 from kuaimai.load.sqlite import SqliteTarget
@@ -22,8 +23,11 @@ def open_target(url: str, *, now: Callable[[], float] = time.time) -> SqlTarget:
     backend = sa.engine.make_url(url).get_backend_name()
     if backend == "postgresql":
         return PostgresTarget(url, now=now)
+    if backend in ("mysql", "mariadb"):
+        return MysqlTarget(url, now=now)
     if backend == "sqlite":
         return SqliteTarget(url, now=now)
     raise ConfigError(
-        f"the target is a {backend} database", hint="use a PostgreSQL or SQLite Connection as the target"
+        f"the target is a {backend} database",
+        hint="use a Connection of type Postgres, MySQL or Sqlite as the target",
     )

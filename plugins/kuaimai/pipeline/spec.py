@@ -6,7 +6,7 @@ import hashlib
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -31,11 +31,13 @@ class Source(_Strict):
         method: the method that returns every record; it alone decides what is complete.
         enrich: further methods with fuller records, asked only for the shops they serve.
         page_size: records per page.
+        paging: what leads from page to page where a single second holds more than one: `pages` or `cursor`.
     """
 
     method: str
     enrich: tuple[str, ...] = ()
     page_size: int = 200
+    paging: Literal["pages", "cursor"] = "pages"
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -35,7 +35,11 @@ from kuaimai.transform.personal import drop_personal
 
 log = logging.getLogger(__name__)
 
+# Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
+BATCHES_AT_ONCE = 4
 SHOP_METHOD = "erp.shop.list.query"
+# Folder beside the raw answers of a slice whose extract task has ended.
+_ENDED = "ended"
 
 
 class Extracted(msgspec.Struct, frozen=True):
@@ -274,9 +278,14 @@ def extract(
 ) -> Extracted:
     """Read a slice into staging, with every method that serves its shops.
 
+    Answers that an earlier try of the same task has staged are not asked for again, unless it ended well
+    (`ended_well`): whoever clears it wants to know what is there now.
+
     Raises:
-        KuaimaiError: a call failed for good; the slice is then read again as a whole.
+        KuaimaiError: a call failed for good; the slice stays unread, its complete answers stay staged.
     """
+    if staging.names(f"{_raw_folder(piece)}/{_ENDED}"):
+        staging.remove(_raw_folder(piece))
     reads: list[Read] = []
     for rank, method in enumerate(pipeline.source.methods):
         shops = [shop for shop in piece.shops if method in serving(pipeline, shop)]
@@ -288,9 +297,11 @@ def extract(
             rank=rank,
             page_size=pipeline.source.page_size,
             staging=staging,
+            archive=piece.archive,
+            by_cursor=pipeline.source.paging == "cursor",
             now=now,
         )
-        folder = f"{slice_folder(piece)}/raw/{rank}"
+        folder = f"{_raw_folder(piece)}/{rank}"
         try:
             reads += read(shops=shops, folder=folder) if shops else []
         except TooLarge:
@@ -300,6 +311,12 @@ def extract(
                 raise
             reads += _read_served(read, shops, folder)
     return Extracted(piece, tuple(reads))
+
+
+def ended_well(slices: Iterable[Slice], staging: Staging) -> None:
+    """Mark the slices of an extract task that reaches its end: a later try of it reads them anew."""
+    for piece in slices:
+        staging.write(f"{_raw_folder(piece)}/{_ENDED}/well", b"")
 
 
 def _read_served(read: Callable[..., list[Read]], shops: list[Shop], folder: str) -> list[Read]:
@@ -328,9 +345,10 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     for number, read in enumerate(extracted.reads):
         window = _window_id(extracted, read)
         bad: dict[str, BadRecord] = {}
-        for records in _in_batches(_records(read, staging), pipeline.batch_size):
+        for answers in _in_batches(read, staging, BATCHES_AT_ONCE * pipeline.batch_size):
             into = [Rows(table) for table in mapper.tables]
-            bad.update((one.key, one) for one in mapper.map(records, into))
+            found = mapper.map_answers(answers, catalog.method(read.method).list_keys, into)
+            bad.update((one.key, one) for one in found)
             if len(into[0]):
                 stem = f"{folder}/{len(batches) + 1:05d}"
                 files = _write_batch(into, read, window, stem, staging)
@@ -415,22 +433,17 @@ def slice_folder(piece: Slice) -> str:
     return f"{piece.pipeline}/{safe_name(piece.run)}/{piece.number:04d}-{span}"
 
 
-def _records(read: Read, staging: Staging) -> Iterator[dict[str, Any]]:
-    entry = catalog.method(read.method)
-    for name in read.page_names():
-        raw = staging.read_compressed(name)
-        yield from Answer(read.method, read_envelope(read.method, raw), raw).rows(entry.list_keys)
+def _raw_folder(piece: Slice) -> str:
+    return f"{slice_folder(piece)}/raw"
 
 
-def _in_batches(records: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer]]:
+    """Give the raw pages back as answers, as many at a time as hold about `size` records."""
+    names = read.page_names()
+    step = max(1, size * len(names) // max(read.rows, 1))
+    for start in range(0, len(names), step):
+        raws = map(staging.read_compressed, names[start : start + step])
+        yield [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
 
 
 def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> tuple[str, ...]:
@@ -438,13 +451,16 @@ def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: 
     for rows in into:
         name = f"{stem}-{rows.table.name}.parquet"
         with staging.writing(name) as file:
-            pq.write_table(rows.to_arrow(rank=read.rank, window_id=window), file, compression="zstd")
+            batch = rows.to_arrow(rank=read.rank, window_id=window)
+            # Nobody searches these files: statistics and dictionaries would only cost.
+            pq.write_table(batch, file, compression="zstd", use_dictionary=False, write_statistics=False)
         names.append(name)
     return tuple(names)
 
 
 def _window_id(extracted: Extracted, read: Read) -> str:
-    return window_id(extracted.slice.pipeline, read.method, read.window, read.shops)
+    piece = extracted.slice
+    return window_id(piece.pipeline, read.method, read.window, read.shops, archive=piece.archive)
 
 
 def _facts(extracted: Extracted, number: int) -> WindowFacts:

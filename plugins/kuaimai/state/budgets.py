@@ -14,7 +14,8 @@ After HTTP 429 everybody pauses, and goes on at half the rate, which recovers ov
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -80,8 +81,7 @@ def take(
         burst: requests that may go out back to back after a pause.
         now: epoch seconds; only where the database has no clock of its own (SQLite, one machine).
     """
-    with database.transaction() as connection:
-        row = _locked(connection, name)
+    with _locked(database, name) as (connection, row):
         at = _clock(connection, now)
         mark = max(
             (float(getattr(row, f"{other}_until")) for other in LANES[: LANES.index(lane)]), default=0.0
@@ -117,8 +117,7 @@ def slow_down(
         pause_seconds: what the gateway asked for, or None.
         now: as for `take`.
     """
-    with database.transaction() as connection:
-        row = _locked(connection, name)
+    with _locked(database, name) as (connection, row):
         at = _clock(connection, now)
         changes = {"blocked_until": max(float(row.blocked_until), at + (pause_seconds or PAUSE_SECONDS))}
         if at - float(row.slowed_at) > ONE_REFUSAL_SECONDS:
@@ -131,17 +130,19 @@ def _factor(row: Any, at: float) -> float:
     return min(1.0, float(row.factor) + abs(at - float(row.slowed_at)) / RECOVERY_SECONDS)
 
 
-def _locked(connection: Connection, name: str) -> Any:
-    row = connection.execute(select(table).where(table.c.name == name).with_for_update()).first()
+@contextmanager
+def _locked(database: Database, name: str) -> Iterator[tuple[Connection, Any]]:
+    """A transaction that has locked the budget's row, which is made if need be."""
     for _ in range(_RACES):
-        if row is not None:
-            return row
-        try:
-            with connection.begin_nested():
-                connection.execute(insert(table).values(name=name))
-        except exc.IntegrityError:
-            pass  # another process made it first
-        row = connection.execute(select(table).where(table.c.name == name).with_for_update()).first()
+        with database.transaction() as connection:
+            row = connection.execute(select(table).where(table.c.name == name).with_for_update()).first()
+            if row is not None:
+                yield connection, row
+                return
+        # In a transaction of its own: on MySQL those that lose this race keep a shared lock on the winner's
+        # row until they end, and would then wait for one another.
+        with suppress(exc.IntegrityError), database.transaction() as connection:
+            connection.execute(insert(table).values(name=name))
     raise Transient(f"the budget {name} could not be made: too many processes ask at once")
 
 

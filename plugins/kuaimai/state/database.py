@@ -27,6 +27,8 @@ LOCK_WAIT_SECONDS = 30
 """How long one transaction waits for another before it gives up as `Transient`."""
 
 _CREATE_ATTEMPTS = 5
+# MySQL's numbers for "access denied" to a database, a table or a command.
+_MYSQL_NO_RIGHT = (1044, 1142, 1227)
 _FILE_FAULTS = ("unable to open", "readonly", "read-only", "not a database", "no such table")
 
 
@@ -52,7 +54,7 @@ class Database:
         except ImportError as error:
             raise ConfigError(
                 f"The driver of the coordination store ({self._url.drivername}) is not installed: {error}",
-                hint="Install it, for PostgreSQL: pip install psycopg2-binary",
+                hint="Install it: pip install psycopg2-binary (PostgreSQL) or pymysql (MySQL, MariaDB)",
             ) from error
         self._ready = False
         self._pid = os.getpid()
@@ -118,10 +120,13 @@ class Database:
 
     def _error(self, error: exc.SQLAlchemyError) -> KuaimaiError:
         # The driver's own words, never SQLAlchemy's text, which appends statement and parameters.
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        driver = getattr(error, "orig", None)
+        cause = str(driver or error).strip().splitlines()[0]
         on_file = self._url.get_backend_name() == "sqlite"
-        if isinstance(error, exc.ProgrammingError) or (
-            on_file and any(fault in cause.lower() for fault in _FILE_FAULTS)
+        if (
+            isinstance(error, exc.ProgrammingError)
+            or (on_file and any(fault in cause.lower() for fault in _FILE_FAULTS))
+            or (_is_mysql(self._url) and driver and driver.args and driver.args[0] in _MYSQL_NO_RIGHT)
         ):
             return ConfigError(
                 f"The coordination store {self.place} cannot be used: {cause}",
@@ -155,8 +160,18 @@ def _engine(url: URL) -> Engine:
             # An option in the URL, such as a search_path, stays.
             "options": f"{url.query.get('options', '')} -c lock_timeout={LOCK_WAIT_SECONDS}s".strip(),
         }
+    if _is_mysql(url):
+        settings["connect_args"] = {
+            "connect_timeout": 10,
+            "charset": "utf8mb4",
+            "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}",
+        }
     # Without this MySQL would answer a second read in a transaction from its first snapshot.
     return create_engine(url, isolation_level="READ COMMITTED", **settings)
+
+
+def _is_mysql(url: URL) -> bool:
+    return url.get_backend_name() in ("mysql", "mariadb")
 
 
 def _sqlite_manual_transactions(dbapi_connection: Any, _record: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, MetaData, String, Table, Text
 
@@ -10,6 +11,12 @@ metadata = MetaData()
 
 _NAME_LENGTH = 255  # the longest key that MySQL indexes in every row format with four-byte characters
 _SECONDS = Float(53)  # a double on every database; SQLAlchemy 1.4 has no `Double`
+# The default of a MySQL or MariaDB server may be Latin letters only, and names that differ in case are one.
+_OPTIONS: dict[str, Any] = {
+    f"{dialect}_{name}": value
+    for dialect in ("mysql", "mariadb")
+    for name, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+}
 
 lease = Table(
     "kuaimai_lease",
@@ -18,6 +25,7 @@ lease = Table(
     Column("owner", String(_NAME_LENGTH), nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("expires_at", _SECONDS, nullable=False),
+    **_OPTIONS,
 )
 
 breaker = Table(
@@ -26,6 +34,7 @@ breaker = Table(
     Column("name", String(_NAME_LENGTH), primary_key=True),
     Column("reason", Text, nullable=False),
     Column("opened_at", _SECONDS, nullable=False),
+    **_OPTIONS,
 )
 
 alert = Table(
@@ -33,6 +42,7 @@ alert = Table(
     metadata,
     Column("name", String(_NAME_LENGTH), primary_key=True),
     Column("claimed_at", _SECONDS, nullable=False),
+    **_OPTIONS,
 )
 
 budget = Table(
@@ -45,6 +55,7 @@ budget = Table(
     Column("blocked_until", _SECONDS, nullable=False, default=0.0),
     Column("live_until", _SECONDS, nullable=False, default=0.0),
     Column("reconcile_until", _SECONDS, nullable=False, default=0.0),
+    **_OPTIONS,
 )
 
 

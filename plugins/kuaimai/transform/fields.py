@@ -36,6 +36,9 @@ ARROW_TYPES: dict[FieldType, pa.DataType] = {
 # "No time" in the API: 2000-01-01 and 2001-01-01, both 00:00 +08:00 (reference 8.1).
 NO_TIME_MS = frozenset({946_656_000_000, 978_278_400_000})
 
+# 1973 to 5138: outside, the unit is not milliseconds.
+MOMENTS = range(10**11, 10**14)
+
 _NO_TIME_TEXTS = ("0000-00-00", "9999-12-31")
 
 _WHOLE_DIGITS = 20
@@ -129,7 +132,7 @@ def to_epoch_ms(value: Any) -> int | None:
         raise ValueError(f"a {type(value).__name__} where a time belongs")
     if stamp <= 0 or stamp in NO_TIME_MS:
         return None
-    if not 10**11 <= stamp < 10**14:  # 1973 to 5138: outside, the unit is not milliseconds
+    if stamp not in MOMENTS:
         raise ValueError(f"not an instant in milliseconds: {value}")
     return stamp
 

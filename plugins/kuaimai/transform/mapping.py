@@ -1,19 +1,45 @@
-"""From raw records to columns, record by record, with everything bad set aside whole."""
+"""From raw records to columns, with everything bad set aside whole.
+
+Records are taken a few thousand at a time and converted column by column (`kuaimai.transform.columns`). A
+record that does not fit, or that only tolerant reading can decode, goes the slow way alone: value by value,
+with the reason. Both ways give the same rows.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec.structs import astuple
 
-from kuaimai.extract.paging import record_key
+from kuaimai.extract.skim import record_key
 from kuaimai.gateway import catalog
-from kuaimai.gateway.answers import encode_json
-from kuaimai.transform.fields import CONVERTERS, to_epoch_ms
-from kuaimai.transform.tables import Table, table_of
+from kuaimai.gateway.answers import Answer, encode_json
+from kuaimai.transform import columns
+from kuaimai.transform.fields import ARROW_TYPES, CONVERTERS, to_epoch_ms
+from kuaimai.transform.tables import CHILD_COUNT, VERSION, Table, table_of
+
+# Where a row came from among the records of its batch: decides between equal versions of one key.
+_POSITION = "_position"
+# Positions of neighbouring answers are so far apart; no answer holds as many records.
+_FAR = 1_000_000
+_NULL = msgspec.Raw(b"null")
+_NOT_DECODED = (msgspec.DecodeError, UnicodeError, RecursionError)
+# Such names cannot be told to the decoder; nobody has seen one.
+_STRANGE_NAME = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
+
+
+def row_schema(table: Table) -> pa.Schema:
+    """A row's own columns, then its version, its children and its position."""
+    own = [pa.field(column.name, ARROW_TYPES[column.type]) for column in table.columns]
+    added = [(VERSION, pa.int64()), (CHILD_COUNT, pa.int32()), (_POSITION, pa.int64())]
+    return pa.schema([*own, *(pa.field(*one) for one in added)])
 
 
 @dataclass(frozen=True)
@@ -27,44 +53,68 @@ class BadRecord:
 
 @dataclass
 class Rows:
-    """Rows of one table, as value tuples in column order, by key; the newest version of a key stays.
+    """Rows of one table on their way to a batch; the newest version of a key stays.
 
     Attributes:
         table: where they belong.
-        by_key: key → (version, values, content hash, number of children).
     """
 
     table: Table
-    by_key: dict[str, tuple[int, tuple[Any, ...], str, int | None]] = field(default_factory=dict)
+    _parts: list[pa.Table] = field(default_factory=list)
+    _single: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.by_key)
+        """Return the number of rows, older versions included."""
+        whole: int = sum(part.num_rows for part in self._parts)
+        return whole + len(self._single)
 
-    def add(self, key: str, version: int, values: tuple[Any, ...], children: int | None = None) -> None:
-        """Keep a row unless a newer version of its key is already here."""
-        held = self.by_key.get(key)
-        if held is None or held[0] <= version:
-            self.by_key[key] = (version, values, content_hash(values), children)
+    def add(self, values: tuple[Any, ...], version: int, children: int | None, position: int) -> None:
+        """Add one row: its own values, and what goes with them in the batch."""
+        self._single.append((*values, version, children, position))
+
+    def extend(self, part: pa.Table) -> None:
+        """Add rows with the columns of `row_schema`."""
+        self._parts.append(part)
 
     def to_arrow(self, *, rank: int, window_id: str) -> pa.Table:
         """Return the rows as a batch, sorted by key so that concurrent loads never wait in a circle."""
-        ordered = [self.by_key[key] for key in sorted(self.by_key)]
-        schema = self.table.batch_schema
-        count = len(ordered)
-        columns: list[Sequence[Any]] = list(zip(*(values for _, values, _, _ in ordered), strict=True))
-        if not count:
-            columns = [()] * len(self.table.columns)
-        columns += [
-            [version for version, _, _, _ in ordered],
-            [rank] * count,
-            [digest for _, _, digest, _ in ordered],
-            [window_id] * count,
+        schema = row_schema(self.table)
+        parts = list(self._parts)
+        if self._single:
+            arrays = [
+                pa.array(values, part.type)
+                for values, part in zip(zip(*self._single, strict=True), schema, strict=True)
+            ]
+            parts.append(pa.Table.from_arrays(arrays, schema=schema))
+        rows = pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
+        rows = _newest(rows, self.table.key)
+        count = rows.num_rows
+        own = [_array(rows, column.name) for column in self.table.columns]
+        arrays = [
+            *own,
+            _array(rows, VERSION),
+            pa.repeat(pa.scalar(rank, pa.int16()), count),
+            columns.fingerprints(own),
+            pa.repeat(pa.scalar(window_id, pa.string()), count),
+            *([] if self.table.parent else [_array(rows, CHILD_COUNT)]),
         ]
-        if self.table.parent is None:
-            columns.append([children for _, _, _, children in ordered])
-        arrays = [pa.array(column, part.type) for column, part in zip(columns, schema, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=schema)
+        return pa.Table.from_arrays(arrays, schema=self.table.batch_schema)
+
+
+def _array(rows: pa.Table, name: str) -> pa.Array:
+    chunked = rows.column(name)
+    return chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
+
+
+def _newest(rows: pa.Table, key: str) -> pa.Table:
+    """Sort by key; of each key keep the newest version, of equal versions the one that came last."""
+    order = [(key, "ascending"), (VERSION, "ascending"), (_POSITION, "ascending")]
+    if pc.count_distinct(rows.column(key)).as_py() == rows.num_rows:
+        return rows.take(pc.sort_indices(rows.column(key)))
+    rows = rows.take(pc.sort_indices(rows, order))
+    keys = _array(rows, key)
+    last = pa.concat_arrays([pc.not_equal(keys[1:], keys[:-1]), pa.array([True])])
+    return rows.filter(last)
 
 
 class Mapper:
@@ -84,35 +134,161 @@ class Mapper:
             for list_field, name in self.kind.children.items()
         }
         self.unknown_fields: set[str] = set()
+        self._decoder = self._make_decoder()
 
     @property
     def tables(self) -> list[Table]:
         """The target tables, parent first."""
         return [self.header.table, *(shape.table for shape in self.children.values())]
 
-    def map(self, records: Iterable[dict[str, Any]], into: list[Rows]) -> list[BadRecord]:
+    def map(self, records: Iterable[dict[str, Any]], into: list[Rows], position: int = 0) -> list[BadRecord]:
         """Add the rows of `records` to `into` (parent first) and return the records that do not fit.
 
-        A record lands whole or not at all: one bad line sends its whole order to quarantine.
+        The slow way, value by value. A record lands whole or not at all: one bad line sends its whole order
+        to quarantine.
         """
         bad = []
-        for record in records:
+        for number, record in enumerate(records, start=position):
             try:
                 mapped = self._map_one(record)
             except ValueError as err:
                 bad.append(BadRecord(record_key(record, self.kind.key), str(err), record))
                 continue
             for rows, found in zip(into, mapped, strict=True):
-                for row in found:
-                    rows.add(*row)
+                for values, version, children in found:
+                    rows.add(values, version, children, number)
         return bad
 
-    def _map_one(self, record: dict[str, Any]) -> list[list[tuple[str, int, tuple[Any, ...], int | None]]]:
+    def map_answers(
+        self, answers: Sequence[Answer], list_keys: Sequence[str], into: list[Rows], position: int = 0
+    ) -> list[BadRecord]:
+        """Do what `map` does for the records of whole answers, column by column.
+
+        Args:
+            answers: pages, in their order.
+            list_keys: names under which the records may be.
+            into: as for `map`.
+            position: number of the first record.
+
+        Raises:
+            DataError: an answer holds something else than a list of records.
+        """
+        try:
+            return self._map_columns(answers, list_keys, into, position)
+        except pa.ArrowInvalid:
+            # A text that Arrow cannot take apart; find the page that holds it.
+            bad = []
+            for number, answer in enumerate(answers):
+                first = position + number * _FAR
+                if len(answers) > 1:
+                    bad += self.map_answers([answer], list_keys, into, first)
+                else:
+                    bad += self.map(answer.rows(list_keys), into, first)
+            return bad
+
+    def _map_columns(
+        self, answers: Sequence[Answer], list_keys: Sequence[str], into: list[Rows], position: int
+    ) -> list[BadRecord]:
+        records: list[msgspec.Struct] = []
+        positions: list[int] = []
+        slow: dict[int, dict[str, Any]] = {}
+        for number, answer in enumerate(answers):
+            found = self._decode(answer, list_keys)
+            for at, one in enumerate(found, start=position + number * _FAR):
+                if isinstance(one, dict):
+                    slow[at] = one
+                else:
+                    records.append(one)
+                    positions.append(at)
+        parts, misfits = self._parts(records, positions)
+        for at in misfits:
+            answer = answers[(at - position) // _FAR]
+            slow[at] = answer.rows(list_keys)[(at - position) % _FAR]
+        for rows, part in zip(into, parts, strict=True):
+            rows.extend(part)
+        return [bad for at in sorted(slow) for bad in self.map([slow[at]], into, at)]
+
+    def _decode(self, answer: Answer, list_keys: Sequence[str]) -> list[Any]:
+        """Return a page's records: as structs of JSON texts, or as dicts where one is too odd for that."""
+        text = answer.rows_text(list_keys)
+        if text is None:
+            return answer.rows(list_keys)
+        try:
+            return _listed(self._decoder.decode(text))
+        except _NOT_DECODED:
+            rows = answer.rows(list_keys)
+        if self._learn(rows):
+            self._decoder = self._make_decoder()
+        try:
+            return _listed(self._decoder.decode(text))
+        except _NOT_DECODED:
+            pass
+        found: list[Any] = list(rows)
+        for number, one in enumerate(rows):
+            with suppress(*_NOT_DECODED):
+                found[number] = self._decoder.decode(encode_json(one))
+        return found
+
+    def _learn(self, records: list[dict[str, Any]]) -> bool:
+        """Note fields that the catalogue does not know; tell whether there are new ones."""
+        before = len(self.unknown_fields)
+        for record in records:
+            self._note(record)
+        return len(self.unknown_fields) > before
+
+    def _note(self, record: dict[str, Any]) -> None:
         self.unknown_fields.update(record.keys() - self.header.known - self.children.keys())
+        for list_field, shape in self.children.items():
+            found = record.get(list_field)
+            for line in found if isinstance(found, list) else ():
+                if isinstance(line, dict):
+                    self.unknown_fields.update(f"{list_field}.{name}" for name in line.keys() - shape.known)
+
+    def _make_decoder(self) -> msgspec.json.Decoder[Any]:
+        lists: dict[str, Any] = {}
+        for list_field, shape in self.children.items():
+            start = f"{list_field}."
+            passed = [name[len(start) :] for name in self.unknown_fields if name.startswith(start)]
+            lists[list_field] = list[shape.struct(passed, {})] | None  # type: ignore[misc]
+        row = self.header.struct(self.unknown_fields, lists)
+        return msgspec.json.Decoder(row | list[row])  # type: ignore[valid-type]
+
+    def _parts(
+        self, records: Sequence[msgspec.Struct], positions: Sequence[int]
+    ) -> tuple[list[pa.Table], list[int]]:
+        """Return one table of rows per target table, and the positions of the records that do not fit."""
+        own, bad = self.header.columns(records)
+        keys = own[self.header.key_position]
+        versions = self.header.versions(own)
+        at = pa.array(positions, pa.int64())
+        counts: list[int | None] = [0 if self.children else None] * len(records)
+        children = []
+        for number, shape in enumerate(self.children.values()):
+            lists = [getattr(record, f"list{number}") for record in records]
+            counts = [
+                None if held is None or lines is None else held + len(lines)
+                for held, lines in zip(counts, lists, strict=True)
+            ]
+            parents = pa.array([place for place, lines in enumerate(lists) for _ in lines or ()], pa.int64())
+            flat = [line for lines in lists for line in lines or ()]
+            columns_, bad_lines = shape.columns(flat, parent=keys.take(parents))
+            bad = pc.or_(bad, pc.is_in(_numbers(len(records)), pc.filter(parents, bad_lines)))
+            children.append((shape, columns_, parents))
+        good = pc.invert(bad)
+        header = [*own, versions, pa.array(counts, pa.int32()), at]
+        tables = [pa.Table.from_arrays(header, schema=self.header.schema).filter(good)]
+        for shape, columns_, parents in children:
+            nothing = pa.nulls(len(parents), pa.int32())
+            part = [*columns_, versions.take(parents), nothing, at.take(parents)]
+            tables.append(pa.Table.from_arrays(part, schema=shape.schema).filter(good.take(parents)))
+        return tables, pc.filter(at, bad).to_pylist()
+
+    def _map_one(self, record: dict[str, Any]) -> list[list[tuple[tuple[Any, ...], int, int | None]]]:
+        self._note(record)
         key, values = self.header.values(record)
         version = self.header.version(record)
         sent = 0 if self.children else None
-        lines: list[list[tuple[str, int, tuple[Any, ...], int | None]]] = []
+        lines: list[list[tuple[tuple[Any, ...], int, int | None]]] = []
         for list_field, shape in self.children.items():
             found = record.get(list_field)
             if found is None:
@@ -122,24 +298,73 @@ class Mapper:
                 continue
             if not isinstance(found, list):
                 raise ValueError(f"{list_field}: a {type(found).__name__} where a list belongs")
-            lines.append([shape.child(line, key, version, list_field) for line in found])
-            sent = len(found) if sent is not None else None
-            for line in found:
-                self.unknown_fields.update(f"{list_field}.{name}" for name in line.keys() - shape.known)
-        return [[(key, version, values, sent)], *lines]
+            lines.append([(shape.child(line, key, list_field), version, None) for line in found])
+            sent = sent + len(found) if sent is not None else None
+        return [[(values, version, sent)], *lines]
 
 
 class _Shape:
-    """How one kind of record becomes a value tuple."""
+    """How one kind of record becomes a row: value by value, or column by column."""
 
     def __init__(self, kind: catalog.Record, keep_personal: Iterable[str]) -> None:
         self.kind = kind
         self.table = table_of(kind, keep_personal)
+        self.schema = row_schema(self.table)
         self.known = {name for one in kind.fields.values() for name in (one.name, *one.aliases)}
         self.converters = [(one.name, one.aliases, CONVERTERS[one.type]) for one in self.table.fields]
-        self.key_position = [one.name for one in self.table.fields].index(kind.key)
+        names = [one.name for one in self.table.fields]
+        self.key_position = names.index(kind.key)
+        self.version_positions = [names.index(name) for name in kind.version if name in names]
+        self.spellings = list(
+            dict.fromkeys(name for one in self.table.fields for name in (one.name, *one.aliases))
+        )
+
+    def struct(self, passed: Iterable[str], lists: Mapping[str, Any]) -> type[msgspec.Struct]:
+        """A struct that takes the fields' JSON texts, the lists, and passes over other fields that are known.
+
+        A field that nobody knows makes decoding fail, so that it is noticed.
+        """
+        # `columns` counts on the texts being first.
+        names = {f"text{number}": name for number, name in enumerate(self.spellings)}
+        names |= {f"list{number}": name for number, name in enumerate(lists)}
+        rest = sorted((self.known | set(passed)) - set(names.values()))
+        names |= {f"rest{number}": name for number, name in enumerate(rest) if not _STRANGE_NAME.search(name)}
+        fields: list[Any] = [
+            (attribute, lists[name], None) if name in lists else (attribute, msgspec.Raw, _NULL)
+            for attribute, name in names.items()
+        ]
+        return msgspec.defstruct(
+            "Row", fields, rename=names, forbid_unknown_fields=True, gc=False, kw_only=True
+        )
+
+    def columns(
+        self, records: Sequence[msgspec.Struct], parent: pa.Array | None = None
+    ) -> tuple[list[pa.Array], pa.Array]:
+        """Return the table's columns and a mask of the records that do not fit it."""
+        width = len(self.spellings)
+        texts = columns.split_rows([astuple(record)[:width] for record in records], width)
+        by_name = dict(zip(self.spellings, texts, strict=True))
+        bad = _no(len(records))
+        found = []
+        for one in self.table.fields:
+            if parent is not None and one.name == self.kind.parent_key:
+                found.append(parent)
+                continue
+            spelt = [by_name[name] for name in (one.name, *one.aliases)]
+            values, misfit = columns.convert(one.type, pc.coalesce(*spelt) if one.aliases else spelt[0])
+            found.append(values)
+            if misfit is not None:
+                bad = pc.or_(bad, misfit)
+        return found, pc.or_(bad, pc.is_null(found[self.key_position]))
+
+    def versions(self, found: list[pa.Array]) -> pa.Array:
+        """The column for `version`."""
+        stamps = [found[position].cast(pa.int64()) for position in self.version_positions]
+        none = pa.repeat(pa.scalar(0, pa.int64()), len(found[0]))
+        return pc.coalesce(*stamps, none)
 
     def values(self, record: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        """Return the key and all values of one record, in column order."""
         values = []
         for name, aliases, convert in self.converters:
             value = record.get(name)
@@ -162,19 +387,24 @@ class _Shape:
                 return stamp
         return 0
 
-    def child(
-        self, line: Any, parent: str, version: int, where: str
-    ) -> tuple[str, int, tuple[Any, ...], int | None]:
-        """A line carries its parent's key and version: it changes when its order does."""
+    def child(self, line: Any, parent: str, where: str) -> tuple[Any, ...]:
+        """A line carries its parent's key."""
         if not isinstance(line, dict):
             raise ValueError(f"{where}: a {type(line).__name__} where a line belongs")
         try:
-            key, values = self.values({**line, self.kind.parent_key or "": parent})
+            _, values = self.values({**line, self.kind.parent_key or "": parent})
         except ValueError as err:
             raise ValueError(f"{where}.{err}") from None
-        return key, version, values, None
+        return values
 
 
-def content_hash(values: tuple[Any, ...]) -> str:
-    """Return the fingerprint of a row's own columns: equal fingerprints need no write."""
-    return hashlib.blake2b(encode_json(values), digest_size=12).hexdigest()
+def _listed(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else [found]
+
+
+def _no(count: int) -> pa.Array:
+    return pc.is_null(pa.repeat(pa.scalar(0), count))
+
+
+def _numbers(count: int) -> pa.Array:
+    return pa.array(range(count), pa.int64())

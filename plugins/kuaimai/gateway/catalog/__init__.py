@@ -82,6 +82,20 @@ class Shops:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """Where a method keeps what is older than its reach.
+
+    Attributes:
+        param: the parameter that asks for it, and `value`, what to send.
+        dimensions: the dimensions it knows; it sends no totals and takes no cursor.
+    """
+
+    param: str
+    value: str
+    dimensions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Times:
     """The time window's parameters.
 
@@ -91,6 +105,7 @@ class Times:
         reach_days: how far back the method looks; older records are archived and silently absent.
         dimensions: dimension → the record's field, or None.
         loose: dimensions whose answers may hold records outside the window.
+        archive: what is older than `reach_days`, if the method can be asked for it.
     """
 
     type_param: str
@@ -100,6 +115,7 @@ class Times:
     reach_days: int
     dimensions: Mapping[str, str | None]
     loose: tuple[str, ...] = ()
+    archive: Archive | None = None
 
 
 @dataclass(frozen=True)
@@ -162,9 +178,14 @@ def method(name: str) -> Method:
         list_keys=tuple(entry.get("list_keys", ())),
         page=Page(**page) if page else None,
         shops=Shops(**shops) if shops else None,
-        times=Times(**times) if times else None,
+        times=_times(times) if times else None,
         not_served=frozenset(entry.get("not_served", ())),
     )
+
+
+def _times(facts: Mapping[str, Any]) -> Times:
+    archive = facts.get("archive")
+    return Times(**{**facts, "archive": Archive(**archive) if archive else None})
 
 
 @cache

@@ -1,0 +1,179 @@
+"""One request for a stretch of time, with the checks that every answer must pass."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from kuaimai.errors import DataError
+from kuaimai.extract.skim import Skimmed, skim
+from kuaimai.gateway import catalog
+from kuaimai.gateway.answers import Answer
+from kuaimai.gateway.client import Client
+from kuaimai.gateway.wire import gateway_time
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, order=True)
+class Stretch:
+    """A closed stretch of time, epoch seconds; neighbours share their edge second."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Seconds between its ends."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer, with what a read has to know of it.
+
+    Attributes:
+        answer: as received.
+        keys: of its records, in its order.
+        asked_at: when the request was handed to the client, epoch seconds: the answer is never older.
+    """
+
+    answer: Answer
+    keys: list[str]
+    asked_at: float
+
+    @property
+    def total(self) -> int | None:
+        """How many records the gateway counted in the same moment, or None where it sent no count.
+
+        An answer without a record may leave the count out (reference 6.2): there is nothing.
+        """
+        return 0 if self.answer.total is None and not self.keys else self.answer.total
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer holds all that was there in its moment."""
+        return self.total == len(set(self.keys))
+
+
+class Asking:
+    """Asks one method for stretches of one window of a group of shops. Safe to share between threads.
+
+    Args:
+        client: calls the gateway.
+        method: a catalogued method with a time window.
+        request: business parameters without the window's ends and the page, see `paging.window_request`.
+        dimension: the time dimension.
+        page_size: records per page to ask for.
+        now: clock, epoch seconds.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        method: str,
+        request: Mapping[str, str],
+        *,
+        dimension: str,
+        page_size: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        entry = catalog.method(method)
+        if entry.times is None or entry.record is None:
+            raise DataError(f"{method} returns no records by time", method=method)
+        self.page_size = page_size
+        self.smallest_page = entry.page.min if entry.page else page_size
+        self.now = now
+        self._client = client
+        self._entry = entry
+        self._times = entry.times
+        self._request = dict(request)
+        self._key = catalog.record(entry.record).key
+        strict = dimension not in entry.times.loose
+        self._time_field = entry.times.dimensions.get(dimension) if strict else None
+
+    def page(self, stretch: Stretch, number: int = 1, *, size: int | None = None) -> Page:
+        """Ask for one page of a stretch.
+
+        Args:
+            stretch: the time to ask for.
+            number: page number.
+            size: records to ask for, if not the usual number.
+
+        Raises:
+            DataError: the gateway ignores the page size or the time parameters.
+            KuaimaiError: the call failed for good.
+        """
+        return self._ask(stretch, size or self.page_size, {"pageNo": str(number)})
+
+    def page_after(self, stretch: Stretch, cursor: str | None) -> Page:
+        """Ask for the page behind a cursor, or for the first one; it carries no count.
+
+        Raises:
+            KuaimaiError: as for `page`.
+        """
+        more = {"useCursor": "true", "useHasNext": "true", **({"cursor": cursor} if cursor else {})}
+        return self._ask(stretch, self.page_size, more)
+
+    def _ask(self, stretch: Stretch, size: int, more: Mapping[str, str]) -> Page:
+        params = {**self._request, **self._ends(stretch), "pageSize": str(size), **more}
+        asked_at = self.now()
+        answer = self._client.call(self._entry.name, params)
+        skimmed = self.skim(answer)
+        if len(skimmed.keys) > size:
+            raise DataError(
+                f"a page of {size} records was asked for, and {len(skimmed.keys)} came",
+                method=self._entry.name,
+                trace_id=answer.trace_id,
+                hint="the gateway ignores the page size; nothing of this window was counted as read",
+            )
+        self._check_times(stretch, skimmed, answer)
+        return Page(answer, skimmed.keys, asked_at)
+
+    def count(self, stretch: Stretch) -> int | None:
+        """Ask how many records there are, with the smallest page that the gateway gives."""
+        return self.page(stretch, size=self.smallest_page).total
+
+    def skim(self, answer: Answer) -> Skimmed:
+        """Return the keys and times of an answer's records."""
+        return skim(answer, self._entry.list_keys, self._key, self._time_field)
+
+    def error(self, text: str, hint: str) -> DataError:
+        """Return an error about what this method answered."""
+        return DataError(text, method=self._entry.name, hint=hint)
+
+    def _ends(self, stretch: Stretch) -> dict[str, str]:
+        return {
+            self._times.start_param: gateway_time(stretch.start),
+            self._times.end_param: gateway_time(stretch.end),
+        }
+
+    def _check_times(self, stretch: Stretch, skimmed: Skimmed, answer: Answer) -> None:
+        """Refuse an answer that mostly lies outside the stretch; keep single strays, and tell them."""
+        # Rows have milliseconds, the stretch has seconds: its last second counts whole.
+        first, behind = stretch.start * 1000, (stretch.end + 1) * 1000
+        outside = sum(not first <= stamp < behind for stamp in skimmed.stamps)
+        if 2 * outside > len(skimmed.stamps):
+            raise DataError(
+                f"{outside} of {len(skimmed.stamps)} records lie outside the time that was asked for",
+                method=self._entry.name,
+                trace_id=answer.trace_id,
+                hint="the gateway ignores the time parameters; nothing of this window was counted as read",
+            )
+        if outside:
+            log.warning(
+                "%s: %d of %d records lie outside %s to %s, and are kept",
+                self._entry.name,
+                outside,
+                len(skimmed.stamps),
+                gateway_time(stretch.start),
+                gateway_time(stretch.end),
+            )
+
+
+def instant(epoch_seconds: float) -> datetime:
+    """Return epoch seconds as an instant in UTC."""
+    return datetime.fromtimestamp(epoch_seconds, timezone.utc)

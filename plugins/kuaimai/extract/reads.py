@@ -1,0 +1,78 @@
+"""What a read leaves behind: where the raw answers are, and the numbers that prove them complete."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from kuaimai.extract.windows import Window
+
+# What the proof rests on; `kuaimai.load.proof` seals by the same names.
+SNAPSHOT = "snapshot"
+COUNTS = "counts"
+READINGS = "readings"
+UNPROVEN = "unproven"
+
+
+class Read(msgspec.Struct, frozen=True):
+    """One window of one method, as read: where the raw answers are, and the numbers of the proof.
+
+    Attributes:
+        method: API method.
+        window: what was read; a part of the slice's window where the rest has another verdict.
+        shops: ids of the shops that were asked for.
+        rank: position among the pipeline's methods; the fuller record of one version has the higher rank.
+        request: business parameters of the read, without page number.
+        folder: staging folder of the raw answers.
+        files: their names there, without `.json.zst`; short, because a manifest may hold hundreds.
+        rows: records in them.
+        distinct: different keys among them; a record without a key counts by its content.
+        total_before: how many the gateway counted; rows of a shared edge second, or of a record that moved
+            from one stretch into another, once. None where it sent no total.
+        total_after: its count at the end; the same number where the proof is one answer per stretch.
+        attempts: how often the stretch that gave most trouble was read.
+        requests: calls spent.
+        first_read_at: when the oldest of the answers was asked for, UTC: what came later may be missing.
+        last_read_at: when the read ended, UTC.
+        proof: `snapshot`, `counts`, `readings`, or `unproven`.
+    """
+
+    method: str
+    window: Window
+    shops: tuple[str, ...]
+    rank: int
+    request: dict[str, str]
+    folder: str
+    files: tuple[str, ...]
+    rows: int
+    distinct: int
+    total_before: int | None
+    total_after: int | None
+    attempts: int
+    requests: int
+    first_read_at: datetime
+    last_read_at: datetime
+    proof: str
+
+    @property
+    def stable(self) -> bool:
+        """Whether everything that was in the window while it was read is among the answers."""
+        return self.proof != UNPROVEN
+
+    @property
+    def pages(self) -> int:
+        """Number of raw answers."""
+        return len(self.files)
+
+    def page_names(self) -> list[str]:
+        """The staging names of the raw answers."""
+        return [f"{self.folder}/{name}.json.zst" for name in self.files]
+
+    def describe(self) -> str:
+        """One line for the log."""
+        return (
+            f"{self.rows} rows in {self.pages} answers, {self.distinct} distinct; the gateway counted "
+            f"{self.total_before} before and {self.total_after} after; proof {self.proof}; "
+            f"{self.requests} requests, {self.attempts} attempts"
+        )

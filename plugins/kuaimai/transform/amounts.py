@@ -1,0 +1,23 @@
+"""Amounts as exact text: for fingerprints, and for databases that are given text."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_TWO_PLACES = pa.decimal128(38, 2)
+
+
+def amounts_as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Write 59.800000 as `59.80`: all digits that mean something, at least two places, never an exponent."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    short = column.cast(_TWO_PLACES, safe=False)
+    texts = short.cast(pa.string())
+    longer = pc.fill_null(pc.not_equal(short.cast(column.type), column), fill_value=False)
+    if not pc.any(longer).as_py():
+        return texts
+    # Few, and the same ones again and again (weights), so they are written one by one.
+    distinct = pc.dictionary_encode(pc.filter(column, longer))
+    exact = pa.array([f"{amount:f}".rstrip("0") for amount in distinct.dictionary.to_pylist()], pa.string())
+    return pc.replace_with_mask(texts, longer, exact.take(distinct.indices))
