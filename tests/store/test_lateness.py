@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import datetime, timedelta, timezone
 
@@ -17,13 +18,17 @@ MINUTE = 60_000
 NOW = datetime.fromtimestamp(T0 / 1000, timezone.utc)
 
 
-@pytest.fixture(params=["postgres", "sqlite"])
-def target(request, tmp_path):
-    url = (
-        request.getfixturevalue("pg_url")
-        if request.param == "postgres"
-        else f"sqlite:///{tmp_path}/target.db"
+@pytest.fixture(params=["pg_url", "maria_url", "sqlite"])
+def url(request, tmp_path):
+    return (
+        f"sqlite:///{tmp_path}/target.db"
+        if request.param == "sqlite"
+        else request.getfixturevalue(request.param)
     )
+
+
+@pytest.fixture
+def target(url):
     target = open_target(url, now=NOW.timestamp)
     yield target
     target.close()
@@ -82,11 +87,12 @@ def test_load_that_cannot_say_leaves_no_trace(target):
     assert counted(target) == []
 
 
-def test_loads_at_the_same_time_add_up(pg_url):
-    open_target(pg_url).announce([])
+def test_loads_at_the_same_time_add_up(url):
+    with contextlib.closing(open_target(url)) as target:
+        target.announce([])
 
     def one(first: int) -> None:
-        target = open_target(pg_url, now=NOW.timestamp)
+        target = open_target(url, now=NOW.timestamp)
         for number in range(first, first + 10, 2):
             load(target, [made(number, 500), made(number + 1, 3)])
         target.close()
@@ -96,7 +102,7 @@ def test_loads_at_the_same_time_add_up(pg_url):
         each.start()
     for each in threads:
         each.join(60)
-    target = open_target(pg_url)
+    target = open_target(url)
     assert counted(target) == [("fxg", 5, 15), ("fxg", 720, 15)]
     target.close()
 
