@@ -12,6 +12,7 @@ from kuaimai.pipeline.spec import load_pipeline, load_pipelines
 
 SHIPPED = Path(__file__).parents[2] / "include" / "pipelines"
 MINIMAL = "name: trades\nsource: {method: erp.trade.outstock.simple.query}\n"
+FURTHER = MINIMAL + 'time: {further: [{dimension: created, schedule: "*/30 * * * *", look_back_hours: 24}]}\n'
 
 
 @pytest.fixture
@@ -47,6 +48,14 @@ def test_defaults_are_enough(write):
             "unknown key 'time.dimention'; did you mean 'dimension'?",
         ),
         (MINIMAL + "time: {dimension: updated}\n", "knows upd_time, created"),
+        (FURTHER.replace("created", "made"), "knows upd_time, created"),
+        (FURTHER.replace("created", "upd_time"), "'upd_time' is named twice"),
+        (FURTHER.replace("look_back_hours: 24", "lookback_hours: 24"), "did you mean 'look_back_hours'?"),
+        (FURTHER.replace("look_back_hours: 24", "slot_hours: 2"), "either look_back_hours or day_before"),
+        (FURTHER.replace("24", "24, day_before: true"), "either look_back_hours or day_before"),
+        (FURTHER.replace("24", "24, slot_hours: 5"), "slots divide the day"),
+        (FURTHER.replace('"*/30 * * * *"', "hourly"), "five fields"),
+        (FURTHER.replace('schedule: "*/30 * * * *", ', ""), "key 'time.further.0.schedule' is missing"),
         (MINIMAL + "batch_size: 0\n", "batch_size"),
         (MINIMAL + "batch_size: many\n", "batch_size"),
         (MINIMAL + "schedule: every five minutes please now\n", None),
@@ -70,6 +79,13 @@ def test_mistake_is_told_with_file_and_key(write, text, told):
         load_pipeline(path)
     assert str(path) in str(error.value)
     assert told in str(error.value)
+
+
+def test_further_times_say_how_far_back_and_in_which_windows(write):
+    time = load_pipeline(SHIPPED / "trades.yaml").time
+    assert time.dimensions == ("upd_time", "created", "pay_time")
+    assert (time.look_back_hours, time.further_by("pay_time").day_before) == (24, True)
+    assert (time.further_by("upd_time"), load_pipeline(write(MINIMAL)).time.look_back_hours) == (None, None)
 
 
 def test_folder_that_is_not_there_names_the_setting(tmp_path):

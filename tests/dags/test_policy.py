@@ -77,6 +77,27 @@ def test_the_pipelines_docs_name_tables_target_and_the_question_of_completeness(
     assert "trades" in trades.tags
 
 
+def test_further_dimensions_are_dags_of_their_own_that_go_behind_the_live_one(ours, trades, core_timetable):
+    by_creation, by_payment = ours["kuaimai_trades__created"], ours["kuaimai_trades__pay_time"]
+    schedules = [core_timetable(dag).summary for dag in (by_creation, by_payment)]
+    assert schedules == ["*/30 * * * *", "20 3 * * *"]
+    for dag, dimension in ((trades, "upd_time"), (by_creation, "created"), (by_payment, "pay_time")):
+        assert {task.task_id for task in dag.tasks} == {task.task_id for task in trades.tasks}
+        assert dag.get_task("plan").dimension == dimension
+        lane = None if dag is trades else "reconcile"
+        assert dag.get_task("plan").lane == lane
+        assert arguments(dag.get_task("slice.extract")).get("lane") == lane
+    assert "the last 24 hours again" in by_creation.doc_md
+    assert "the day before, from midnight to midnight, in windows of 2 hours" in by_payment.doc_md
+    assert "found_only" in by_payment.doc_md
+    assert "`kuaimai_trades__created`, `kuaimai_trades__pay_time`" in trades.doc_md
+
+
+def arguments(task) -> dict:
+    """The arguments of a task, mapped or not."""
+    return getattr(task, "partial_kwargs", None) or vars(task)
+
+
 def test_runs_cover_five_minutes_of_the_merchants_clock(trades, core_timetable):
     import pendulum
     from airflow.timetables.base import TimeRestriction

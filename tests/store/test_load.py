@@ -15,6 +15,7 @@ from orders import T0, line, order
 
 from kuaimai.errors import ConfigError, Transient
 from kuaimai.load import merge
+from kuaimai.load.proof import MOST_TRIES
 from kuaimai.load.sql import PlannedWindow, Quarantined, WindowFacts
 from kuaimai.load.targets import open_target
 from kuaimai.transform.mapping import Mapper, Rows
@@ -261,6 +262,50 @@ def test_open_window_is_closed_when_others_have_sealed_its_time(target):
     assert rows(target, "SELECT window_id, state FROM kuaimai_window ORDER BY 1") == [
         ("w1", "sealed"),
         ("w2", "superseded"),
+    ]
+
+
+def test_window_that_never_seals_becomes_contested_and_one_seal_ends_it(target):
+    seen = []
+    for _ in range(MOST_TRIES + 1):
+        seen.append(store(target, [order(1)], total=2).state)
+        ((tries, state),) = rows(target, "SELECT tries, state FROM kuaimai_window")
+        assert (tries, state) == (len(seen), seen[-1])
+    assert seen == ["open"] * (MOST_TRIES - 1) + ["contested"] * 2
+    assert store(target, [order(1), order(2)]).state == "sealed"
+    assert rows(target, "SELECT tries, state FROM kuaimai_window") == [(0, "sealed")]
+
+
+def test_contested_window_is_closed_when_others_have_sealed_its_time(target):
+    for _ in range(MOST_TRIES):
+        store(target, [order(1)], total=2)
+    target.supersede(["w1"])
+    assert rows(target, "SELECT state FROM kuaimai_window") == [("superseded",)]
+
+
+def test_proof_says_how_many_keys_this_window_brought_first(target):
+    store(target, [order(1), order(2)])
+    store(target, [order(1), order(2, T0 + 1), order(3)])
+    by_creation = msgspec.structs.replace(facts(0, 4, window="w2"), dimension="created")
+    with target.loading(Mapper("trade").tables) as loading:
+        loading.merge(0, batch([order(number) for number in (1, 2, 3, 4)], window="w2"))
+        loading.seal(by_creation)
+    assert rows(target, "SELECT window_id, found_only FROM kuaimai_window ORDER BY 1") == [
+        ("w1", 3),
+        ("w2", 1),
+    ]
+
+
+def test_proof_table_of_an_older_version_gets_its_new_columns(target):
+    store(target, [order(1)])
+    with target.engine.begin() as connection:
+        for name in ("tries", "found_only"):
+            connection.execute(sa.text(f"ALTER TABLE kuaimai_window DROP COLUMN {name}"))
+    target.announce([planned("w2")])
+    store(target, [order(1)], total=2)
+    assert rows(target, "SELECT window_id, tries, found_only FROM kuaimai_window ORDER BY 1") == [
+        ("w1", 1, 0),
+        ("w2", None, None),
     ]
 
 

@@ -2,7 +2,8 @@
 
 A record is late by the time between its `created` and the read that first brought it. Only records count
 whose creation lies in time that had been sealed without a hole until this run: then it was not the reader
-that was late. So an outage, its healing and a backfill say nothing here.
+that was late. So an outage, its healing and a backfill say nothing here. The part that is split off an order
+carries the creation of the whole and counts with it: whoever looks by creation must look back as far.
 """
 # ruff: noqa: S608 - statements name our own tables and the catalogue's columns; values are bound
 
