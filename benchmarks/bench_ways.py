@@ -2,10 +2,11 @@
 
     make bench                                           everything at small sizes; minutes
     python benchmarks/bench_ways.py --orders 20000 --latency 0.05 kuaimai-2 session
+    python benchmarks/bench_ways.py --orders 50000 --latency 0 download-1 download-8 parse write
     python benchmarks/bench_ways.py --list
 
-Each way runs in a process tree of its own, into a fresh database, one after the other; what it wrote is compared
-with the truth. Every run is added to benchmarks/results/ways.json; benchmarks/report.py makes the tables of it.
+Each way runs in a process tree of its own, into a fresh database, one after the other; what it wrote is
+compared with the truth. Every run is added to benchmarks/results/ways.json; report.py makes the tables of it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -41,7 +43,7 @@ class Way:
         title: as in the table.
         script: below ways/.
         how: its argument.
-        tables: where it puts orders and lines.
+        tables: where it puts orders and lines; empty if it writes nothing.
         python: its interpreter.
     """
 
@@ -49,7 +51,7 @@ class Way:
     title: str
     script: str
     how: str
-    tables: tuple[str, str] = OURS
+    tables: tuple[str, ...] = OURS
     python: str = sys.executable
 
 
@@ -83,6 +85,15 @@ WAYS = {
             "expert-upsert", ("shop.trade", "shop.trade_line")),
         Way("dlt-expert-adbc", "the same, Parquet through ADBC", "dlt_ways.py", "expert-adbc",
             ("shop.trade", "shop.trade_line")),
+    )
+}  # fmt: skip
+LIMITS = {
+    way.name: way
+    for way in (
+        *(Way(f"download-{n}", f"download and discard, {n} connections", "limits.py", str(n), ())
+          for n in (1, 8, 32)),
+        Way("parse", "orjson, and from there to Arrow tables", "limits.py", "parse", ()),
+        Way("write", "COPY of prepared rows and merge", "limits.py", "write"),
     )
 }  # fmt: skip
 USUAL = [
@@ -153,7 +164,9 @@ def measure(
             most_seconds=most_seconds,
             env={"HOME": home, "AIRFLOW_HOME": home, "PYTHONPATH": str(HERE / "ways")},
         )
-    wrong = "" if measured.ended != "ok" else postgres.what_is_wrong(database, data.truth, way.tables)
+    wrong = ""
+    if measured.ended == "ok" and way.tables:
+        wrong = postgres.what_is_wrong(database, data.truth, way.tables)
     postgres.drop(database)
     return {
         "way": way.name,
@@ -182,14 +195,9 @@ def keep(result: dict[str, Any], facts: dict[str, Any], results: Path = RESULTS)
 
 def versions(postgres: Postgres) -> dict[str, str]:
     """Return the versions of what was compared."""
-    import subprocess
-
+    asked = "from importlib.metadata import version as v; print(v('apache-airflow'), v({!r}))"
     airflow = subprocess.run(
-        [
-            *(AIRFLOW, "-c"),
-            "from importlib.metadata import version as v;"
-            "print(v('apache-airflow'), v('apache-airflow-providers-http'))",
-        ],
+        [AIRFLOW, "-c", asked.format("apache-airflow-providers-http")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -214,8 +222,9 @@ def main() -> int:
     parser.add_argument("--most-seconds", type=float, default=170, help="a way that takes longer is ended")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    known = {**WAYS, **LIMITS}
     if options.list:
-        print("\n".join(f"{way.name:26}{way.title}" for way in WAYS.values()))
+        print("\n".join(f"{way.name:26}{way.title}" for way in known.values()))
         return 0
     data = corpus(options.orders)
     wrong = 0
@@ -226,7 +235,7 @@ def main() -> int:
             for latency in options.latency:
                 for name in options.ways or USUAL:
                     result = measure(
-                        WAYS[name],
+                        known[name],
                         data,
                         postgres,
                         latency=latency,

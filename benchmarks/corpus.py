@@ -1,8 +1,8 @@
 """The orders of a benchmark, rendered once: the sandbox's own records, as JSON bytes in order of `updTime`.
 
 A corpus is a folder: `records.json` holds the records one after the other, each followed by a comma, so that
-any page of any window is one slice of the file; `index.bin` holds the second, the offset and the shop of each;
-`truth.json` says what must be in the database afterwards.
+any page of any window is one slice of the file; `index.bin` holds the second, the offset and the shop of
+each; `truth.json` says what must be in the database afterwards.
 
     python benchmarks/corpus.py 20000            (else made on demand; kept in .bench/)
 """

@@ -1,4 +1,4 @@
-"""Running one way in a process tree of its own and measuring it: seconds, CPU, PostgreSQL's CPU, peak memory."""
+"""Running one way in a process tree of its own: its seconds, CPU, PostgreSQL's CPU and peak memory."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ class Postgres:
         )
         for table, (what, count, keys, payment, key) in zip(tables, wanted, strict=True):
             statement = (
-                f"SELECT count(*), coalesce(sum(('x' || substr(md5({key}::text), 1, 8))::bit(32)::bigint), 0), "
+                f"SELECT count(*), sum(('x' || substr(md5({key}::text), 1, 8))::bit(32)::bigint), "
                 f"coalesce(sum(nullif(payment::text, '')::numeric), 0) - {payment} FROM {table}"
             )
             try:

@@ -1,7 +1,7 @@
 """A gateway that is not the bottleneck: pages of a rendered corpus, sent from the page cache by the kernel.
 
-It answers what every way really asks (windows by `upd_time`, page numbers and sizes, shop ids, the list of shops)
-with the sandbox's own bytes, its envelope, its `total` on page 1 only and its documented refusals of times.
+It answers what every way really asks (windows by `upd_time`, page numbers and sizes, shop ids, the list of
+shops) with the sandbox's own records and envelope, `total` on page 1 only.
 Signatures are not checked, on purpose: a benchmark of clients must not pay for the server's hashing; that the
 clients sign rightly is what the tests against the sandbox show.
 
@@ -9,7 +9,7 @@ A thread a connection; `os.sendfile` moves a page without Python touching it, ou
 
     python benchmarks/server.py --orders 20000 --latency 0.05 --rate-limit 15
 
-The first line on its output is JSON: the URL. On SIGTERM it stops; `GET /log` gives the times of all requests.
+The first line on its output is JSON: the URL. On SIGTERM it stops; `GET /log` gives when requests arrived.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ from corpus import CHINA, FOLDER
 OUTSTOCK = "erp.trade.outstock.simple.query"
 SHOPS = "erp.shop.list.query"
 _MOST_A_PAGE = 200
-_HEAD = b"HTTP/1.1 %d %s\r\nContent-Type: application/json;charset=UTF-8\r\nDate: %s\r\nContent-Length: %d\r\n\r\n"
+_HEAD = (
+    b"HTTP/1.1 %d %s\r\nContent-Type: application/json;charset=UTF-8\r\n"
+    b"Date: %s\r\nContent-Length: %d\r\n\r\n"
+)
 _TAIL = b"]}"
 
 

@@ -22,7 +22,7 @@ FACTS: dict[str, Any] = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
 
 
 def ready() -> None:
-    """Tell the runner that the imports are done: seconds since the process was started, CPU seconds so far."""
+    """Tell the runner that the imports are done: seconds since the start, CPU seconds so far."""
     spent = [time.time() - float(os.environ["BENCH_STARTED"]), time.process_time()]
     Path(os.environ["BENCH_READY"]).write_text(json.dumps(spent))
 

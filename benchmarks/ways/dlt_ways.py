@@ -3,7 +3,7 @@
 documented            a resource that yields pages of JSON; merge by key; everything else left as it is
 documented-columns    the same, keeping the columns that the other ways keep
 tuned                 a parallel resource a day, columns picked, lines as a table of their own, workers, csv
-expert                threads a day and by page, columns flattened by hand into Arrow tables with exact types, csv
+expert                threads a day and by page, flattened by hand into Arrow tables, exact types, csv
 expert-upsert         the same with the merge strategy `upsert` instead of delete and insert
 expert-adbc           the same with Parquet files that ADBC copies in binary form
 """

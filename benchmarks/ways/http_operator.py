@@ -1,8 +1,8 @@
 """Airflow's HttpOperator with `pagination_function`: the real operator, executed in this process.
 
-One operator a day, as a mapped task would be; its result (all pages as text) goes through JSON once, as it does
-through XCom, and is then written by a function, as a following task would. What the scheduler, the API server and
-the XCom table cost comes on top in real life and is not in the figure.
+One operator a day, as a mapped task would be; its result (all pages as text) goes through JSON once, as it
+does through XCom, and is then written by a function, as a following task would. What the scheduler, the API
+server and the XCom table cost comes on top in real life and is not in the figure.
 
     executemany   the writing task upserts row by row, as PostgresHook.insert_rows does
     multirow      the writing task uses psycopg2's execute_values

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from kuaimai.state import Store  # noqa: E402
 UNLIMITED = 1e6
 
 
-def _driver(url: str) -> str:
+def driver(url: str) -> str:
+    """Name the driver: SQLAlchemy's own choice differs between its versions."""
     return url.replace("postgresql:", "postgresql+psycopg2:", 1)
 
 
@@ -46,7 +48,7 @@ def base_only() -> Pipeline:
 
 @cache
 def _store() -> Store:
-    return Store.open(_driver(FACTS["store"]))
+    return Store.open(driver(FACTS["store"]))
 
 
 def client(transport: requests.Session) -> Client:
@@ -71,22 +73,21 @@ def one_slice(plain: Any, folder: str) -> tuple[Any, dict[str, float]]:
     seconds.append(time.perf_counter())
     transformed = stages.transform(pipeline, extracted, staging)
     seconds.append(time.perf_counter())
-    target = open_target(_driver(FACTS["target"]))
+    target = open_target(driver(FACTS["target"]))
     loaded = stages.load(pipeline, transformed, staging, target)
     target.close()
     seconds.append(time.perf_counter())
     names = ("extract", "transform", "load")
-    spent = dict(zip(names, (b - a for a, b in zip(seconds, seconds[1:], strict=False)), strict=True))
+    spent = dict(zip(names, (b - a for a, b in pairwise(seconds)), strict=True))
     return stages.to_manifest(loaded), spent
 
 
-def main(processes: int) -> None:
-    """Plan, read, write, and say what was sealed."""
-    pipeline = base_only()
+def planned(pipeline: Pipeline) -> list[stages.Slice]:
+    """Fetch the shops and plan the slices, as the first task of a run does."""
     start, end = (datetime.fromisoformat(one) for one in FACTS["interval"])
     with requests.Session() as transport:
         shops = stages.fetch_shops(client(transport))
-    target = open_target(_driver(FACTS["target"]))
+    target = open_target(driver(FACTS["target"]))
     pieces = stages.plan_slices(
         pipeline,
         run="bench",
@@ -95,9 +96,16 @@ def main(processes: int) -> None:
         shops=shops,
         live=False,
         target=target,
-        now=lambda: (end + timedelta(hours=1)).timestamp(),
+        now=(end + timedelta(hours=1)).timestamp,
     )
     target.close()
+    return pieces
+
+
+def main(processes: int) -> None:
+    """Plan, read, write, and say what was sealed."""
+    pipeline = base_only()
+    pieces = planned(pipeline)
     with (
         tempfile.TemporaryDirectory(prefix="kuaimai-bench-") as folder,
         ProcessPoolExecutor(processes) as pool,
