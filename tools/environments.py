@@ -59,6 +59,7 @@ ENVIRONMENTS = {
         Environment("airflow3", "airflow-3.3.txt", "airflow3", ("airflow", "postgres", "mysql")),
         # Airflow 2.11 itself refuses Python 3.13.
         Environment("airflow2", "airflow-2.11.txt", "airflow2", ("airflow", "postgres", "mysql"), (3, 12)),
+        Environment("bench", "bench.txt", "bench", ("postgres",)),
     )
 }
 
