@@ -109,16 +109,19 @@ class Deployment:
 
     def trigger(self, run_id: str, start: datetime, end: datetime, **params: Any) -> None:
         """Start a run by hand for an interval."""
-        conf = json.dumps({"start": start.isoformat(), "end": end.isoformat(), **params})
-        self.commands.run("dags", "trigger", DAG_ID, "--run-id", run_id, "--conf", conf)
+        self.start(DAG_ID, run_id, start=start.isoformat(), end=end.isoformat(), **params)
 
-    def ended(self, run_id: str, *, within: float = 240) -> Any:
+    def start(self, dag_id: str, run_id: str, **params: Any) -> None:
+        """Start a run of any DAG by hand."""
+        self.commands.run("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(params))
+
+    def ended(self, run_id: str, *, within: float = 240, dag_id: str = DAG_ID) -> Any:
         """Wait for a run's end and return its row."""
         [row] = eventually(
             lambda: self.airflow(
                 "SELECT state, queued_at, end_date, data_interval_start, data_interval_end FROM dag_run "
                 "WHERE dag_id = :dag AND run_id = :run AND state IN ('success', 'failed')",
-                dag=DAG_ID,
+                dag=dag_id,
                 run=run_id,
             ),
             within=within,
@@ -127,15 +130,15 @@ class Deployment:
         )
         return row
 
-    def succeeded(self, run_id: str, *, within: float = 240) -> Any:
+    def succeeded(self, run_id: str, *, within: float = 240, dag_id: str = DAG_ID) -> Any:
         """Wait for a run's end, which must be a success, and return its row."""
-        row = self.ended(run_id, within=within)
-        assert row.state == "success", f"{run_id}: {row.state}\n{self.told(run_id)}"
+        row = self.ended(run_id, within=within, dag_id=dag_id)
+        assert row.state == "success", f"{run_id}: {row.state}\n{self.told(run_id, dag_id)}"
         return row
 
-    def told(self, run_id: str) -> str:
+    def told(self, run_id: str, dag_id: str = DAG_ID) -> str:
         """Return what the logs of a run's tasks say."""
-        logs = sorted((self.home.folder / "logs").glob(f"dag_id={DAG_ID}/run_id={run_id}/**/*.log"))
+        logs = sorted((self.home.folder / "logs").glob(f"dag_id={dag_id}/run_id={run_id}/**/*.log"))
         return "\n".join(f"--- {log.relative_to(self.home.folder)}\n{log.read_text('utf-8')}" for log in logs)
 
     def connection(self, conn_id: str, **changes: str) -> None:
