@@ -193,7 +193,7 @@ class Deployment:
 
     def open_windows(self) -> list[Any]:
         """Windows that are not proven complete."""
-        return self.rows("SELECT * FROM kuaimai_window WHERE state = 'open'")
+        return self.rows("SELECT * FROM kuaimai_window WHERE state IN ('open', 'contested')")
 
 
 def _fact(record: dict[str, Any]) -> tuple[Any, ...]:
