@@ -282,6 +282,21 @@ def test_window_that_failed_is_read_again_by_the_next_run(tmp_path):
         assert shop.differences(START) == {}
 
 
+def test_run_that_failed_is_healed_with_the_time_that_it_would_have_read_again(tmp_path):
+    """A row that became visible late is found by the overlap of the next run, also if that run died."""
+    with mirror(tmp_path, faults=Faults(late_rows=0.3, late_seconds=420), orders_per_hour=600) as shop:
+        shop.tick()
+        shop.box.faults.plan = [Failure("503", share=1.0)]
+        assert shop.tick() is None
+        shop.clock.advance(TICK.total_seconds())  # and one run was never started
+        shop.box.faults.plan = []
+        until = shop.clock()
+        for _ in range(3):
+            shop.tick()
+        late = {sid for sid, record in shop.box.truth().items() if record["updTime"] > until * 1000}
+        assert {sid: why for sid, why in shop.differences(START).items() if sid not in late} == {}
+
+
 def test_backfill_reads_exactly_its_interval_and_never_moves_a_row_back(tmp_path):
     with mirror(tmp_path, orders_per_hour=600) as shop:
         for _ in range(6):

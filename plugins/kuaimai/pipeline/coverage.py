@@ -107,3 +107,23 @@ def settle(pipeline: str, sealings: Iterable[Sealing], target: SqlTarget) -> Non
     for dimension, ours in by_dimension.items():
         since, until = min(one.start for one in ours), max(one.end for one in ours)
         settled_windows(pipeline, dimension, target, since=since, until=until)
+
+
+def missed_overlap(
+    pipeline: Pipeline, windows: Iterable[ReadWindow], base: str, interval: Window, start: datetime
+) -> Window | None:
+    """Return the time that runs which died would have read again; None where the run before came to its end.
+
+    Args:
+        pipeline: the pipeline.
+        windows: what was read before.
+        base: the method that decides what is complete.
+        interval: what this run reads, overlap included.
+        start: begin of this run's own interval, where the run before should have ended.
+    """
+    ends = [one.end for one in windows if one.method == base and one.state in {SEALED, CONTESTED}]
+    if not ends or max(ends) >= start:
+        return None
+    reached = max(ends)
+    since = reached - timedelta(minutes=pipeline.time.overlap_minutes)
+    return Window(since, min(reached, interval.start), interval.dimension)

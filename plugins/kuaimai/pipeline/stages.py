@@ -234,6 +234,7 @@ def plan_slices(
         base_method=base,
         heal_since=heal_since,
         cell=further.slot if further and live else None,
+        again=None if further else coverage.missed_overlap(pipeline, windows, base, interval, start),
     )
     if heal_since is not None:
         # A dimension that reads whole days does so hours after they ended.
