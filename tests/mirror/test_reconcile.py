@@ -142,7 +142,7 @@ def test_slot_that_is_missing_almost_whole_is_read_page_by_page(tmp_path):
         assert (outcome.total("repaired"), outcome.problems) == (len(lost), [])
         assert shop.differences(day) == {}
         # By their ids all of them would have cost one call for every twenty.
-        assert asked(shop, since)[BASE, "ids"] < len(lost) / 20 / 4
+        assert asked(shop, since)[BASE, "ids"] < len(lost) / 20 / 2
 
 
 def test_order_that_vanished_is_marked_with_its_lines_and_revived_when_it_comes_back(shop):
