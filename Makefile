@@ -32,12 +32,13 @@ lint: ## ruff (rules and format) and mypy
 	.venv-airflow3/bin/mypy
 	.venv-airflow3/bin/mypy tools demo
 
-bench: ## Benchmarks (minutes); see benchmarks/
-	@$(RUN) tools/environments.py airflow3
-	@for each in benchmarks/bench_*.py; do .venv-airflow3/bin/python $$each || exit 1; done
+bench: ## Benchmarks (many minutes); see benchmarks/
+	@$(RUN) tools/environments.py airflow3 bench
+	@for each in parse stages idle_run; do .venv-airflow3/bin/python benchmarks/bench_$$each.py || exit 1; done
+	@for each in memory budget ways; do .venv-bench/bin/python benchmarks/bench_$$each.py || exit 1; done
 
 lock: ## Resolve constraints/*.txt anew from pyproject.toml, keeping the pins that still fit
 	@$(RUN) tools/lock.py
 
 clean: ## Remove the environments, the demo's data and test output
-	rm -rf .venv-core .venv-airflow3 .venv-airflow2 .venv-uv .demo build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv-core .venv-airflow3 .venv-airflow2 .venv-bench .venv-uv .demo .bench build .pytest_cache .mypy_cache .ruff_cache
