@@ -23,10 +23,11 @@ MIDNIGHT = START.replace(hour=0)
 SINCE = MIDNIGHT - timedelta(days=DAYS)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
 def shop(request, tmp_path):
     """A mirror of the last days, complete."""
-    url = request.getfixturevalue("pg_url") if request.param == "postgres" else None
+    servers = {"postgres": "pg_url", "mariadb": "maria_url"}
+    url = request.getfixturevalue(servers[request.param]) if request.param in servers else None
     with mirror(tmp_path, url, history_orders=300) as made:
         made.run(SINCE, START)
         yield made
@@ -273,12 +274,15 @@ def test_log_names_days_totals_and_what_is_gone(shop):
     assert "marked with _deleted_at" in text
 
 
-def test_windows_that_could_not_be_sealed_are_read_again(tmp_path):
+@pytest.mark.parametrize("state", ["open", "contested"])
+def test_windows_that_could_not_be_sealed_are_read_again(tmp_path, state):
     with mirror(tmp_path) as shop:
         start = MIDNIGHT - timedelta(hours=5)
         real, shop.one = shop.one, lambda piece: (_ for _ in ()).throw(Transient("no disk"))
         with pytest.raises(Transient):
             shop.run(start, start + timedelta(hours=1))
+        with shop.target.engine.begin() as connection:
+            connection.execute(sa.text("UPDATE kuaimai_window SET state = :state"), {"state": state})
         assert shop.open_windows() == 1
         shop.one = real
         outcome = reconcile(shop, days=1)
