@@ -63,7 +63,15 @@ def test_what_is_no_list_of_records_is_refused(rows):
 
 
 @pytest.mark.parametrize(
-    "rows", [b'[{"sid":1,"x":[1,2}]', b'[{"sid":1,"x":tru}]', b'[{"sid":1', b'[{"x":NaN}]', b'[{"x":01}]']
+    "rows",
+    [
+        b'[{"sid":1,"x":[1,2}]',
+        b'[{"sid":1,"x":tru}]',
+        b'[{"sid":1',
+        b'[{"x":NaN}]',
+        b'[{"x":Infinity}]',
+        b'[{"x":01}]',
+    ],
 )
 def test_text_that_breaks_off_inside_the_rows_is_told_when_it_arrives(rows):
     with pytest.raises(Transient, match="no valid JSON"):
@@ -76,7 +84,13 @@ def test_number_too_long_for_any_field_is_told_like_broken_text():
         skim(answer(raw), LIST_KEYS, "sid", None)
 
 
-ugly = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
+ugly = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3)
+)
 records = st.dictionaries(st.sampled_from(["sid", "updTime", "a"]), ugly | st.lists(ugly, max_size=2))
 
 
