@@ -122,53 +122,6 @@ def test_run_by_hand_reads_the_shops_asked_for_only(there):
     assert there.open_windows() == []
 
 
-def created(there: Deployment, start: datetime, end: datetime) -> dict[str, set[str]]:
-    """Orders made in an interval: those that should be in the target, and those that are."""
-    first, last, bad = start.timestamp() * 1000, end.timestamp() * 1000, there.box.bad()
-    truth = {
-        sid
-        for sid, record in there.box.truth().items()
-        if first <= record["created"] <= last and sid not in bad
-    }
-    stored = there.rows(
-        "SELECT sid FROM kuaimai_trade WHERE created BETWEEN :start AND :end AND _deleted_at IS NULL",
-        start=start,
-        end=end,
-    )
-    assert truth, "the interval is empty"
-    return {"truth": truth, "target": {sid for (sid,) in stored}}
-
-
-def test_the_past_is_planned_by_rows_and_read_beside_the_live_runs(there, figures):
-    start, end = there.until - 26 * HOUR, there.until - 7 * HOUR
-    there.commands.run("dags", "unpause", "kuaimai_backfill")
-    there.start(
-        "kuaimai_backfill",
-        "past",
-        **{"from": start.isoformat(), "to": end.isoformat(), "rows_per_slice": 200},
-    )
-    figures["backfill of a day"] = seconds(there.succeeded("past", dag_id="kuaimai_backfill"))
-
-    found = created(there, start, end)
-    assert found["target"] == found["truth"]
-    assert there.open_windows() == []
-
-
-def test_the_reconcile_puts_back_what_is_missing(there):
-    start, end = there.until - 26 * HOUR, there.until - 7 * HOUR
-    midnight = there.until.replace(hour=0, minute=0, second=0)
-    lost = sorted(created(there, start, min(end, midnight))["target"])[:3]
-    with there.target.begin() as connection:
-        for sid in lost:
-            connection.execute(sa.text("DELETE FROM kuaimai_trade WHERE sid = :sid"), {"sid": sid})
-    there.commands.run("dags", "unpause", "kuaimai_reconcile")
-    there.start("kuaimai_reconcile", "by_hand", days=2)
-    there.succeeded("by_hand", dag_id="kuaimai_reconcile")
-
-    assert set(lost) <= created(there, start, midnight)["target"]
-    assert there.rows("SELECT count(*) FROM kuaimai_reconcile")[0][0] > 0
-
-
 def test_what_is_newer_in_the_target_is_not_moved_back(there):
     start = there.until - 2 * HOUR
     newer = "UPDATE kuaimai_trade SET _version = _version + 1, sys_status = 'NEWER' WHERE sid = :sid"
@@ -239,6 +192,53 @@ def waiting_load(there: Deployment):
         "SELECT pid, backend_xid IS NOT NULL AS wrote FROM pg_stat_activity "
         "WHERE wait_event_type = 'Lock' AND query LIKE '%kuaimai_window%' AND datname = current_database()"
     )
+
+
+def created(there: Deployment, start: datetime, end: datetime) -> dict[str, set[str]]:
+    """Orders made in an interval: those that should be in the target, and those that are."""
+    first, last, bad = start.timestamp() * 1000, end.timestamp() * 1000, there.box.bad()
+    truth = {
+        sid
+        for sid, record in there.box.truth().items()
+        if first <= record["created"] <= last and sid not in bad
+    }
+    stored = there.rows(
+        "SELECT sid FROM kuaimai_trade WHERE created BETWEEN :start AND :end AND _deleted_at IS NULL",
+        start=start,
+        end=end,
+    )
+    assert truth, "the interval is empty"
+    return {"truth": truth, "target": {sid for (sid,) in stored}}
+
+
+def test_the_past_is_planned_by_rows_and_read_beside_the_live_runs(there, figures):
+    start, end = there.until - 26 * HOUR, there.until - 7 * HOUR
+    there.commands.run("dags", "unpause", "kuaimai_backfill")
+    there.start(
+        "kuaimai_backfill",
+        "past",
+        **{"from": start.isoformat(), "to": end.isoformat(), "rows_per_slice": 200},
+    )
+    figures["backfill of a day"] = seconds(there.succeeded("past", dag_id="kuaimai_backfill"))
+
+    found = created(there, start, end)
+    assert found["target"] == found["truth"]
+    assert there.open_windows() == []
+
+
+def test_the_reconcile_puts_back_what_is_missing(there):
+    start, end = there.until - 26 * HOUR, there.until - 7 * HOUR
+    midnight = there.until.replace(hour=0, minute=0, second=0)
+    lost = sorted(created(there, start, min(end, midnight))["target"])[:3]
+    with there.target.begin() as connection:
+        for sid in lost:
+            connection.execute(sa.text("DELETE FROM kuaimai_trade WHERE sid = :sid"), {"sid": sid})
+    there.commands.run("dags", "unpause", "kuaimai_reconcile")
+    there.start("kuaimai_reconcile", "by_hand", days=2)
+    there.succeeded("by_hand", dag_id="kuaimai_reconcile")
+
+    assert set(lost) <= created(there, start, midnight)["target"]
+    assert there.rows("SELECT count(*) FROM kuaimai_reconcile")[0][0] > 0
 
 
 def test_no_secret_and_no_person_is_in_anything_that_is_written_down(there):

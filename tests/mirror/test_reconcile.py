@@ -331,3 +331,15 @@ def test_answer_that_is_cut_short_does_not_look_like_a_vanished_order(shop, monk
     monkeypatch.setattr(shop.client.wire, "send", only_two)
     reconcile(shop)
     assert before - living(shop) <= gone
+
+
+def test_answers_as_they_came_are_nowhere_but_below_raw(tmp_path):
+    """They hold personal data; who looks after such files looks there."""
+    with mirror(tmp_path) as shop:
+        day = MIDNIGHT - timedelta(days=1)
+        shop.run(day, START)
+        forget(shop, sorted(truth(shop, since=day))[:3])
+        assert reconcile(shop, days=1).total("repaired") == 3
+        answers = list((tmp_path / "staging").rglob("*.json.zst"))
+        assert answers
+        assert [path for path in answers if "raw" not in path.parts] == []

@@ -301,7 +301,7 @@ class _Reconciling:
         """Read the slot's keys, and mend both sides of the difference."""
         ids = tuple(shop.id for shop in shops)
         piece = self._slice(window, shops)
-        folder = f"{stages.slice_folder(piece)}/slot"
+        folder = f"{stages.raw_folder(piece)}/slot"
         reads = read_parts(
             self.client,
             self.base.name,
@@ -393,7 +393,7 @@ class _Reconciling:
             shops=tuple(shop.id for shop in piece.shops),
             rank=rank,
             staging=self.staging,
-            folder=f"{stages.slice_folder(piece)}/{name}/{rank}",
+            folder=f"{stages.raw_folder(piece)}/{name}/{rank}",
             now=self.now,
         )
 

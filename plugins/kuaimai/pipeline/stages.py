@@ -293,8 +293,8 @@ def extract(
     Raises:
         KuaimaiError: a call failed for good; the slice stays unread, its complete answers stay staged.
     """
-    if staging.names(f"{_raw_folder(piece)}/{_ENDED}"):
-        staging.remove(_raw_folder(piece))
+    if staging.names(f"{raw_folder(piece)}/{_ENDED}"):
+        staging.remove(raw_folder(piece))
     reads: list[Read] = []
     for rank, method in enumerate(pipeline.source.methods):
         shops = [shop for shop in piece.shops if method in serving(pipeline, shop)]
@@ -310,7 +310,7 @@ def extract(
             by_cursor=pipeline.source.paging == "cursor",
             now=now,
         )
-        folder = f"{_raw_folder(piece)}/{rank}"
+        folder = f"{raw_folder(piece)}/{rank}"
         try:
             reads += read(shops=shops, folder=folder) if shops else []
         except TooLarge:
@@ -325,7 +325,7 @@ def extract(
 def ended_well(slices: Iterable[Slice], staging: Staging) -> None:
     """Mark the slices of an extract task that reaches its end: a later try of it reads them anew."""
     for piece in slices:
-        staging.write(f"{_raw_folder(piece)}/{_ENDED}/well", b"")
+        staging.write(f"{raw_folder(piece)}/{_ENDED}/well", b"")
 
 
 def _read_served(read: Callable[..., list[Read]], shops: list[Shop], folder: str) -> list[Read]:
@@ -457,7 +457,8 @@ def slice_folder(piece: Slice) -> str:
     return f"{piece.pipeline}/{safe_name(piece.run)}/{piece.number:04d}-{span}"
 
 
-def _raw_folder(piece: Slice) -> str:
+def raw_folder(piece: Slice) -> str:
+    """The staging folder of a slice's answers as they came, personal data included."""
     return f"{slice_folder(piece)}/raw"
 
 
