@@ -47,7 +47,7 @@ def exact(number: Decimal) -> Decimal:
     _, digits, exponent = number.as_tuple()
     if len(digits) > _MOST_DIGITS or abs(int(exponent)) > _MOST_DIGITS:
         raise ValueError(f"a number of more than {_MOST_DIGITS} digits")
-    return number
+    return number or abs(number)  # there is no minus zero
 
 
 def plain(number: Decimal) -> int | Decimal:

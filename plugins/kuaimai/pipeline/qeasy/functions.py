@@ -165,9 +165,7 @@ def _rounded(how: str) -> Callable[..., Decimal]:
         wanted, given = whole(places), number(value)
         if not -_MOST_PLACES <= wanted <= _MOST_PLACES:
             raise ValueError(f"{wanted} places")
-        # More places than there are stay as they are: ROUND(1.5, 4) is 1.5.
-        present = max(-int(given.as_tuple().exponent), 0)
-        return _round(given, min(wanted, present), how)
+        return _round(given, wanted, how)
 
     return rounded
 
