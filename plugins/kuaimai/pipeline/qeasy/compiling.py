@@ -333,9 +333,13 @@ class _Sides:
         source = self.strategy.source
         grouping = side.grouping
         if grouping is not None and source is not None and not (source.beat_flat or source.split):
-            self.findings.note(f"{side.path}groupCalculate", "it groups flat rows, and the source has no beatFlat")
+            self.findings.note(
+                f"{side.path}groupCalculate", "it groups flat rows, and the source has no beatFlat"
+            )
         if grouping is not None and grouping.body and not grouping.body_name:
-            self.findings.refuse(f"{side.path}groupCalculate.bodyName", "it is missing", "name the flattened array")
+            self.findings.refuse(
+                f"{side.path}groupCalculate.bodyName", "it is missing", "name the flattened array"
+            )
         return grouping
 
     def _writeback(self, side: Side) -> tuple[CompiledField, ...]:
@@ -391,7 +395,9 @@ class _Sides:
         if "?" in re.sub(r"'[^']*'|`[^`]*`", "", text) or "{{" in text:
             self.findings.refuse(where, "values are named", "write :name for the field name of the request")
             return None
-        columns = [one.name for one in parsed[0].this.expressions] if isinstance(parsed[0].this, exp.Schema) else []
+        columns = (
+            [one.name for one in parsed[0].this.expressions] if isinstance(parsed[0].this, exp.Schema) else []
+        )
         if batch and columns != list(names):
             self.findings.refuse(
                 where,

@@ -1,8 +1,8 @@
 """`_function` expressions: parsed once by sqlglot in MySQL's grammar, evaluated here, sent to no database.
 
 A placeholder is a value of its own in the parsed expression; inside of quotes it becomes part of the text. So
-whatever a row holds (quotes, backslashes, SQL) is data. An expression that cannot be evaluated raises `DataError`
-and its row goes to quarantine; on the platform the expression's own text would be written to the target.
+whatever a row holds (quotes, backslashes, SQL) is data. An expression that cannot be evaluated raises
+`DataError` and its row goes to quarantine; on the platform its own text would be written to the target.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlglot import exp
 from sqlglot.dialects.mysql import MySQL
@@ -47,10 +47,10 @@ _LONGEST = 20_000
 class _Expressions(MySQL):
     """MySQL's grammar with every function left as it is called: which ones exist is decided here."""
 
-    class Parser(MySQL.Parser):
-        FUNCTIONS = {}  # noqa: RUF012 - as the base class declares it
-        FUNCTION_PARSERS = {"CAST": MySQL.Parser.FUNCTION_PARSERS["CAST"]}  # noqa: RUF012
-        NO_PAREN_FUNCTIONS = {}  # noqa: RUF012
+    class Parser(MySQL.Parser):  # type: ignore[valid-type, misc]
+        FUNCTIONS: ClassVar[dict[str, Any]] = {}
+        FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {"CAST": MySQL.Parser.FUNCTION_PARSERS["CAST"]}
+        NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -259,11 +259,7 @@ class _Compiler:
             value = subject(scope) if subject else None
             for when, then in ways:
                 found = when(scope)
-                if (
-                    functions.compare(value, found, ordered=False) == 0
-                    if subject
-                    else functions.truth(found)
-                ):
+                if functions.compare(value, found, ordered=False) == 0 if subject else functions.truth(found):
                     return then(scope)
             return other(scope)
 
@@ -280,9 +276,8 @@ class _Compiler:
                 one.this, lambda value: functions.text(value)[: sizes[0] if sizes else None]
             )
         if kind in ("DECIMAL", "BIGINT", "UBIGINT", "INT", "UINT"):
-            places = Decimal(sizes[1] if kind == "DECIMAL" and len(sizes) > 1 else 0)
-            rounded = functions.FUNCTIONS["ROUND"].apply
-            return self._function_of(one.this, lambda value: rounded(datetime.min, value, places))
+            places = sizes[1] if kind == "DECIMAL" and len(sizes) > 1 else 0
+            return self._function_of(one.this, lambda value: functions.rounded(value, places))
         if kind in ("DATETIME", "TIMESTAMP"):
             return self._function_of(one.this, functions.moment)
         if kind == "DATE":

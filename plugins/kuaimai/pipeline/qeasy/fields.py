@@ -41,22 +41,26 @@ class Compiled:
             DataError: the value cannot be made, is required and empty, or is not of the field's type.
         """
         field = self.field
+        try:
+            found = self._found(scope)
+        except (ValueError, ArithmeticError) as err:
+            raise DataError(f"{field.path} ({field.name}): {err}") from err
+        if found is None and field.required and self.value is not None:
+            raise DataError(f"{field.path} ({field.name}): it is required, and comes out empty")
+        return found
+
+    def _found(self, scope: Scope) -> Any:
         if self.children:
             found: Any = self._document(scope)
         else:
             found = None if self.value is None else self.value.render(scope)
-        try:
-            for parser in field.parsers:
-                found = None if found is None else PARSERS[parser.name](found, parser, field)
-            if found is None:
-                found = field.default
-            if found is None:
-                if field.required and self.value is not None:
-                    raise ValueError("it is required, and comes out empty")
-                return None
-            return found if field.parsers or self.children else to_type(found, field.type)
-        except (ValueError, ArithmeticError) as err:
-            raise DataError(f"{field.path} ({field.name}): {err}") from err
+        for parser in self.field.parsers:
+            found = None if found is None else PARSERS[parser.name](found, parser, self.field)
+        if found is None:
+            found = self.field.default
+        if found is None or self.field.parsers or self.children:
+            return found
+        return to_type(found, self.field.type)
 
     def _document(self, scope: Scope) -> Any:
         if self.field.type != "array":

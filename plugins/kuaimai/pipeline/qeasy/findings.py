@@ -9,7 +9,7 @@ from typing import Literal
 
 from kuaimai.errors import ConfigError
 
-# refused   the strategy is not compiled: a key is unknown, a value cannot mean anything, or a feature is missing
+# refused   it is not compiled: a key is unknown, a value cannot mean anything, or a feature is missing
 # not_run   it compiles and its requests can be rendered, but nothing here can send them
 # danger    on the platform this loses, doubles or falsifies data, or it will surprise here
 # note      a setting without effect here, or with another one
@@ -88,4 +88,8 @@ def near(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word.lower(), lower, n=1)
     if close:
         return f"did you mean {lower[close[0]]!r}?"
-    return f"known are {', '.join(words)}" if len(words) <= _MOST_TOLD else "see docs/qeasy.md for those that are"
+    return (
+        f"known are {', '.join(words)}"
+        if len(words) <= _MOST_TOLD
+        else "see docs/qeasy.md for those that are"
+    )

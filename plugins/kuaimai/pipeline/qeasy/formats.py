@@ -14,9 +14,9 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any
 
 from kuaimai.gateway.answers import encode_json
+from kuaimai.pipeline.qeasy.exact import EXACT, exact, to_decimal
 from kuaimai.pipeline.qeasy.findings import near
 from kuaimai.pipeline.qeasy.moments import DATETIME, read_time, to_epoch
-from kuaimai.pipeline.qeasy.exact import EXACT, to_decimal
 
 Formatter = Callable[[Any, datetime], Any]
 
@@ -46,7 +46,7 @@ class Format:
     apply: Formatter
 
 
-def pipe_format(text: str) -> Format:
+def pipe_format(text: str) -> Format:  # noqa: PLR0911 - one line per format
     """Return the format behind a template's pipe, e.g. `datetime`; the case of its name does not matter.
 
     Raises:
@@ -79,7 +79,7 @@ def pipe_format(text: str) -> Format:
     raise ValueError(f"unknown format {text!r} → {near(name, known)}")
 
 
-def response_format(text: str) -> Format:
+def response_format(text: str) -> Format:  # noqa: PLR0911 - one line per format
     """Return a format of `formatResponse`, e.g. `round(2)`.
 
     Raises:
@@ -126,7 +126,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Decimal):
-        return format(value, "f")
+        return format(exact(value), "f")
     if isinstance(value, datetime):
         return value.strftime(DATETIME)
     if isinstance(value, list | dict):
@@ -191,5 +191,5 @@ def _places(argument: str | None, default: int, *, most: int = _MOST_PLACES) -> 
 
 
 def _unquoted(text: str) -> str:
-    text = text.strip() if text.strip() else text
+    text = text.strip() or text
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

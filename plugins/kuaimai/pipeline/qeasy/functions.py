@@ -1,8 +1,8 @@
-"""The functions of `_function`: MySQL's meaning, with exact decimals, and errors where MySQL guesses.
+"""The functions of `_function`: MySQL's meaning, exact decimals, and errors where MySQL guesses.
 
 Values are None, text, `Decimal`, `date`, `datetime` (wall clock, GMT+8) and lists (of array fields, for the
-aggregates). What MySQL would turn into 0 or NULL with a warning (text that is no number, a division by zero, a
-time that is none) raises `ValueError`.
+aggregates). What MySQL would turn into 0 or NULL with a warning (text that is no number, a division by zero,
+a time that is none) raises `ValueError`.
 """
 
 from __future__ import annotations
@@ -160,14 +160,12 @@ def _round(value: Decimal, places: int, how: str = ROUND_HALF_UP) -> Decimal:
     return exact(value.quantize(Decimal(1).scaleb(-places), how, context=EXACT))
 
 
-def _rounded(how: str) -> Callable[..., Decimal]:
-    def rounded(_now: datetime, value: Any, places: Any = 0) -> Decimal:
-        wanted, given = whole(places), number(value)
-        if not -_MOST_PLACES <= wanted <= _MOST_PLACES:
-            raise ValueError(f"{wanted} places")
-        return _round(given, wanted, how)
-
-    return rounded
+def rounded(value: Any, places: Any = 0, how: str = ROUND_HALF_UP) -> Decimal:
+    """Return a number with exactly so many places."""
+    wanted = whole(places)
+    if not -_MOST_PLACES <= wanted <= _MOST_PLACES:
+        raise ValueError(f"{wanted} places")
+    return _round(number(value), wanted, how)
 
 
 # Texts
@@ -335,32 +333,32 @@ def _listed(value: Any) -> list[Any]:
     return [one for one in (value if isinstance(value, list) else [value]) if one is not None and one != ""]
 
 
-def _sum(_now: datetime, values: Any) -> Decimal | None:
+def total(values: Any) -> Decimal | None:
+    """Return the sum of a list; nulls do not count, and of nothing it is null."""
     found = [number(one) for one in _listed(values)]
-    total = Decimal(0)
+    added = Decimal(0)
     for one in found:
-        total = EXACT.add(total, one)
-    return exact(total) if found else None
+        added = EXACT.add(added, one)
+    return exact(added) if found else None
 
 
-def _avg(now: datetime, values: Any) -> Decimal | None:
-    total = _sum(now, values)
-    return None if total is None else divide(total, len(_listed(values)))
+def average(values: Any) -> Decimal | None:
+    """Return the average of a list, with four places more than the sum."""
+    added = total(values)
+    return None if added is None else divide(added, len(_listed(values)))
 
 
-def _extreme(best: Callable[..., Any]) -> Callable[..., Any]:
-    def extreme(_now: datetime, *given: Any) -> Any:
-        values = _listed(given[0]) if len(given) == 1 else list(given)
-        if not values:
-            return None
-        if any(isinstance(one, date) for one in values):
-            return best(values, key=moment)
-        try:
-            return best([number(one) for one in values])
-        except ValueError:
-            return best([text(one) for one in values], key=str.casefold)
-
-    return extreme
+def extreme(best: Callable[..., Any], given: Any) -> Any:
+    """Return the smallest or greatest of a list: as times, as numbers if all are, or else as texts."""
+    values = _listed(given)
+    if not values:
+        return None
+    if any(isinstance(one, date) for one in values):
+        return best(values, key=moment)
+    try:
+        return best([number(one) for one in values])
+    except ValueError:
+        return best([text(one) for one in values], key=str.casefold)
 
 
 # Null
@@ -412,15 +410,17 @@ FUNCTIONS: dict[str, Function] = {
     "RTRIM": Function(_plain(lambda value: text(value).rstrip(" ")), 1, 1),
     "REVERSE": Function(_plain(lambda value: text(value)[::-1]), 1, 1),
     "REPLACE": Function(
-        lambda _now, value, old, new: _short(text(value).replace(text(old), text(new)) if old else text(value)),
+        lambda _now, value, old, new: _short(
+            text(value).replace(text(old), text(new)) if old else text(value)
+        ),
         3,
         3,
     ),
     "LPAD": Function(lambda now, *given: _padded(now, *given, left=True), 3, 3),
     "RPAD": Function(lambda now, *given: _padded(now, *given, left=False), 3, 3),
     # numbers
-    "ROUND": Function(_rounded(ROUND_HALF_UP), 1, 2),
-    "TRUNCATE": Function(_rounded(ROUND_DOWN), 2, 2),
+    "ROUND": Function(lambda _now, value, places=0: rounded(value, places), 1, 2),
+    "TRUNCATE": Function(lambda _now, value, places: rounded(value, places, ROUND_DOWN), 2, 2),
     "FLOOR": Function(_plain(lambda value: number(value).to_integral_value(ROUND_FLOOR)), 1, 1),
     **dict.fromkeys(
         ("CEIL", "CEILING"),
@@ -429,8 +429,8 @@ FUNCTIONS: dict[str, Function] = {
     "ABS": Function(_plain(lambda value: abs(number(value))), 1, 1),
     "SIGN": Function(_plain(lambda value: Decimal((number(value) > 0) - (number(value) < 0))), 1, 1),
     "MOD": Function(lambda _now, left, right: remainder(left, right), 2, 2),
-    "GREATEST": Function(_extreme(max), 2, None),
-    "LEAST": Function(_extreme(min), 2, None),
+    "GREATEST": Function(lambda _now, *values: extreme(max, list(values)), 2, None),
+    "LEAST": Function(lambda _now, *values: extreme(min, list(values)), 2, None),
     # times
     **dict.fromkeys(
         ("NOW", "CURRENT_TIMESTAMP", "SYSDATE", "LOCALTIME"),
@@ -450,10 +450,10 @@ FUNCTIONS: dict[str, Function] = {
     "MINUTE": Function(_part("minute"), 1, 1),
     "SECOND": Function(_part("second"), 1, 1),
     # array fields
-    "SUM": Function(_sum, 1, 1),
-    "AVG": Function(_avg, 1, 1),
-    "MAX": Function(_extreme(max), 1, 1),
-    "MIN": Function(_extreme(min), 1, 1),
+    "SUM": Function(_plain(total), 1, 1),
+    "AVG": Function(_plain(average), 1, 1),
+    "MAX": Function(_plain(lambda values: extreme(max, values)), 1, 1),
+    "MIN": Function(_plain(lambda values: extreme(min, values)), 1, 1),
     "COUNT": Function(lambda _now, values: Decimal(len(_listed(values))), 1, 1),
 }
 

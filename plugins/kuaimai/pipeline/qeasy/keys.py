@@ -1,8 +1,8 @@
 """Every key of the metadata language that is known, and what becomes of it here.
 
-One place for the reader, the linter and the table in docs/qeasy.md. `used` keys are compiled; `idle` keys have
-no effect here, which the linter says; `refused` keys would change what the strategy does, and nothing here can
-do it, so the strategy is refused rather than run without them.
+One place for the reader, the linter and the table in docs/qeasy.md. `used` keys are compiled; `idle` keys
+have no effect here, which the linter says; `refused` keys would change what the strategy does, and nothing
+here can do it, so the strategy is refused rather than run without them.
 """
 
 from __future__ import annotations
@@ -172,7 +172,21 @@ TYPES = (
     "date",
     "timestamp",
 )
-LOGICS = ("eq", "neq", "gt", "egt", "lt", "elt", "like", "notlike", "between", "notnull", "isnull", "in", "notin")
+LOGICS = (
+    "eq",
+    "neq",
+    "gt",
+    "egt",
+    "lt",
+    "elt",
+    "like",
+    "notlike",
+    "between",
+    "notnull",
+    "isnull",
+    "in",
+    "notin",
+)
 CALCULATIONS = ("$sum", "$avg", "$min", "$max", "$push", "$addToSet", "$first", "$last")
 OTHER_RESPONSE = ("StatusKey", "StatusValue", "DataKey", "PageKey")
 ATTACHMENTS = ("DownloadAttachment", "AttachmentFields", "downloadRequest", "downloadapi")

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.pipeline.qeasy.exact import exact
 from kuaimai.transform.fields import NO_TIME_MS
 
 DATETIME = "%Y-%m-%d %H:%M:%S"
@@ -28,8 +29,8 @@ _EPOCH = re.compile(r"\d{9,13}")
 class RunWindow:
     """What a run covers; every time in its requests comes from here and from nowhere else.
 
-    `LAST_SYNC_TIME` is the start, `CURRENT_TIME` the end. They are the scheduler's, not the time of an earlier
-    dispatch: a run that failed is repeated with the same window, so nothing can advance past a failure.
+    `LAST_SYNC_TIME` is the start, `CURRENT_TIME` the end. They are the scheduler's, not the time of an
+    earlier dispatch: a run that failed is repeated with the same window, so nothing advances past a failure.
 
     Attributes:
         start: first instant, with zone.
@@ -81,11 +82,11 @@ def read_time(value: Any) -> datetime | None:
             return _from_parts(text, found)
         if not _EPOCH.fullmatch(text):
             raise ValueError(f"not a time: {value!r}")
-        value = int(text)
-    return _from_epoch(value)
+        return _from_epoch(Decimal(text))
+    return _from_epoch(exact(Decimal(value)))
 
 
-def _from_epoch(value: int | Decimal) -> datetime | None:
+def _from_epoch(value: Decimal) -> datetime | None:
     if value == 0 or value in NO_TIME_MS:
         return None
     seconds = int(value) // 1000 if abs(value) >= _MILLISECONDS_FROM else int(value)

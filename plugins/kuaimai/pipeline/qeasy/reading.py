@@ -300,9 +300,7 @@ class _Reader:
             describe=self._text(data, "describe", f"{path}."),
         )
 
-    def _nested(
-        self, entries: list[tuple[str, Mapping[str, Any], Field]], parent: str
-    ) -> tuple[Field, ...]:
+    def _nested(self, entries: list[tuple[str, Mapping[str, Any], Field]], parent: str) -> tuple[Field, ...]:
         """Put flat entries with a `parent` below it; where they are nested already it only repeats so."""
         names = {made.name for _, _, made in entries}
         below: dict[str, list[Field]] = {}
@@ -361,7 +359,9 @@ class _Reader:
         if not isinstance(named, str) or not named.strip():
             self.findings.refuse(f"{path}.name", "it is missing", near("", keys.PARSERS))
             return ()
-        names = [name.strip() for name in named.split(",")]
+        return self._chain([name.strip() for name in named.split(",")], given, path)
+
+    def _chain(self, names: list[str], given: Mapping[str, Any], path: str) -> tuple[Parser, ...]:
         allowed = {"name", *(param for name in names for param in keys.PARSERS.get(name, ()))}
         for name in names:
             if name not in keys.PARSERS:
@@ -378,7 +378,9 @@ class _Reader:
             if key not in allowed and not is_remark(key) and given[key] not in (None, "", []):
                 self._unknown(f"{path}.{key}", key, sorted(allowed))
         return tuple(
-            Parser(name, {param: given[param] for param in keys.PARSERS[name] if given.get(param) is not None})
+            Parser(
+                name, {param: given[param] for param in keys.PARSERS[name] if given.get(param) is not None}
+            )
             for name in names
         )
 
@@ -571,7 +573,9 @@ class _Reader:
                 continue
             self.settings += 1
             if key not in known:
-                self._unknown(f"{path}{key}", key, [one for one, fate in known.items() if fate.fate == "used"])
+                self._unknown(
+                    f"{path}{key}", key, [one for one, fate in known.items() if fate.fate == "used"]
+                )
             elif known[key].fate == "refused" and value not in (None, False, "", [], {}):
                 self.findings.refuse(f"{path}{key}", known[key].why, known[key].instead)
             elif known[key].fate == "used":

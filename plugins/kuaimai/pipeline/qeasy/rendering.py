@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from kuaimai.errors import DataError, KuaimaiError
+from kuaimai.errors import DataError
 from kuaimai.pipeline.qeasy.compiled import Compiled, Detail, Source, Target
 from kuaimai.pipeline.qeasy.compiling import filled_path
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
@@ -20,6 +20,8 @@ from kuaimai.pipeline.qeasy.shaping import Row, filtered, flattened, formatted, 
 
 # Where a strategy uses the size of a page without saying it.
 DEFAULT_PAGE_SIZE = 200
+# What a row can be wrong in; a number with a million digits is only noticed where it is written.
+_UNFIT = (DataError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def shape(source: Source | None, rows: Iterable[Row], window: RunWindow) -> Shap
     for row in rows:
         try:
             passed, dropped = _shaped(source, row, now)
-        except DataError as err:
+        except _UNFIT as err:
             bad.append(Bad(_key_or_nothing(row, source.key), str(err), row))
             continue
         good += passed
@@ -201,7 +203,7 @@ def key_of(row: Mapping[str, Any], path: str) -> str:
 def _key_or_nothing(row: Mapping[str, Any], path: str) -> str:
     try:
         return key_of(row, path)
-    except DataError:
+    except _UNFIT:
         return ""
 
 
@@ -223,9 +225,7 @@ def render_writes(
         try:
             scope = Scope(window, row=row, lookups=lookups)
             documents.append((keys, _document(target, scope)))
-        except KuaimaiError as err:
-            if not isinstance(err, DataError):
-                raise
+        except _UNFIT as err:
             bad.append(Bad("+".join(keys), str(err), row))
     return tuple(_written(target, documents, window)), tuple(bad)
 
@@ -246,7 +246,7 @@ def _documents(
         try:
             for document in grouped([row for _, row in members], grouping):
                 yield keys, document
-        except DataError as err:
+        except _UNFIT as err:
             bad.append(Bad("+".join(keys), str(err), {"rows": [row for _, row in members]}))
 
 

@@ -289,19 +289,19 @@ def _calculated(rows: list[Row], grouping: Grouping, *, header: bool) -> Row:
     return made
 
 
-def _aggregate(name: str) -> Callable[[list[Any]], Any]:
-    def calculate(values: list[Any]) -> Any:
-        found = functions.call(name, datetime.min, [values])
+def _plainly(calculate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+    def calculated(values: list[Any]) -> Any:
+        found = calculate(values)
         return plain(found) if isinstance(found, Decimal) else found
 
-    return calculate
+    return calculated
 
 
 _CALCULATIONS: dict[str, Callable[[list[Any]], Any]] = {
-    "$sum": _aggregate("SUM"),
-    "$avg": _aggregate("AVG"),
-    "$min": _aggregate("MIN"),
-    "$max": _aggregate("MAX"),
+    "$sum": _plainly(functions.total),
+    "$avg": _plainly(functions.average),
+    "$min": _plainly(lambda values: functions.extreme(min, values)),
+    "$max": _plainly(lambda values: functions.extreme(max, values)),
     "$push": list,
     "$addToSet": lambda values: [one for place, one in enumerate(values) if one not in values[:place]],
     "$first": lambda values: values[0] if values else None,

@@ -1,7 +1,7 @@
 """The values of a strategy: literals, templates, `_function` expressions and `_findCollection` lookups.
 
-Everything is taken apart once, when the strategy is compiled; rendering then only looks values up. A value from
-a row is data at all times: it is never parsed as a template, as an expression or as SQL.
+Everything is taken apart once, when the strategy is compiled; rendering then only looks values up. A value
+from a row is data at all times: it is never parsed as a template, as an expression or as SQL.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _CONDITION = re.compile(r"([^\s={}]+)=((?:\{\{.*?\}\}|[^\s{])*)(?:\s+|$)", re.DO
 class Value(Protocol):
     """A compiled value."""
 
-    text: str
+    @property
+    def text(self) -> str:
+        """As it is written."""
+        ...
 
     def render(self, scope: Scope) -> Any:
         """Return what is sent.
@@ -177,7 +180,7 @@ def parse_find(text: str, collections: Mapping[str, str]) -> Find:
     """
     found = _FIND.fullmatch(text.strip().removesuffix(END_FIND).strip())
     if found is None:
-        raise ValueError(f"{text!r} → write {FIND} find <field> from <strategy> where a={{{{x}}}} b={{{{y}}}}")
+        raise ValueError(f"{text!r} → write {FIND} find <field> from <strategy> where a={{{{x}}}} …")
     field, strategy, conditions = found[1], found[2], found[3].strip()
     where: dict[str, Template] = {}
     end = 0
