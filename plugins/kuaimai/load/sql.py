@@ -50,6 +50,17 @@ _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
 )
 
 
+# What loading does to a database, tried out by `kuaimai doctor`.
+_TRIAL = (
+    'CREATE TABLE "{name}" ("key" varchar(20) PRIMARY KEY)',
+    'ALTER TABLE "{name}" ADD COLUMN "value" varchar(20)',
+    'CREATE TEMPORARY TABLE "{name}_stage" ("key" varchar(20) PRIMARY KEY)',
+    """INSERT INTO "{name}" ("key") VALUES ('k')""",
+    """UPDATE "{name}" SET "value" = '值'""",
+    'SELECT * FROM "{name}"',
+)
+
+
 class Written(msgspec.Struct):
     """What merging one read's batches did to the parent table, in rows."""
 
@@ -109,7 +120,7 @@ class ReadWindow(msgspec.Struct, frozen=True):
 
 
 class StateCount(msgspec.Struct, frozen=True):
-    """The windows of one dimension and state: how many, the latest end, the last read, what only they found."""
+    """The windows of one dimension and state: how many, the latest end and read, what they found first."""
 
     windows: int
     end: datetime
@@ -250,6 +261,17 @@ class SqlTarget(ABC):
         """Open a transaction for questions, and for what is written beside a load."""
         with self._told(), self.engine.begin() as connection:
             yield connection
+
+    def try_rights(self, name: str) -> None:
+        """Do what loading needs the rights for, with a table of that name, and leave nothing behind.
+
+        Raises:
+            KuaimaiError: the database does not answer, or a right is missing.
+        """
+        with self._told(), self.engine.connect() as connection, connection.begin() as transaction:
+            for statement in _TRIAL:
+                connection.execute(sa.text(statement.format(name=name)))
+            transaction.rollback()
 
     def coverage(
         self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None

@@ -108,7 +108,9 @@ def _dimension(name: str, standing: Standing) -> DimensionStatus:
         superseded=states[SUPERSEDED].windows if SUPERSEDED in states else 0,
         last_read_at=max((one.read_at for one in states.values() if one.read_at), default=None),
         found_only=sum(one.found_only for one in states.values()),
-        oldest_open=f"{_clock(waiting.start)} to {_clock(waiting.end)}: {waiting.reason}" if waiting else None,
+        oldest_open=f"{_clock(waiting.start)} to {_clock(waiting.end)}: {waiting.reason}"
+        if waiting
+        else None,
     )
 
 
@@ -131,7 +133,9 @@ def pretty(found: Iterable[PipelineStatus], now: datetime) -> str:
         rows = [_row(each, now) for each in one.dimensions]
         if rows:
             lines += _table([_HEAD, *rows])
-        lines += [f"    ! {each.dimension}: {each.oldest_open}" for each in one.dimensions if each.oldest_open]
+        lines += [
+            f"    ! {each.dimension}: {each.oldest_open}" for each in one.dimensions if each.oldest_open
+        ]
         if one.quarantined:
             since = f", the oldest since {_clock(one.oldest_quarantined)}" if one.oldest_quarantined else ""
             lines.append(f"    ! {one.quarantined} records in quarantine{since} (kuaimai replay)")
