@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_plan(commands.add_parser("plan", help="count a stretch of the past and say what reading it costs"))
     _add_status(commands.add_parser("status", help="say how complete every pipeline is, and since when"))
     _add_doctor(commands.add_parser("doctor", help="look at everything a sync needs, and say what to do"))
+    _add_preview(commands.add_parser("preview", help="show what a pipeline makes of real records"))
     chosen = parser.parse_args(arguments)
     try:
         done: int = chosen.do(chosen)
@@ -105,6 +106,43 @@ def _status(chosen: argparse.Namespace) -> int:
     else:
         _say(pretty(found, datetime.now(timezone.utc)))
     return 0 if all(one.complete and not one.late for one in found) else NOT_COMPLETE
+
+
+def _add_preview(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show, for the last page that a run has staged or for one live page, every source field beside its "
+        "column, and which records would be set aside and why. Nothing is written but the page of --html."
+    )
+    parser.add_argument("pipeline", help="its name, e.g. trades")
+    parser.add_argument("--live", action="store_true", help="ask the gateway even if a page is staged")
+    parser.add_argument("--method", help="one of the pipeline's methods; default: the first")
+    parser.add_argument("--conn-id", default="kuaimai_default", help="default: kuaimai_default")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one self-contained page too")
+    _add_folder(parser)
+    parser.set_defaults(do=_preview)
+
+
+def _preview(chosen: argparse.Namespace) -> int:
+    _need_airflow("preview")
+    from kuaimai.airflow.terminal import preview_at_the_terminal  # noqa: PLC0415 - the rest needs no Airflow
+    from kuaimai.pipeline.preview import as_text  # noqa: PLC0415 - only for this verb
+    from kuaimai.pipeline.preview_page import as_page  # noqa: PLC0415 - only for this verb
+
+    found = preview_at_the_terminal(
+        chosen.pipeline,
+        live=chosen.live,
+        method=chosen.method,
+        kuaimai_conn_id=chosen.conn_id,
+        folder=chosen.pipelines,
+    )
+    _say(as_text(found))
+    if chosen.html:
+        try:
+            chosen.html.write_text(as_page(found), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{chosen.html} cannot be written: {error.strerror}") from error
+        _say(f"\nas a page: {chosen.html}")
+    return 0
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:

@@ -113,3 +113,12 @@ def test_status_is_a_question_with_an_exit_code(home, ran):
 def test_a_pipeline_that_is_not_there_is_told(ran, capsys, home):
     assert main(["status", "trade", "--pipelines", str(PIPELINES)]) == 1
     assert "there is no pipeline 'trade'" in capsys.readouterr().err
+
+
+def test_preview_shows_a_live_page_and_writes_it_down(home, ran, tmp_path):
+    page = tmp_path / "preview.html"
+    code, told = ran("preview", "trades", "--live", "--html", str(page))
+    assert code == 0
+    assert "kuaimai_trade_line" in told
+    assert "the live gateway" in told
+    assert "kuaimai_trade_line" in page.read_text(encoding="utf-8")

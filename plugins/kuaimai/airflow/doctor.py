@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -21,7 +20,7 @@ from kuaimai.airflow.settings import pipelines_folder, staging, target
 from kuaimai.airflow.stores import state_store
 from kuaimai.airflow.vaults import VariableVault
 from kuaimai.errors import ConfigError, KuaimaiError, SessionError
-from kuaimai.extract.windows import Window
+from kuaimai.extract.sample import sample
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import CLOCK_WARNING_SECONDS
 from kuaimai.gateway.session_report import breaker_key
@@ -88,7 +87,7 @@ def examine(
         if session.state == "failed":
             return
         client = hook.client("live")
-        clock = _judged("clock", lambda: _clock(hook, client))
+        clock = _judged("clock", lambda: _clock(hook, client, now()))
         yield clock
         if clock.state == "failed":
             return
@@ -209,9 +208,9 @@ def _session(hook: KuaimaiHook, now: float) -> Finding:
     return Finding("session", "ok", text)
 
 
-def _clock(hook: KuaimaiHook, client: Client) -> Finding:
+def _clock(hook: KuaimaiHook, client: Client, now: float) -> Finding:
     try:
-        client.call("erp.shop.list.query", {"pageNo": "1", "pageSize": "1"})
+        sample(client, "erp.shop.list.query", now=now)
     except SessionError as error:
         return _failed("session", error)
     except KuaimaiError as error:
@@ -240,23 +239,9 @@ def _rights(client: Client, pipelines: list[Pipeline], now: float) -> Iterator[F
 
 def _right(client: Client, name: str, now: float) -> Finding:
     entry = catalog.method(name)
-    answer = client.call(name, smallest_request(entry, now))
+    answer = sample(client, name, now=now)
     total = "" if answer.total is None else f", {answer.total} records in the last hour"
     return Finding(f"right to {name}", "ok", f"{entry.label}{total if entry.times else ''}")
-
-
-def smallest_request(entry: catalog.Method, now: float) -> dict[str, str]:
-    """Return the parameters of the smallest question to a method: one small page of the last hour."""
-    request: dict[str, str] = dict(entry.send)
-    if entry.page:
-        request |= {"pageNo": "1", "pageSize": str(entry.page.min)}
-    if entry.times:
-        from kuaimai.extract.paging import window_request
-
-        end = datetime.fromtimestamp(int(now), timezone.utc)
-        first = next(iter(entry.times.dimensions))
-        request |= window_request(entry.name, Window(end - timedelta(hours=1), end, first), ())
-    return request
 
 
 def _rate(hook: KuaimaiHook) -> Finding:

@@ -16,6 +16,7 @@ from kuaimai.errors import ConfigError
 if TYPE_CHECKING:
     from kuaimai.airflow.doctor import Finding
     from kuaimai.pipeline.backfill_plan import BackfillPlan
+    from kuaimai.pipeline.preview import Preview
     from kuaimai.pipeline.spec import Pipeline
     from kuaimai.pipeline.status import PipelineStatus
 
@@ -95,6 +96,32 @@ def doctor_at_the_terminal(kuaimai_conn_id: str, *, folder: Path | None = None) 
         if found is None:
             return
         yield found
+
+
+def preview_at_the_terminal(
+    name: str, *, live: bool, method: str | None, kuaimai_conn_id: str, folder: Path | None = None
+) -> Preview:
+    """Map the last page that a run has staged, or one live page where there is none or `live` asks for it.
+
+    Raises:
+        ConfigError: there is no such pipeline, or it does not use that method.
+        KuaimaiError: the gateway does not answer.
+    """
+    with _at_home():
+        from kuaimai.airflow.hooks import KuaimaiHook
+        from kuaimai.airflow.settings import staging
+        from kuaimai.extract.sample import sample
+        from kuaimai.pipeline.preview import check_method, last_staged, preview
+
+        [pipeline] = _pipelines([name], folder)
+        chosen = check_method(pipeline, method)
+        staged = None if live else last_staged(pipeline, staging(), method)
+        if staged is not None:
+            return preview(pipeline, *staged)
+        with closing(KuaimaiHook(kuaimai_conn_id)) as hook:
+            client = hook.client("backfill")
+            answer = sample(client, chosen, now=time.time(), hours=24, records=pipeline.source.page_size)
+        return preview(pipeline, answer, "the live gateway, last 24 hours")
 
 
 @contextmanager

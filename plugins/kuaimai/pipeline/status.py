@@ -12,6 +12,7 @@ from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED, SUPERSEDED
 from kuaimai.load.sql import SqlTarget, Standing
 from kuaimai.pipeline.spec import Pipeline
+from kuaimai.pipeline.text_table import aligned
 
 
 class DimensionStatus(msgspec.Struct, frozen=True):
@@ -132,7 +133,7 @@ def pretty(found: Iterable[PipelineStatus], now: datetime) -> str:
         lines.append(f"{one.pipeline} → {one.target}: {verdict}")
         rows = [_row(each, now) for each in one.dimensions]
         if rows:
-            lines += _table([_HEAD, *rows])
+            lines += aligned([_HEAD, *rows], indent="    ")
         lines += [
             f"    ! {each.dimension}: {each.oldest_open}" for each in one.dimensions if each.oldest_open
         ]
@@ -156,14 +157,6 @@ def _row(one: DimensionStatus, now: datetime) -> tuple[str, ...]:
         str(one.found_only),
         _clock(one.last_read_at),
     )
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 def _clock(moment: datetime | None) -> str:
