@@ -109,11 +109,12 @@ def test_catalogue_is_consistent(name):
         assert method.list_keys
         assert all(field in record.fields for field in record.version)
     if method.times:
-        assert {method.times.type_param, method.times.start_param, method.times.end_param} <= method.params
-        for field in method.times.dimensions.values():
+        for dimension in method.times.dimensions.values():
+            assert {dimension.start, dimension.end, *dimension.send} <= method.params
+            field = dimension.stamp
             assert record.fields[field].type == "time"
-    if method.shops:
-        assert method.shops.param in method.params
+    if method.scope:
+        assert method.scope.param in method.params
 
 
 @pytest.mark.parametrize("name", catalog.record_names())

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from installation import START, mirror
 
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import MOST_TRIES
 
 BASE = "erp.trade.outstock.simple.query"

@@ -13,7 +13,7 @@ from kuaimai.extract.skim import Skimmed, skim
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer
 from kuaimai.gateway.client import Client
-from kuaimai.gateway.wire import gateway_time
+from kuaimai.gateway.clock import gateway_time
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +89,10 @@ class Asking:
         self.now = now
         self._client = client
         self._entry = entry
-        self._times = entry.times
         self._request = dict(request)
         self._key = catalog.record(entry.record).key
-        strict = dimension not in entry.times.loose
-        self._time_field = entry.times.dimensions.get(dimension) if strict else None
+        self._dimension = entry.times.dimensions[dimension]
+        self._time_field = None if self._dimension.loose else self._dimension.stamp
 
     def page(self, stretch: Stretch, number: int = 1, *, size: int | None = None) -> Page:
         """Ask for one page of a stretch.
@@ -119,7 +118,8 @@ class Asking:
         return self._ask(stretch, self.page_size, more)
 
     def _ask(self, stretch: Stretch, size: int, more: Mapping[str, str]) -> Page:
-        params = {**self._request, **self._ends(stretch), "pageSize": str(size), **more}
+        ends = self._dimension.ends(stretch.start, stretch.end)
+        params = {**self._request, **ends, "pageSize": str(size), **more}
         asked_at = self.now()
         answer = self._client.call(self._entry.name, params)
         skimmed = self.skim(answer)
@@ -144,12 +144,6 @@ class Asking:
     def error(self, text: str, hint: str) -> DataError:
         """Return an error about what this method answered."""
         return DataError(text, method=self._entry.name, hint=hint)
-
-    def _ends(self, stretch: Stretch) -> dict[str, str]:
-        return {
-            self._times.start_param: gateway_time(stretch.start),
-            self._times.end_param: gateway_time(stretch.end),
-        }
 
     def _check_times(self, stretch: Stretch, skimmed: Skimmed, answer: Answer) -> None:
         """Refuse an answer that mostly lies outside the stretch; keep single strays, and tell them."""

@@ -25,7 +25,6 @@ from kuaimai.extract.windows import Shop, Window
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.client import Client
-from kuaimai.gateway.wire import gateway_time
 
 __all__ = ["CONNECTIONS", "Read", "read_parts", "window_request"]
 
@@ -118,14 +117,12 @@ def window_request(
         DataError: the method, or its archive, cannot be asked by this dimension.
     """
     entry = catalog.method(method)
-    times, by_shop = entry.times, entry.shops
+    times, scope = entry.times, entry.scope
     if times is None or window.dimension not in times.dimensions:
         raise DataError(f"{method} cannot be read by {window.dimension!r}", method=method)
-    request = {
-        times.type_param: window.dimension,
-        times.start_param: gateway_time(window.start.timestamp()),
-        times.end_param: gateway_time(window.end.timestamp()),
-    }
+    dimension = times.dimensions[window.dimension]
+    ends = dimension.ends(window.start.timestamp(), window.end.timestamp())
+    request = {**entry.send, **dimension.send, **ends}
     if archive:
         if window.dimension not in _ARCHIVE_DIMENSIONS:
             raise DataError(
@@ -135,8 +132,8 @@ def window_request(
             )
         request["queryType"] = "1"
     ids = ",".join(sorted(shop.id for shop in shops))
-    if by_shop and ids:
-        request[by_shop.param] = ids
+    if scope and ids:
+        request[scope.param] = ids
     return request
 
 

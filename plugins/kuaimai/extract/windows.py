@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 
 DAY = timedelta(days=1)
 # Time that is healed is cut at the full hours: what did not seal is asked for under the same name again.

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load import merge
 from kuaimai.transform.tables import Column, Table
 

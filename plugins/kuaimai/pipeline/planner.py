@@ -19,7 +19,7 @@ from kuaimai.extract.paging import window_request
 from kuaimai.extract.windows import Shop, Slice, Window, gaps, halves, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import OPEN, READINGS, SEALED, SUPERSEDED
 from kuaimai.load.sql import PlannedWindow, ReadWindow, SqlTarget
 from kuaimai.pipeline.backfill_plan import BackfillPlan, PlannedDay, wall_clock
@@ -140,7 +140,7 @@ def reach(pipeline: Pipeline, instant: datetime) -> datetime | None:
     Older time is asked of the archive.
     """
     times = catalog.method(pipeline.source.method).times
-    if times is None:
+    if times is None or times.reach_days is None:
         return None
     oldest = instant.astimezone(GATEWAY_ZONE) - timedelta(days=times.reach_days) + WAITING
     return _midnight(oldest) + timedelta(days=1)
@@ -151,7 +151,7 @@ class _Coverage:
 
     def __init__(self, windows: Iterable[ReadWindow], pipeline: Pipeline) -> None:
         times = catalog.method(pipeline.source.method).times
-        self._reach = timedelta(days=times.reach_days if times else 36_500)
+        self._reach = timedelta(days=(times.reach_days if times else None) or 36_500)
         self._sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
         self._open: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
         for one in windows:
@@ -347,7 +347,7 @@ def _left_of(
 ) -> Iterator[tuple[tuple[datetime, datetime], list[Shop]]]:
     """Yield what of a day is left to read, with the shops that share it, as many as one call may name."""
     base = pipeline.source.method
-    limit = catalog.method(base).shops
+    limit = catalog.method(base).scope
     most = limit.max if limit else max(len(shops), 1)
     sharing: dict[tuple[tuple[datetime, datetime], ...], list[Shop]] = {}
     for shop in shops:

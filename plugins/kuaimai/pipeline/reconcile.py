@@ -30,7 +30,7 @@ from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Shop, Slice, Window, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
 from kuaimai.load.reconciling import Aside, Ledger, Total
 from kuaimai.load.sql import Sealing, SqlTarget, WindowFacts
@@ -169,7 +169,7 @@ def reconcile(
         raise ConfigError(f"pipeline {pipeline.name} cannot be compared by creation and by id")
     midnight = until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
     times = catalog.method(pipeline.source.method).times
-    reach = times.reach_days if times else days
+    reach = (times.reach_days if times else None) or days
     if (midnight - days * _DAY).timestamp() < now() - reach * 86_400:
         raise ConfigError(
             f"{days} days before {midnight:%Y-%m-%d} begin more than {reach} days ago, in the archive",
@@ -229,7 +229,7 @@ class _Reconciling:
         self.base = catalog.method(pipeline.source.method)
         self.tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
         times = self.base.times
-        self.field = (times.dimensions[DIMENSION] if times else None) or DIMENSION
+        self.field = (times.dimensions[DIMENSION].stamp if times else None) or DIMENSION
         self.ledger = Ledger(target, self.tables, pipeline.record.fields[self.field].column)
         target.prepare(self.tables)
         self.aside: list[Aside] = self._read_aside()
@@ -461,8 +461,8 @@ class _Reconciling:
 
 
 def _groups(pipeline: Pipeline, shops: Sequence[Shop]) -> list[tuple[Shop, ...]]:
-    by_shop = catalog.method(pipeline.source.method).shops
-    size = by_shop.max if by_shop else max(len(shops), 1)
+    scope = catalog.method(pipeline.source.method).scope
+    size = scope.max if scope else max(len(shops), 1)
     return [tuple(shops[at : at + size]) for at in range(0, len(shops), size)]
 
 

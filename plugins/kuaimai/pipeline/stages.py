@@ -223,7 +223,7 @@ def plan_slices(
         run=run,
         interval=interval,
         shops=shops,
-        shops_per_call=method.shops.max if method.shops else max(len(shops), 1),
+        shops_per_call=method.scope.max if method.scope else max(len(shops), 1),
         longest=timedelta(days=times.max_days if times else 1),
         coverage=[
             SealedSpan(shop, one.method, one.start, one.end, one.state in {SEALED, CONTESTED})

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 
 # 38 digits, 18 of them behind the point: room for every amount and for artefacts of the source's own
 # arithmetic (33.989999999999995) without rounding anything.

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from kuaimai.errors import ConfigError
+from kuaimai.gateway.clock import gateway_time
 
 FieldType = Literal["id", "text", "integer", "number", "yuan", "time", "json"]
 
@@ -49,7 +50,8 @@ class Record:
     Attributes:
         name: e.g. `trade`.
         label: Chinese name.
-        key: field that identifies the record.
+        key: field that identifies the record; `_key` where only several fields together do.
+        key_of: those fields; on a child they may name the parent's key too, and `#` is the line's position.
         version: fields that date the record's last change, best first; empty for records without one.
         children: list field → kind of the records inside.
         parent_key: on a child, the field that names its parent.
@@ -62,23 +64,31 @@ class Record:
     version: tuple[str, ...] = ()
     children: Mapping[str, str] = field(default_factory=dict)
     parent_key: str | None = None
+    key_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Page:
-    """Size limits of one page, and which pages carry the total (`first`, `all`)."""
+    """Size limits of one page, and which pages carry the total (`first`, `all`, or `none`)."""
 
     min: int
     max: int
-    total_on: Literal["first", "all"]
+    total_on: Literal["first", "all", "none"]
 
 
 @dataclass(frozen=True)
-class Shops:
-    """The parameter that takes shop ids (comma list) and how many it takes."""
+class Scope:
+    """The parameter by which a method is asked for some shops or warehouses only.
+
+    Attributes:
+        param: takes their ids (comma list).
+        max: how many it takes.
+        of: whose ids: `shop` (`userId`) or `warehouse` (`id`).
+    """
 
     param: str
     max: int
+    of: Literal["shop", "warehouse"] = "shop"
 
 
 @dataclass(frozen=True)
@@ -104,26 +114,62 @@ class Ids:
 
 
 @dataclass(frozen=True)
-class Times:
-    """The time window's parameters.
+class Dimension:
+    """One time by which a method can be asked.
 
     Attributes:
-        type_param: names the dimension; `start_param` and `end_param` its ends.
+        stamp: the record's field with that time, or None.
+        start, end: the parameters of the window's ends.
+        send: what else the gateway must be sent, e.g. `{"timeType": "upd_time"}`.
+        form: how it takes the ends: text in GMT+8 (`text`), or epoch milliseconds (`epoch_ms`).
+        loose: answers may hold records outside the window.
+    """
+
+    stamp: str | None
+    start: str
+    end: str
+    send: Mapping[str, str] = field(default_factory=dict)
+    form: Literal["text", "epoch_ms"] = "text"
+    loose: bool = False
+
+    def ends(self, start: float, end: float) -> dict[str, str]:
+        """Return the two parameters of a window from `start` to `end`, epoch seconds, both included."""
+        if self.form == "epoch_ms":
+            return {self.start: str(int(start) * 1000), self.end: str(int(end) * 1000)}
+        return {self.start: gateway_time(start), self.end: gateway_time(end)}
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times by which a method can be asked.
+
+    Attributes:
         max_days: the longest window to ask for.
-        reach_days: how far back the method looks; older records are archived and silently absent.
-        dimensions: dimension → the record's field, or None.
-        loose: dimensions whose answers may hold records outside the window.
+        reach_days: how far back the method looks; older records are archived and silently absent. None: all.
+        dimensions: by name; the name is ours where the method has a pair of parameters for each time.
         archive: what is older than `reach_days`, if the method can be asked for it.
     """
 
-    type_param: str
-    start_param: str
-    end_param: str
     max_days: int
-    reach_days: int
-    dimensions: Mapping[str, str | None]
-    loose: tuple[str, ...] = ()
+    reach_days: int | None
+    dimensions: Mapping[str, Dimension]
     archive: Archive | None = None
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The method that returns what a list leaves out, one call per record.
+
+    Attributes:
+        method: its name.
+        param: its parameter, and `field`, the record's field that goes into it.
+        into: the child list that its answer becomes.
+    """
+
+    method: str
+    param: str
+    field: str
+    into: str
 
 
 @dataclass(frozen=True)
@@ -136,9 +182,11 @@ class Method:
     record: str | None = None
     list_keys: tuple[str, ...] = ()
     page: Page | None = None
-    shops: Shops | None = None
+    scope: Scope | None = None
     times: Times | None = None
     ids: Ids | None = None
+    detail: Detail | None = None
+    send: Mapping[str, str] = field(default_factory=dict)
     not_served: frozenset[str] = frozenset()
 
     def check(self, params: Mapping[str, Any]) -> None:
@@ -178,8 +226,8 @@ def method(name: str) -> Method:
             f"{name!r} is not in the catalogue", hint=f"did you mean {near[0]!r}?" if near else None
         )
     entry = dict(entries[name])
-    page, shops, times = entry.get("page"), entry.get("shops"), entry.get("times")
-    ids = entry.get("ids")
+    page, scope, times = entry.get("page"), entry.get("scope"), entry.get("times")
+    ids, detail = entry.get("ids"), entry.get("detail")
     return Method(
         name=name,
         label=entry["label"],
@@ -187,16 +235,36 @@ def method(name: str) -> Method:
         record=entry.get("record"),
         list_keys=tuple(entry.get("list_keys", ())),
         page=Page(**page) if page else None,
-        shops=Shops(**shops) if shops else None,
+        scope=Scope(**scope) if scope else None,
         times=_times(times) if times else None,
         ids=Ids(**ids) if ids else None,
+        detail=Detail(**detail) if detail else None,
+        send=MappingProxyType({key: str(value) for key, value in entry.get("send", {}).items()}),
         not_served=frozenset(entry.get("not_served", ())),
     )
 
 
 def _times(facts: Mapping[str, Any]) -> Times:
     archive = facts.get("archive")
-    return Times(**{**facts, "archive": Archive(**archive) if archive else None})
+    return Times(
+        max_days=facts["max_days"],
+        reach_days=facts.get("reach_days"),
+        dimensions=MappingProxyType(
+            {
+                name: _dimension(name, facts, own if isinstance(own, dict) else {"stamp": own})
+                for name, own in facts["dimensions"].items()
+            }
+        ),
+        archive=Archive(**archive) if archive else None,
+    )
+
+
+def _dimension(name: str, times: Mapping[str, Any], own: Mapping[str, Any]) -> Dimension:
+    """Return a dimension: what all times of the method share, and what is its own."""
+    given = {**{key: times[key] for key in ("start", "end", "form") if key in times}, **own}
+    type_param = times.get("type_param")
+    send = {type_param: str(given.pop("type", name))} if type_param else {}
+    return Dimension(send=MappingProxyType(send), **{"stamp": None, **given})
 
 
 @cache
@@ -221,6 +289,7 @@ def record(name: str) -> Record:
         version=tuple(entry.get("version", ())),
         children=MappingProxyType(dict(entry.get("children", {}))),
         parent_key=entry.get("parent_key"),
+        key_of=tuple(entry.get("key_of", ())),
     )
 
 
