@@ -150,7 +150,13 @@ class Target:
 
     def values(self) -> Iterator[tuple[Field, Value]]:
         """Return every value of the target, with its field."""
-        for one in (*self.request, *self.other, *self.writeback):
+        yield from self.document_values()
+        for one in self.writeback:
+            yield from one.values()
+
+    def document_values(self) -> Iterator[tuple[Field, Value]]:
+        """Return those that are made of the source row."""
+        for one in (*self.request, *self.other):
             yield from one.values()
 
 

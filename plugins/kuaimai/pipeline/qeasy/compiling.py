@@ -39,6 +39,7 @@ FICTION = {
 }
 _KUAIMAI = re.compile(r"(?:erp|open|stock|item|supplier|brand|asso|allocate|purchase|warehouse)\.[a-z.]+")
 _MOST_ROWS = 1000
+_REPLACE = re.compile(r"^\s*REPLACE\s+", re.IGNORECASE)
 _PATH_NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -383,11 +384,12 @@ class _Sides:
             head = head if re.search(r"\bvalues$", head, re.IGNORECASE) else f"{head} VALUES"
             text = f"{head} ({', '.join(f':{name}' for name in names)})"
         try:
-            parsed = sqlglot.parse(text, dialect="mysql")
+            # REPLACE has the form of INSERT, and the parser knows only that.
+            parsed = sqlglot.parse(_REPLACE.sub("INSERT ", text), dialect="mysql")
         except (SqlglotError, RecursionError) as err:
             self.findings.refuse(where, f"it is no MySQL statement: {str(err).splitlines()[0]}")
             return None
-        kinds: tuple[type[exp.Expression], ...] = (exp.Insert, exp.Update)
+        kinds = (exp.Insert, exp.Update)
         if len(parsed) != 1 or not isinstance(parsed[0], kinds):
             self.findings.refuse(where, "it is not one INSERT, REPLACE or UPDATE", "write one statement")
             return None

@@ -200,7 +200,7 @@ class _Source(_Side):
             self.findings.warn(
                 f"{self.path}api",
                 "two programs that refresh one token pair make it invalid for each other",
-                "stop this strategy on the platform before it runs here, where one owner refreshes the session",
+                "stop it on the platform before it runs here, where one owner refreshes the session",
             )
         if self.source.kind == "none":
             self.findings.note(f"{self.path}api", f"{made.NO_QUERY} asks nobody: no rows come")
@@ -232,7 +232,7 @@ class _Source(_Side):
             if said:
                 self._too_long(one.path, said[1])
         if kuaimai and used and (times := catalog.method(self.source.api).times):
-            self._too_long(used[0][0].path, f"{times.max_days} days")
+            self._too_long(used[0][0].path, "1 day" if times.max_days == 1 else f"{times.max_days} days")
         if any(name == "LAST_SYNC_TIME" for _, _, name in used):
             first = next(one for one, _, name in used if name == "LAST_SYNC_TIME")
             self.findings.warn(
@@ -295,7 +295,7 @@ class _Source(_Side):
                     continue
                 self.findings.warn(
                     f"{self.path}{kind}" + (f"[{number}]" if kind == "beatFlat" else ""),
-                    f"rows of {name} are numbered by position: a line that is moved or deleted leaves stale rows",
+                    f"rows of {name} are numbered by position: a line moved or deleted leaves stale rows",
                     f"take the line's own id as key, e.g. id: {name}.id with operation splitArray",
                 )
         for path, _old, _new, how in self.source.formats:
@@ -375,7 +375,7 @@ class _Target(_Side):
         for array in source.flat:
             child = kind.children.get(array)
             known |= {f"{array}_{name}" for name in (catalog.record(child).fields if child else ())}
-        for one, value in target.values():
+        for one, value in target.document_values():
             for name in value.names():
                 head = name.split(".")[0]
                 if not is_variable(name) and head not in known:
