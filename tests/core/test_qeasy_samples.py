@@ -196,9 +196,7 @@ def test_omission_remedy_replaces_what_it_takes_over():
 
 def test_beat_flat_of_the_documents():
     given = cases.sample("47")
-    made = cases.rendered(
-        cases.source(id="no", number="no", beatFlat=given["beatFlat"]), rows=[given["_in"]]
-    )
+    made = cases.rendered(cases.source(id="no", number="no", beatFlat=given["beatFlat"]), rows=[given["_in"]])
     assert [row for _, row in made.shaped.rows] == given["_out"]
     assert [key for key, _ in made.shaped.rows] == ["OUT20210001-1", "OUT20210001-2"]
 
@@ -243,7 +241,9 @@ def test_kingdee_lookup_by_columns():
 
 
 def test_form_write_keeps_the_connectors_parameters_out_of_the_body():
-    made = cases.rendered(cases.source(), cases.sample("54"), rows=[{"id": 1, "FName": "甲", "FNumber": "S1"}])
+    made = cases.rendered(
+        cases.source(), cases.sample("54"), rows=[{"id": 1, "FName": "甲", "FNumber": "S1"}]
+    )
     (write,) = made.writes
     assert write.params == {"textField_ku6aw61g": "甲", "textField_ku6aw61h": "S1"}
     assert write.other == {"appType": "<APP>", "systemToken": "<SECRET>", "formUuid": "FORM-XXXXXXXX"}

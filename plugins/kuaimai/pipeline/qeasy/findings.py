@@ -18,6 +18,7 @@ LEVELS: tuple[Level, ...] = ("refused", "not_run", "danger", "note")
 
 # More would bury the first, which is the one to mend.
 _MOST_TOLD = 12
+_LONG_LIST = 160
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,5 @@ def near(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word.lower(), lower, n=1)
     if close:
         return f"did you mean {lower[close[0]]!r}?"
-    return (
-        f"known are {', '.join(words)}"
-        if len(words) <= _MOST_TOLD
-        else "see docs/qeasy.md for those that are"
-    )
+    listed = ", ".join(words)
+    return f"known are {listed}" if len(listed) < _LONG_LIST else "see docs/qeasy.md for those that are"

@@ -102,15 +102,15 @@ def render_requests(
     source = compiled.source
     request = remedy = None
     details: tuple[Request, ...] = ()
+    unknown: tuple[Bad, ...] = ()
     if source is not None and source.kind != "none":
         request = source_request(source, window, page)
         if source.remedy_crontab:
             remedy = remedy_request(source, window, page)
-        if source.detail is not None:
-            details = tuple(detail_request(source.detail, row) for row in rows)
+        details, unknown = detail_requests(source, rows)
     shaped = shape(source, rows, window)
     writes, bad = render_writes(compiled.target, shaped.rows, window, lookups)
-    shaped = replace(shaped, bad=(*shaped.bad, *bad))
+    shaped = replace(shaped, bad=(*unknown, *shaped.bad, *bad))
     return Rendered(request, remedy, details, shaped, writes)
 
 
@@ -148,6 +148,18 @@ def detail_request(detail: Detail, row: Mapping[str, Any]) -> Request:
     if value in (None, "") or isinstance(value, list | dict):
         raise DataError(f"a row of the list has no {detail.field!r} to ask {detail.method} with")
     return Request(detail.method, "POST", {detail.param: as_text(value)})
+
+
+def detail_requests(source: Source, rows: Iterable[Row]) -> tuple[tuple[Request, ...], tuple[Bad, ...]]:
+    """Return the detail calls of all rows, and the rows that have nothing to ask with."""
+    asked: list[Request] = []
+    bad: list[Bad] = []
+    for row in rows if source.detail is not None else ():
+        try:
+            asked.append(detail_request(source.detail, row))
+        except DataError as err:
+            bad.append(Bad(_key_or_nothing(row, source.key), str(err), row))
+    return tuple(asked), tuple(bad)
 
 
 # Rows

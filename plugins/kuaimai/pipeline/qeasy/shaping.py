@@ -212,7 +212,11 @@ def _elements(row: Row, array: str) -> list[Any]:
 
 
 def _numbered(row: Row, key: str, number: str, place: int) -> Row:
-    names = {name for name in (key, number) if row.get(name) is not None}
+    names = {
+        name
+        for name in (key, number)
+        if isinstance(row.get(name), str | int | Decimal) and not isinstance(row[name], bool)
+    }
     return {**row, **{name: f"{as_text(row[name])}-{place}" for name in names}}
 
 
