@@ -32,7 +32,7 @@ from kuaimai.airflow.operators import (
 )
 from kuaimai.errors import ConfigError
 from kuaimai.pipeline.planner import ROWS_PER_SLICE
-from kuaimai.pipeline.spec import Pipeline, load_pipeline
+from kuaimai.pipeline.spec import STRATEGY, Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:
     from kuaimai.pipeline.backfill_plan import BackfillPlan
@@ -54,7 +54,8 @@ def backfill_dag(folder: Path) -> DAG | None:
     if not pipelines:
         return None
     # The file's name, not the pipeline's: the form shows it, and the template turns it into the path.
-    file = f"{folder}/{{{{ params.pipeline }}}}.yaml"
+    ending = f"{{{{ '' if params.pipeline.endswith('{STRATEGY}') else '.yaml' }}}}"
+    file = f"{folder}/{{{{ params.pipeline }}}}{ending}"
     with DAG(
         "kuaimai_backfill",
         description="A stretch of the past, planned by rows / 按行数规划的历史补数",
@@ -238,9 +239,9 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
 def _pipelines(folder: Path) -> dict[str, Pipeline]:
     """Return the pipelines by their file's stem; a file with a mistake has a DAG of its own that shows it."""
     found = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         try:
-            found[path.stem] = load_pipeline(path)
+            found[path.name if path.suffix == STRATEGY else path.stem] = load_pipeline(path)
         except ConfigError:
             continue
     return found

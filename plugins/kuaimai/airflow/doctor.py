@@ -111,7 +111,7 @@ def _failed(what: str, error: KuaimaiError) -> Finding:
 
 
 def _pipelines(folder: Path, into: list[Pipeline]) -> Iterator[Finding]:
-    from kuaimai.pipeline.spec import load_pipeline
+    from kuaimai.pipeline.spec import load_pipeline, pipeline_files
 
     if not folder.is_dir():
         yield Finding(
@@ -121,7 +121,7 @@ def _pipelines(folder: Path, into: list[Pipeline]) -> Iterator[Finding]:
             "copy include/ beside dags/, or set KUAIMAI_PIPELINES",
         )
         return
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         try:
             into.append(load_pipeline(path))
         except ConfigError as error:

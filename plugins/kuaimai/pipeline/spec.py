@@ -18,6 +18,8 @@ from kuaimai.transform.personal import check_personal
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
 CREATED = "created"
+# The suffix of a Qeasy strategy in the folder of pipelines.
+STRATEGY = ".json"
 
 
 class _Strict(BaseModel):
@@ -204,11 +206,16 @@ def five_fields(value: str) -> str:
 
 
 def load_pipeline(path: Path) -> Pipeline:
-    """Read and check one pipeline file.
+    """Read and check one pipeline file: YAML, or a Qeasy strategy (JSON).
 
     Raises:
         ConfigError: names the file, every wrong key and the nearest one that exists.
     """
+    if path.suffix == STRATEGY:
+        # Only where there is a strategy: its parser of expressions is not small.
+        from kuaimai.pipeline.qeasy.mirror import load_mirror  # noqa: PLC0415
+
+        return load_mirror(path)
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
@@ -231,7 +238,7 @@ def load_pipeline(path: Path) -> Pipeline:
 
 
 def load_pipelines(folder: Path) -> list[Pipeline]:
-    """Read every `*.yaml` of a folder, sorted by name.
+    """Read every pipeline of a folder, sorted by the files' names.
 
     Raises:
         ConfigError: the folder is not there, a file is wrong, or two files share a name.
@@ -241,12 +248,27 @@ def load_pipelines(folder: Path) -> list[Pipeline]:
             f"there is no pipelines folder {folder}",
             hint="copy include/ beside dags/, or set KUAIMAI_PIPELINES to the folder with the YAML files",
         )
-    pipelines = [load_pipeline(path) for path in sorted(folder.glob("*.yaml"))]
+    pipelines = [load_pipeline(path) for path in pipeline_files(folder)]
     names = [pipeline.name for pipeline in pipelines]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two files in {folder} define the pipeline {name!r}")
     return pipelines
+
+
+def pipeline_files(folder: Path) -> list[Path]:
+    """Return the files of a folder's pipelines, sorted: YAML, and the strategies that mirror records."""
+    strategies = strategy_files(folder)
+    if strategies:
+        from kuaimai.pipeline.qeasy.mirror import mirrors  # noqa: PLC0415 - as above
+
+        strategies = [path for path in strategies if mirrors(path)]
+    return sorted([*folder.glob("*.yaml"), *strategies])
+
+
+def strategy_files(folder: Path) -> list[Path]:
+    """Return the Qeasy strategies of a folder, sorted; a JSON Schema beside them is none."""
+    return sorted(path for path in folder.glob(f"*{STRATEGY}") if not path.stem.endswith(".schema"))
 
 
 def _problem(detail: Any) -> str:

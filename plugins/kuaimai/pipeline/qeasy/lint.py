@@ -19,6 +19,7 @@ from kuaimai.pipeline.qeasy.expressions import Expression
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.fields import literal_number
 from kuaimai.pipeline.qeasy.findings import LEVELS, Finding, Findings, Level, near
+from kuaimai.pipeline.qeasy.mirror import reads_records, to_pipeline
 from kuaimai.pipeline.qeasy.reading import read_strategy
 from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES, is_variable
 from kuaimai.pipeline.qeasy.strategy import Field, Side
@@ -112,6 +113,12 @@ def lint_strategy(path: Path) -> Report:
             "a target without a source gets no rows",
             "put both into one file: [source metadata, target metadata]",
         )
+    if reads_records(compiled) and not findings.of("refused", "not_run"):
+        try:
+            to_pipeline(compiled, path)
+        except ConfigError as err:
+            if not findings.of("not_run"):
+                findings.cannot_run("", err.message.removeprefix(f"strategy {path}: "), err.hint or "")
     told = tuple(dict.fromkeys(findings.found))
     against = {one.path for one in told if one.level in ("refused", "not_run")}
     missing = sum(one.level == "refused" and one.message.startswith("it is missing") for one in told)

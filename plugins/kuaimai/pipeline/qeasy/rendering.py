@@ -154,7 +154,9 @@ def detail_requests(source: Source, rows: Iterable[Row]) -> tuple[tuple[Request,
     """Return the detail calls of all rows, and the rows that have nothing to ask with."""
     asked: list[Request] = []
     bad: list[Bad] = []
-    for row in rows if source.detail is not None else ():
+    if source.detail is None:
+        return (), ()
+    for row in rows:
         try:
             asked.append(detail_request(source.detail, row))
         except DataError as err:
