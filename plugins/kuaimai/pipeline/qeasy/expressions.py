@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from sqlglot import exp
 from sqlglot.dialects.mysql import MySQL
 from sqlglot.errors import SqlglotError
+from sqlglot.tokens import TokenType
 
 from kuaimai.errors import DataError
 from kuaimai.pipeline.qeasy import functions
@@ -51,6 +52,11 @@ class _Expressions(MySQL):
         FUNCTIONS: ClassVar[dict[str, Any]] = {}
         FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {"CAST": MySQL.Parser.FUNCTION_PARSERS["CAST"]}
         NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
+        # Before sqlglot 29 the remainder bound like a sum.
+        TERM: ClassVar[dict[Any, Any]] = {
+            token: kind for token, kind in MySQL.Parser.TERM.items() if kind is not exp.Mod
+        }
+        FACTOR: ClassVar[dict[Any, Any]] = {**MySQL.Parser.FACTOR, TokenType.MOD: exp.Mod}
 
 
 @dataclass(frozen=True)
