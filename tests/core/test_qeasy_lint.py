@@ -239,3 +239,25 @@ def test_every_key_that_is_refused_says_what_to_do_instead():
         for key, fate in table.items():
             assert fate.fate == "used" or fate.why, key
             assert fate.fate != "refused" or fate.instead, key
+
+
+def test_the_command_checks_a_folder(tmp_path, capsys):
+    from kuaimai.cli import main
+
+    (tmp_path / "good.yaml").write_text("name: good\nsource: {method: erp.trade.list.query}\n")
+    (tmp_path / "orders.json").write_text(json.dumps(OURS["orders_archive"], ensure_ascii=False))
+    (tmp_path / "pipeline.schema.json").write_text("{}")  # for editors; no strategy
+    assert main(["lint", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "good.yaml: runs, as kuaimai_good" in told
+    assert "orders.json: runs here; 22 of 22 settings supported (100 %)" in told
+    assert "schema" not in told
+    (tmp_path / "bad.json").write_text('{"api": "x", "effect": "QUERRY", "id": "id"}')
+    (tmp_path / "bad.yaml").write_text("name: bad\n")
+    assert main(["lint", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert "bad.json: refused; 2 of 3 settings supported (66 %)" in told
+    assert "did you mean 'QUERY'?" in told
+    assert "bad.yaml: refused" in told
+    assert main(["lint", str(tmp_path / "gone")]) == 1
+    assert "no file or folder" in capsys.readouterr().err

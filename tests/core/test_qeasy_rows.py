@@ -1,4 +1,4 @@
-"""Rows between source and target: filtered visibly, flattened, grouped, batched; a bad one is set aside whole."""
+"""Rows between source and target: filtered visibly, flattened, grouped, batched; a bad one is set aside."""
 
 from __future__ import annotations
 

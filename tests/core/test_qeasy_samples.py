@@ -1,4 +1,4 @@
-"""The given strategies: each compiles to exactly the requests that the reference prescribes, or is refused."""
+"""The given strategies: each compiles to exactly the requests that are prescribed, or is refused."""
 
 from __future__ import annotations
 

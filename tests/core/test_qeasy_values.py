@@ -1,7 +1,8 @@
-"""Values of a strategy: templates, formats, parsers and expressions, exact and never taken for anything else."""
+"""Values of a strategy: templates, formats, parsers, expressions; exact, and never taken for anything else."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
@@ -159,13 +160,16 @@ EXPRESSIONS = st.recursive(
 
 @given(EXPRESSIONS, AMOUNTS, TEXTS)
 def test_any_nesting_gives_a_value_or_an_error_that_names_it(expression, a, t):
+    found: object = None
     try:
         found = value(f"_function {expression}", a=a, b=3, t=t, n=None)
     except DataError as err:
-        assert expression in str(err)
+        told = str(err)
     else:
-        assert found is None or isinstance(found, str | int | Decimal)
-        assert expression not in as_text(found or "")
+        told = expression
+    assert expression in told
+    assert found is None or isinstance(found, str | int | Decimal)
+    assert expression not in as_text(found or "")
 
 
 @pytest.mark.parametrize(
@@ -388,15 +392,11 @@ def test_flat_fields_with_parents_are_the_same_as_nested_ones():
 
 @given(st.text(alphabet="0123456789-/: TZ+.甲", max_size=20))
 def test_reading_a_time_never_breaks(text):
-    try:
-        read_time(text)
-    except ValueError as err:
-        assert "time" in str(err)
+    with suppress(ValueError):  # and nothing else
+        assert read_time(text) is None or text.strip()
 
 
 @given(st.one_of(st.integers(), st.decimals(allow_nan=True, allow_infinity=True)))
 def test_reading_a_number_as_a_time_never_breaks(number):
-    try:
-        read_time(number)
-    except ValueError as err:
-        assert str(err)
+    with suppress(ValueError):  # and nothing else
+        assert read_time(number) is None or number

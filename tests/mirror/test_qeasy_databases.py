@@ -1,4 +1,4 @@
-"""Expressions mean what MySQL means, asked of a real server; lookups find what has landed, in every database."""
+"""Expressions mean what a real server says they do; lookups find what has landed, in every database."""
 
 from __future__ import annotations
 

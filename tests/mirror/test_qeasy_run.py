@@ -1,4 +1,4 @@
-"""Strategies at work over HTTP: the two of the article as they stand, a mirror proven by count, details, writes."""
+"""Strategies at work over HTTP: the two of the article as they stand, a mirror proven by count, writes."""
 
 from __future__ import annotations
 

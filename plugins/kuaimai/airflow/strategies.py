@@ -1,4 +1,4 @@
-"""The DAGs of Qeasy strategies that mirror nothing: a refresh of the session, and a strategy without a source."""
+"""The DAGs of Qeasy strategies that mirror nothing: a refresh of the session, or no source at all."""
 
 from __future__ import annotations
 

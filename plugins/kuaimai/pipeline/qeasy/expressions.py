@@ -14,10 +14,9 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.dialects.mysql import MySQL
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import TokenType
 
 from kuaimai.errors import DataError
 from kuaimai.pipeline.qeasy import functions
