@@ -1,4 +1,4 @@
-"""Values of a strategy: templates, formats, parsers, expressions; exact, and never taken for anything else."""
+"""Values of a strategy: templates, formats, parsers, expressions; exact, and never taken for code."""
 
 from __future__ import annotations
 
