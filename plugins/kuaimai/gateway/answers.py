@@ -133,16 +133,14 @@ class Answer:
             )
         if len(path) == 1:
             return [{**given, **row} for row in rows] if given else rows
-        found: list[dict[str, Any]] = []
-        # A list that holds nothing was sent all the same; the answer itself is no list.
-        present = bool(name)
+        found: list[dict[str, Any]] | None = None
         for row in rows:
             more = {one: row[one] for one in carried.split(",") if one in row}
             inside = self._inside(row, path[1:], {**given, **more})
             if inside is not None:
-                present = True
+                found = found or []
                 found += inside
-        return found if present else None
+        return found
 
     def rows_text(self, list_keys: Sequence[str]) -> msgspec.Raw | None:
         """Return the JSON text under the first of `list_keys` that is present, for a decoder of one's own.
