@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kuaimai.sandbox import aftersales
 from kuaimai.sandbox.desk import Call, Desk, Refusal
+from kuaimai.sandbox.listing import Detail, Listing
 from kuaimai.sandbox.merchant import WAREHOUSES, shop_records
 from kuaimai.sandbox.records import sid_of
 from kuaimai.sandbox.trade_query import whole_number
@@ -113,6 +115,11 @@ def warehouse_list(_desk: Desk, _call: Call) -> dict[str, Any]:
     return {"list": list(WAREHOUSES)}
 
 
+def _listed(how: Listing | Detail, *, may_omit_success: bool = False) -> Method:
+    """The method that answers as `how` says."""
+    return Method(how, truth=lambda desk, book: how.truth(desk, book.at), may_omit_success=may_omit_success)
+
+
 METHODS: dict[str, Method] = {
     REFRESH: Method(refresh),
     "open.system.time.get": Method(system_time),
@@ -128,6 +135,7 @@ METHODS: dict[str, Method] = {
     ),
     OUTSTOCK: Method(outstock, truth=lambda desk, book: _by_sid(outstock_truth(desk, book))),
     ORDER_LIST: Method(order_list, truth=lambda desk, book: _by_sid(order_list_truth(desk, book))),
+    aftersales.AFTERSALES: _listed(aftersales.LIST),
 }
 
 
