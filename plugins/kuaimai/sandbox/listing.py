@@ -89,7 +89,7 @@ class Listing:
         max_days: the longest window; None for any.
         filters: parameters with a comma list, and the field that must have one of the values.
         refine: what else decides which records are found.
-        orders: values of `orderBy` and the field they sort by, newest first.
+        orders: fields that `orderBy` may name, as `field:desc` or `field:asc`; a bare one means desc.
         omits_empty: the list key is left out when nothing was found.
         text_total: `total` is text, as the documented example shows it.
     """
@@ -106,7 +106,7 @@ class Listing:
     max_days: int | None = None
     filters: Mapping[str, str] = field(default_factory=dict)
     refine: Refine | None = None
-    orders: Mapping[str, str] = field(default_factory=dict)
+    orders: tuple[str, ...] = ()
     omits_empty: bool = False
     text_total: bool = False
 
@@ -230,18 +230,22 @@ class _Search:
             found = [record for record in found if _is_within(record.get(stamp), first, last)]
         if listing.refine is not None:
             found = listing.refine(self._desk, self._call, found)
-        by = self._order or (self._spans[0][0] if self._spans else listing.marks.version)
+        by = self._spans[0][0] if self._spans else listing.marks.version
+        if self._order is not None:
+            by = self._order[0]
         rows = [(second_of(record.get(by)), listing.key(record), record) for record in found]
-        rows.sort(key=lambda row: row[:2], reverse=bool(self._order))
+        rows.sort(key=lambda row: row[:2], reverse=self._order is not None and self._order[1])
         return rows
 
-    def _sorted_by(self) -> str | None:
+    def _sorted_by(self) -> tuple[str, bool] | None:
+        """The field to sort by, and whether the newest come first."""
         asked = self._call.params.get("orderBy", "")
         if not asked or not self._listing.orders:
             return None
-        if asked not in self._listing.orders:
+        name, _, way = asked.partition(":")
+        if name not in self._listing.orders or way not in {"", "asc", "desc"}:
             raise Refusal("20004", "排序方式不合法！字段：[orderBy]")
-        return self._listing.orders[asked]
+        return name, way != "asc"
 
 
 def _spans(listing: Listing, params: Mapping[str, str]) -> list[tuple[str, int, int]]:

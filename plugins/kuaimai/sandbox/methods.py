@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kuaimai.sandbox import aftersales
+from kuaimai.sandbox import aftersales, items, stock
 from kuaimai.sandbox.desk import Call, Desk, Refusal
+from kuaimai.sandbox.item_lookups import items_by_id, single_item, single_sku, skus_of_item
 from kuaimai.sandbox.listing import Detail, Listing
 from kuaimai.sandbox.merchant import WAREHOUSES, shop_records
 from kuaimai.sandbox.records import sid_of
@@ -136,6 +137,13 @@ METHODS: dict[str, Method] = {
     OUTSTOCK: Method(outstock, truth=lambda desk, book: _by_sid(outstock_truth(desk, book))),
     ORDER_LIST: Method(order_list, truth=lambda desk, book: _by_sid(order_list_truth(desk, book))),
     aftersales.AFTERSALES: _listed(aftersales.LIST),
+    "item.list.query": _listed(items.LIST),
+    "item.single.get": Method(single_item),
+    "erp.item.sku.list.get": Method(skus_of_item),
+    "erp.item.single.sku.get": Method(single_sku),
+    "erp.item.list.get": Method(items_by_id),
+    "stock.api.status.query": _listed(stock.LIST),
+    "erp.item.warehouse.list.get": Method(stock.in_all_warehouses),
 }
 
 
