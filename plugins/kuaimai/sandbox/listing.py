@@ -88,6 +88,7 @@ class Listing:
         epoch: times are sent as epoch milliseconds instead of text.
         max_days: the longest window; None for any.
         filters: parameters with a comma list, and the field that must have one of the values.
+        allowed: parameters with a comma list, and the only values they may have (50).
         refine: what else decides which records are found.
         orders: fields that `orderBy` may name, as `field:desc` or `field:asc`; a bare one means desc.
         omits_empty: the list key is left out when nothing was found.
@@ -105,6 +106,7 @@ class Listing:
     epoch: bool = False
     max_days: int | None = None
     filters: Mapping[str, str] = field(default_factory=dict)
+    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     refine: Refine | None = None
     orders: tuple[str, ...] = ()
     omits_empty: bool = False
@@ -214,10 +216,13 @@ class _Search:
         self._call = call
         self._spans = [] if desk.faults.ignore_time else list(_spans(listing, call.params))
         self._wanted = {
-            name: frozenset(part.strip() for part in call.params[param].split(",") if part.strip())
+            name: frozenset(_parts(call.params[param]))
             for param, name in listing.filters.items()
             if call.params.get(param)
         }
+        for param, values in listing.allowed.items():
+            if not values.issuperset(_parts(call.params.get(param, ""))):
+                raise Refusal("50", f"参数不合法！字段：[{param}]")
         self._order = self._sorted_by()
 
     def rows(self) -> list[tuple[int, str, Record]]:
@@ -246,6 +251,10 @@ class _Search:
         if name not in self._listing.orders or way not in {"", "asc", "desc"}:
             raise Refusal("20004", "排序方式不合法！字段：[orderBy]")
         return name, way != "asc"
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _spans(listing: Listing, params: Mapping[str, str]) -> list[tuple[str, int, int]]:

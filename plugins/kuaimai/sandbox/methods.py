@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kuaimai.sandbox import aftersales, items, stock
+from kuaimai.sandbox import aftersales, items, purchases, stock, suppliers
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.item_lookups import items_by_id, single_item, single_sku, skus_of_item
 from kuaimai.sandbox.listing import Detail, Listing
@@ -144,6 +144,8 @@ METHODS: dict[str, Method] = {
     "erp.item.list.get": Method(items_by_id),
     "stock.api.status.query": _listed(stock.LIST),
     "erp.item.warehouse.list.get": Method(stock.in_all_warehouses),
+    "supplier.list.query": _listed(suppliers.LIST, may_omit_success=True),
+    **{name: _listed(how, may_omit_success=True) for name, how in purchases.METHODS.items()},
 }
 
 
