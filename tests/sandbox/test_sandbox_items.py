@@ -190,4 +190,4 @@ def test_the_stock_of_one_code_everywhere(open_box):
             )
             assert place["sellableNum"] == row["sellableNum"]
     assert "skus" not in caller.call(IN_WAREHOUSES, outerId="nothing")
-    assert "skus" not in caller.call(IN_WAREHOUSES, outerId="DEMO-01", skuOuterId="DEMO-00-红色")
+    assert "skus" not in caller.call(IN_WAREHOUSES, outerId="DEMO-01", skuOuterId="DEMO-00-0")

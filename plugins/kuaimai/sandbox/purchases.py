@@ -337,7 +337,7 @@ def _return_lines(desk: Desk, record: Record) -> list[Record]:
     ]
 
 
-def _aged(created: str, *, archived: bool) -> Refine:
+def aged(created: str, *, archived: bool) -> Refine:
     """Only what was created within the last 90 days, or only what is older; by creation is our guess."""
 
     def refine(_desk: Desk, call: Call, found: list[Record]) -> list[Record]:
@@ -366,7 +366,7 @@ def _listing(
         max_days=_HISTORY_DAYS if archived else None,
         filters={"id": "id", "code": "code", "status": "status"},
         allowed={"status": statuses},
-        refine=_aged(created, archived=archived),
+        refine=aged(created, archived=archived),
         text_total=like_order and not archived,
         omits_empty=like_order,
     )
