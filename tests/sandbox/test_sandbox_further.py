@@ -183,6 +183,16 @@ def test_shipping_documents_ask_in_milliseconds_and_answer_in_text(open_box):
     assert caller.call(method, sids=",".join(["1"] * 51))["code"] == "33"
 
 
+def test_stock_out_papers_are_asked_for_by_status(open_box):
+    caller = open_box(**SMALL)
+    method = "erp.trade.outstock.list.query"
+    rows = [row for status in ("WAIT", "FINISH") for row in caller.rows(method, status=status)]
+    assert {str(row["id"]): row for row in rows} == caller.box.truth(method)
+    assert caller.call(method)["code"] == "32"
+    assert caller.call(method, status="DONE")["code"] == "50"
+    assert caller.call(method, status="WAIT", sids=",".join(["1"] * 21))["code"] == "20003"
+
+
 def test_the_log_of_orders(open_box):
     caller = open_box(**SMALL)
     method = "erp.trade.trace.list"

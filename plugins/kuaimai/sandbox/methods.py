@@ -151,6 +151,7 @@ METHODS: dict[str, Method] = {
     OUTSTOCK: Method(outstock, truth=lambda desk, book: _by_sid(outstock_truth(desk, book))),
     ORDER_LIST: Method(order_list, truth=lambda desk, book: _by_sid(order_list_truth(desk, book))),
     aftersales.AFTERSALES: _listed(aftersales.LIST),
+    "erp.aftersale.operate.log.query": Method(aftersales.log_of_work_order),
     "item.list.query": _listed(items.LIST),
     "item.single.get": Method(single_item),
     "erp.item.sku.list.get": Method(skus_of_item),
@@ -164,6 +165,7 @@ METHODS: dict[str, Method] = {
     **{name: _answered(how) for name, how in registers.METHODS.items()},
     **{name: _answered(how) for name, how in sections.METHODS.items()},
     "erp.wave.logistics.order.query": _listed(shipping.DOCUMENTS),
+    "erp.trade.outstock.list.query": _listed(shipping.STOCK_OUT),
     "erp.trade.trace.list": Method(
         shipping.log_of_orders, truth=lambda desk, book: shipping.LOG.truth(desk, book.at)
     ),

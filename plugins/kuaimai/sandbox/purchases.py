@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kuaimai.sandbox.desk import Call, Desk
 from kuaimai.sandbox.items import Unit, units_of
 from kuaimai.sandbox.lines import milliseconds
-from kuaimai.sandbox.listing import Detail, Listing, Paging, Refine, TimeType, Window, second_of
+from kuaimai.sandbox.listing import Detail, Listing, Paging, Refine, TimeType, Window, as_second
 from kuaimai.sandbox.merchant import SOLD_ITEMS, WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.series import Series, series, span
@@ -167,7 +167,7 @@ def _number(record: Record, first: int) -> int:
 
 def _order_lines(desk: Desk, record: Record) -> list[Record]:
     plan = _plan(desk.world, _number(record, _FIRST_ORDER))
-    at = second_of(record["modified"])
+    at = as_second(record["modified"])
     return [
         {
             "purchaseOrderId": record["id"],
@@ -342,7 +342,7 @@ def aged(created: str, *, archived: bool) -> Refine:
 
     def refine(_desk: Desk, call: Call, found: list[Record]) -> list[Record]:
         border = call.now - _HISTORY_DAYS * DAY
-        return [record for record in found if (second_of(record[created]) < border) is archived]
+        return [record for record in found if (as_second(record[created]) < border) is archived]
 
     return refine
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kuaimai.sandbox import items
 from kuaimai.sandbox.desk import Call, Desk, Refusal
-from kuaimai.sandbox.listing import Listing, Paging, required, second_of, time_text
+from kuaimai.sandbox.listing import Listing, Paging, required, as_second, time_text
 from kuaimai.sandbox.merchant import SOLD_ITEMS, WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.series import FOREVER
@@ -255,7 +255,7 @@ def virtual_stock(desk: Desk, call: Call) -> dict[str, Any]:
             "sysItemId": record["sysItemId"],
             "sysSkuId": record["sysSkuId"],
             "virtualStock": record["totalAvailableStock"] // 3,
-            "modified": time_text(second_of(record["stockModifiedTime"])),
+            "modified": time_text(as_second(record["stockModifiedTime"])),
         }
         for place in VIRTUAL_WAREHOUSES
         for record in STOCK.records(desk, int(call.now))

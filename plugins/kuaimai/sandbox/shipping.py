@@ -16,6 +16,8 @@ from kuaimai.sandbox.steps import Draw, Step
 from kuaimai.sandbox.world import World
 
 _FIRST_DOCUMENT = 123_450_001
+_FIRST_STOCK_OUT = 3_980_000_000_000_001
+_MAX_STOCK_OUT = 20
 _FIRST_LOG = 7_700_000_000_000_001
 _STEPS_PER_ORDER = 16
 _NOT_SHIPPED_HERE = frozenset({"tb", "tm", "tmcs", "1688", "alibabac2m"})
@@ -141,6 +143,52 @@ LOG = Listing(
     epoch=True,
     filters={"sids": "sid", "operators": "operator", "action": "action"},
     refine=lambda _desk, call, found: _within_limits(call, found),
+)
+
+
+def _stock_out_lived(world: World, n: int, at: int) -> Lived:
+    """The stock-out paper of one order: open from its audit, finished when it is shipped."""
+    records, since, until = _documents_lived(world, n, at)
+    return (
+        [
+            {
+                "id": _FIRST_STOCK_OUT + n,
+                "code": f"XC{_FIRST_STOCK_OUT + n}",
+                "sid": int(record["sid"]),
+                "tid": record["tid"],
+                "outSid": record["outSid"],
+                "status": "FINISH" if record["status"] == _SENT else "WAIT",
+                "warehouseId": int(record["warehouseId"]),
+                "created": record["createTime"],
+                "remark": "",
+            }
+            for record in records
+        ],
+        since,
+        until,
+    )
+
+
+def _with_a_status(_desk: Desk, call: Call, found: list[Record]) -> list[Record]:
+    if not call.params.get("status"):
+        raise Refusal("32", "缺少必要参数！字段：[status]")
+    for name, code in (("sids", "20003"), ("shortIds", "20005")):
+        if len([part for part in call.params.get(name, "").split(",") if part]) > _MAX_STOCK_OUT:
+            raise Refusal(code, f"数量最大支持{_MAX_STOCK_OUT}组！字段：[{name}]")
+    return found
+
+
+STOCK_OUT = Listing(
+    Source(
+        "stock_out",
+        planned=lambda world, at: world.planned(at),
+        lived=_stock_out_lived,
+        belongs=_is_shipped_here,
+    ),
+    Marks("stock_out", key=("id",), time="created", dropped="outSid"),
+    filters={"status": "status", "sids": "sid", "tids": "tid", "outSids": "outSid"},
+    allowed={"status": frozenset({"WAIT", "FINISH"})},
+    refine=_with_a_status,
 )
 
 
