@@ -10,7 +10,7 @@ from typing import Any
 
 from kuaimai.sandbox.desk import Call, Desk
 from kuaimai.sandbox.lines import milliseconds, shares_of, sku_of, yuan
-from kuaimai.sandbox.listing import Listing, Paging, Window, required, as_second
+from kuaimai.sandbox.listing import Listing, Paging, Window, as_second, required
 from kuaimai.sandbox.merchant import WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.records import sid_of, tid_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from kuaimai.sandbox import items
 from kuaimai.sandbox.desk import Call, Desk, Refusal
-from kuaimai.sandbox.listing import Listing, Paging, required, as_second, time_text
+from kuaimai.sandbox.listing import Listing, Paging, as_second, required, time_text
 from kuaimai.sandbox.merchant import SOLD_ITEMS, WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.series import FOREVER
