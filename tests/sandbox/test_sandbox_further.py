@@ -25,7 +25,7 @@ BY_CHANGE = {
     "other.in.order.query": ("id", "startModified", "endModified", "modified", {}),
     "other.out.order.query": ("id", "startModified", "endModified", "modified", {}),
     "erp.allocate.task.query": ("id", "startModified", "endModified", "modified", {}),
-    "allocate.out.task.query": ("id", "startModified", "endModified", "gmModified", {}),
+    "allocate.out.task.query": ("id", "startModified", "endModified", "modified", {}),
     "allocate.in.task.query": ("id", "startModified", "endModified", "modified", {}),
     "inventory.sheet.query": ("id", "startModified", "endModified", "modified", {}),
     "erp.stock.product.order.query": ("id", "modifiedStart", "modifiedEnd", "modified", {}),
@@ -36,7 +36,7 @@ BY_CHANGE = {
     ),
     "asso.goods.section.sku.query": ("id", "startModified", "endModified", "modified", {}),
     "asso.goods.section.sku.del.query": ("id", "startModified", "endModified", "modified", {}),
-    "erp.item.unique.code.query": ("uniqueCode", "updateStart", "updateEnd", "updated", {}),
+    "erp.item.unique.code.query": ("uniqueCode", "updateStart", "updateEnd", "modified", {}),
 }  # fmt: skip
 # The same for what happens once and stays, or is asked for by another time than its last change.
 BY_EVENT = {
@@ -60,6 +60,13 @@ DETAILS = {
     "allocate.in.task.get": ("allocate.in.task.query", "id", "id"),
     "inventory.sheet.get": ("inventory.sheet.query", "code", "code"),
     "erp.wms.unshelve.order.get": ("erp.wms.unshelve.order.query", "id", "id"),
+}
+
+# What the header calls the pieces and the amount of its lines, where it is not quantity and totalAmount.
+HEADERS = {
+    "other.in.order.query": ("quantity", "totalDetailFee"),
+    "other.out.order.query": ("quantity", "totalDetailFee"),
+    "erp.allocate.task.query": ("outNum", "outTotalAmount"),
 }
 
 
@@ -104,8 +111,9 @@ def test_details_give_the_lines(open_box, method):
     for row in list(caller.box.truth(query).values())[:5]:
         answer = caller.call(method, **{param: row[field]})
         assert answer["list"] == lines[str(row[field])]["list"]
-        assert sum(line["quantity"] for line in answer["list"]) == row["quantity"]
-        assert row["totalAmount"] == pytest.approx(sum(line["amount"] for line in answer["list"]))
+        pieces, amount = HEADERS.get(query, ("quantity", "totalAmount"))
+        assert sum(line["quantity"] for line in answer["list"]) == row[pieces]
+        assert row[amount] == pytest.approx(sum(line["amount"] for line in answer["list"]))
     assert caller.call(method)["code"] == "32"
 
 
@@ -155,7 +163,7 @@ def test_movements_say_has_next_and_never_a_total(open_box):
     assert not any("total" in page for page in pages)
     assert caller.call("goods.section.in.out.record.query", pageNo=1)["code"] == "32"
     rows = caller.rows("erp.item.stock.in.out.list", key="stockInOutRecordVos", size=10)
-    assert {str(row["id"]) for row in rows} == caller.box.truth("erp.item.stock.in.out.list").keys()
+    assert {row["orderNumber"] for row in rows} == caller.box.truth("erp.item.stock.in.out.list").keys()
 
 
 def test_shipping_documents_ask_in_milliseconds_and_answer_in_text(open_box):
@@ -187,7 +195,7 @@ def test_stock_out_papers_are_asked_for_by_status(open_box):
     caller = open_box(**SMALL)
     method = "erp.trade.outstock.list.query"
     rows = [row for status in ("WAIT", "FINISH") for row in caller.rows(method, status=status)]
-    assert {str(row["id"]): row for row in rows} == caller.box.truth(method)
+    assert {str(row["sid"]): row for row in rows} == caller.box.truth(method)
     assert caller.call(method)["code"] == "32"
     assert caller.call(method, status="DONE")["code"] == "50"
     assert caller.call(method, status="WAIT", sids=",".join(["1"] * 21))["code"] == "20003"
@@ -212,7 +220,7 @@ REGISTERS = {
     "erp.trade.query.tag.list": ("list", "id", {}),
     "erp.item.tag.list": ("list", "id", {}),
     "brand.list.get": ("items", "id", {}),
-    "erp.item.seller.cat.list.get": ("sellerCats", "cid", {}),
+    "erp.item.seller.cat.list.get": ("sellerCats", "id", {}),
     "item.classify.list.get": ("classifies", "id", {}),
     "erp.virtual.warehouse.query": ("list", "id", {"pageNo": 1, "pageSize": 500}),
 }

@@ -97,6 +97,7 @@ def test_items_by_their_ids(open_box):
     ids = list(caller.box.truth(ITEMS))[:3]
     found = caller.call("erp.item.list.get", sysItemIds=",".join(ids), returnSkus=1)["items"]
     assert {str(row["sysItemId"]) for row in found} == set(ids)
+    assert caller.call("item.list.get", sysItemIds=",".join(ids), returnSkus=1)["items"] == found
     bare = caller.call("erp.item.list.get", outerIds=found[0]["outerId"], returnSkus=0)["items"]
     assert bare == [{name: value for name, value in found[0].items() if name != "skus"}]
 

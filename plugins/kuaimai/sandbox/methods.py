@@ -157,6 +157,10 @@ METHODS: dict[str, Method] = {
     "erp.item.sku.list.get": Method(skus_of_item),
     "erp.item.single.sku.get": Method(single_sku),
     "erp.item.list.get": Method(items_by_id),
+    # The first version of the item methods; that they answer like the second is our guess.
+    "item.list.get": Method(items_by_id),
+    "item.sku.list.get": Method(skus_of_item),
+    "item.supplier.list.get": _listed(registers.ITEM_SUPPLIERS),
     "stock.api.status.query": _listed(stock.LIST),
     "erp.item.warehouse.list.get": Method(stock.in_all_warehouses),
     "supplier.list.query": _listed(suppliers.LIST, may_omit_success=True),

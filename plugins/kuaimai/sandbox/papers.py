@@ -37,10 +37,12 @@ class Paper:
         states: values of `status`, one after another.
         stamps: (field, how many steps of its life must be done before it is set); the first is the creation.
         places: fields of the warehouses.
-        unit: `fen` or `yuan`, of `totalAmount` and of the lines' `price` and `amount`.
+        unit: `fen` or `yuan`, of the header's amount and of the lines' `price` and `amount`.
+        amount: the header's field with the amount.
+        pieces: the header's field with the number of pieces.
+        creator: the field with who wrote it.
         text_times: times are `yyyy-MM-dd HH:mm:ss` instead of epoch milliseconds.
         more: further fields, from what is drawn for it.
-        version: the field with the last change.
     """
 
     name: str
@@ -50,9 +52,11 @@ class Paper:
     stamps: tuple[tuple[str, int], ...] = (("created", 0),)
     places: tuple[str, ...] = _ONE_PLACE
     unit: str = "fen"
+    amount: str = "totalAmount"
+    pieces: str = "quantity"
+    creator: str = "createrName"
     text_times: bool = False
     more: Callable[[int, tuple[int, ...]], Record] | None = None
-    version: str = "modified"
 
     @property
     def source(self) -> Source:
@@ -65,12 +69,12 @@ class Paper:
         return Marks(
             self.name,
             key=("id",),
-            version=self.version,
+            version="modified",
             stamps=frozenset(name for name, _ in self.stamps),
             time=self.stamps[0][0],
-            amount="totalAmount",
-            retyped="quantity",
-            dropped="createrName",
+            amount=self.amount,
+            retyped=self.pieces,
+            dropped=self.creator,
         )
 
     def numbers(self, world: World) -> Series:
@@ -93,13 +97,13 @@ class Paper:
             "status": self.states[done],
             **self._where(draws),
             **self._sums(world, draws),
-            "createrName": "示例仓管员",
+            self.creator: "示例仓管员",
             "remark": "易碎品⚠️\n轻放" if draws[1] % 9 == 0 else "",
             **(self.more(n, draws) if self.more is not None else {}),
         }
         for name, needed in self.stamps:
             record[name] = self._time(steps[needed] if done >= needed else 0)
-        record[self.version] = self._time(since)
+        record["modified"] = self._time(since)
         return [record], since, until
 
     def _time(self, second: int) -> int | str:
@@ -116,8 +120,8 @@ class Paper:
         lines = _goods(world, draws)
         fen = sum(unit.cost * pieces for unit, pieces in lines)
         return {
-            "quantity": sum(pieces for _, pieces in lines),
-            "totalAmount": fen if self.unit == "fen" else fen / 100,
+            self.pieces: sum(pieces for _, pieces in lines),
+            self.amount: fen if self.unit == "fen" else fen / 100,
         }
 
     def lines(self, desk: Desk, record: Record) -> list[Record]:
@@ -179,8 +183,8 @@ def _list(paper: Paper, *, windows: tuple[Window, ...] = _MODIFIED, **how: Any) 
     return replace(listing, **how)
 
 
-OTHER_IN = Paper("other_in", 3_950_000_000_000_001, "QR", ("NOT_FINISH", "FINISHED"))
-OTHER_OUT = Paper("other_out", 3_951_000_000_000_001, "QC", (1, 4, 3))
+OTHER_IN = Paper("other_in", 3_950_000_000_000_001, "QR", ("NOT_FINISH", "FINISHED"), amount="totalDetailFee")
+OTHER_OUT = Paper("other_out", 3_951_000_000_000_001, "QC", (1, 4, 3), amount="totalDetailFee")
 TRANSFER = Paper(
     "allocate_task",
     3_952_000_000_000_001,
@@ -188,6 +192,9 @@ TRANSFER = Paper(
     ("CREATED", "AUDITED", "ALLOCATE", "FINISHED"),
     places=_TWO_PLACES,
     unit="yuan",
+    amount="outTotalAmount",
+    pieces="outNum",
+    creator="creatorName",
 )
 TRANSFER_OUT = Paper(
     "allocate_out",
@@ -196,7 +203,6 @@ TRANSFER_OUT = Paper(
     ("CREATED", "OUTING", "FINISHED"),
     stamps=(("created", 0), ("outTime", 2)),
     places=_TWO_PLACES,
-    version="gmModified",
 )
 TRANSFER_IN = Paper(
     "allocate_in", 3_954_000_000_000_001, "DR", ("CREATED", "ALLOCATE_OUT", "FINISHED"), places=_TWO_PLACES
@@ -216,6 +222,7 @@ SHELVING = Paper(
     "SJ",
     (0, 1),
     stamps=(("created", 0), ("shelvedTime", 1)),
+    creator="creator",
     more=lambda n, _draws: {"weCode": f"SH{3_941_000_000_000_001 + n}"},
 )
 RETURNED = Paper(
@@ -225,16 +232,30 @@ RETURNED = Paper(
     ("WAIT_RECEIVE", "RECEIVED", "FINISHED"),
     stamps=(("created", 0), ("receiveGoodsTime", 1), ("endTime", 2), ("disposeSucTime", 2)),
     unit="yuan",
+    places=("wareHouseId", "wareHouseName"),
+    creator="receiveUser",
     more=_after_sale,
 )
-REPLENISH = Paper("replenish", 3_960_000_000_000_001, "BK", (1, 2), unit="yuan", more=_after_sale, places=())
+REPLENISH = Paper(
+    "replenish",
+    3_960_000_000_000_001,
+    "BK",
+    (1, 2),
+    unit="yuan",
+    amount="refundMoney",
+    creator="sysMaker",
+    more=_after_sale,
+    places=(),
+)
 REPAIR = Paper(
     "repair",
     3_961_000_000_000_001,
     "WX",
     (1, 2, 3),
-    stamps=(("createTime", 0), ("returnTime", 1)),
+    stamps=(("created", 0), ("returnTime", 1), ("finishTime", 2)),
     unit="yuan",
+    amount="repairMoney",
+    places=("repairWarehouseId", "repairWarehouseName"),
     text_times=True,
     more=lambda n, draws: _after_sale(n, draws) | {"repairOrderNum": f"WX{3_961_000_000_000_001 + n}"},
 )
@@ -244,7 +265,8 @@ WAVE = Paper(
     "BC",
     (1, 3),
     stamps=(("created", 0), ("pickEndTime", 1)),
-    more=lambda _n, draws: {"tradeCount": 1 + draws[12] % 40, "waveType": draws[13] % 3},
+    pieces="itemCount",
+    more=lambda _n, draws: {"tradesCount": 1 + draws[12] % 40, "waveType": draws[13] % 3},
 )
 
 _SHELF_TIMES = TimeType("timeType", {"1": "modified", "2": "created", "3": "shelvedTime"}, default="1")
@@ -272,7 +294,7 @@ _TRANSFER_OUT_LIST = _list(
     TRANSFER_OUT,
     time_type=TimeType(
         "timeType",
-        {"create": "created", "out": "outTime", "gm_modified": "gmModified"},
+        {"create": "created", "out": "outTime", "gm_modified": "modified"},
         default="gm_modified",
     ),
 )
@@ -321,7 +343,7 @@ METHODS: dict[str, Listing | Detail | Answer] = {
         windows=(Window("timeStart", "timeEnd", ""),),
         time_type=TimeType(
             "timeType",
-            {"createTime": "createTime", "returnTime": "returnTime", "modified": "modified"},
+            {"createTime": "created", "returnTime": "returnTime", "modified": "modified"},
             default="modified",
         ),
     ),

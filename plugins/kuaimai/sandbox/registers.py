@@ -31,9 +31,9 @@ TAGS: tuple[Record, ...] = (
 DISTRIBUTORS: tuple[Record, ...] = tuple(
     {
         "distributorCompanyId": 5_579 + at,
-        "distributorName": f"示例分销商{at + 1}",
-        "level": 1 + at % 3,
-        "state": 1 + at % 2,
+        "distributorCompanyName": f"示例分销商{at + 1}",
+        "distributorLevel": str(1 + at % 3),
+        "showState": 1 + at % 2,
         "contactName": f"联系人{at + 1}",
         "mobile": "138****0000",
         "created": 1_700_000_000_000 + at,
@@ -47,8 +47,8 @@ CUSTOMERS: tuple[Record, ...] = tuple(
         "nick": f"demo_customer_{at + 1}",
         "name": f"示例客户{at + 1}公司",
         "level": 1 + at % 5,
-        "enableStatus": int(at % 4 > 0),
-        "phone": "0571-00000000",
+        "status": int(at % 4 > 0),
+        "contactPhone": "0571-00000000",
         "bankAccount": f"6222000000{at:08d}",
         "remark": "",
     }
@@ -61,7 +61,7 @@ ITEM_TAGS: tuple[Record, ...] = tuple(
     {"id": 41 + at, "name": name, "styleType": at + 1} for at, name in enumerate(("新品", "爆款🔥", "清仓"))
 )
 SELLER_CATS: tuple[Record, ...] = tuple(
-    {"cid": 800 + at, "parentCid": 0, "name": f"示例分类{at + 1}", "sortOrder": at} for at in range(5)
+    {"id": 800 + at, "parentId": 0, "name": f"示例分类{at + 1}"} for at in range(5)
 )
 CLASSES: tuple[Record, ...] = tuple(
     {"id": 70 + at, "parentId": 0, "name": name} for at, name in enumerate(("家居", "服饰", "灯具"))
@@ -70,9 +70,9 @@ CARRIERS: tuple[Record, ...] = tuple(
     {
         "id": 7 + at * len(WAREHOUSES) + place,
         "name": name,
-        "code": code,
+        "cpCode": code,
         "warehouseId": warehouse["id"],
-        "enableStatus": 1,
+        "liveStatus": 1,
     }
     for place, warehouse in enumerate(WAREHOUSES)
     for at, (name, code) in enumerate((("示例快递", "YUNDA"), ("示例速运", "SF"), ("示例物流", "DBKD")))
@@ -81,7 +81,7 @@ VIRTUAL_WAREHOUSES: tuple[Record, ...] = tuple(
     {
         "id": 81_001 + at,
         "name": f"虚拟仓{at + 1}",
-        "warehouseIds": str(WAREHOUSES[at % len(WAREHOUSES)]["id"]),
+        "warehouseId": WAREHOUSES[at % len(WAREHOUSES)]["id"],
         "status": 1,
         "created": time_text(1_700_000_000 + at * DAY),
         "modified": time_text(1_710_000_000 + at * DAY),
@@ -259,7 +259,7 @@ def virtual_stock(desk: Desk, call: Call) -> dict[str, Any]:
         }
         for place in VIRTUAL_WAREHOUSES
         for record in STOCK.records(desk, int(call.now))
-        if str(record["wareHouseId"]) == place["warehouseIds"]
+        if record["wareHouseId"] == place["warehouseId"]
     ]
     return {"list": rows}
 
@@ -270,7 +270,10 @@ METHODS: dict[str, Listing | Answer] = {
         DISTRIBUTORS,
         key="distributorCompanyId",
         paging=Paging(default=20),
-        filters={"distributorCompanyIds": "distributorCompanyId", "distributorName": "distributorName"},
+        filters={
+            "distributorCompanyIds": "distributorCompanyId",
+            "distributorName": "distributorCompanyName",
+        },
     ),
     "erp.query.customers.list": _register(
         "customer",
@@ -281,7 +284,7 @@ METHODS: dict[str, Listing | Answer] = {
             "nick": "nick",
             "name": "name",
             "level": "level",
-            "enableStatus": "enableStatus",
+            "enableStatus": "status",
         },
     ),
     "erp.trade.query.tag.list": _register(
@@ -294,7 +297,7 @@ METHODS: dict[str, Listing | Answer] = {
     "brand.list.get": _register(
         "brand", BRANDS, list_key="items", paging=Paging(code="20002", text="页数为空或不符合规定")
     ),
-    "erp.item.seller.cat.list.get": _register("seller_cat", SELLER_CATS, key="cid", list_key="sellerCats"),
+    "erp.item.seller.cat.list.get": _register("seller_cat", SELLER_CATS, list_key="sellerCats"),
     "item.classify.list.get": _register("classify", CLASSES, list_key="classifies"),
     "erp.item.supplier.list.get": ITEM_SUPPLIERS,
     "erp.item.outerid.list.get": platform_codes,

@@ -50,8 +50,9 @@ def _place(world: World, n: int, modified: int) -> Record:
         "sysItemId": unit.item_id,
         "sysSkuId": unit.sku_id,
         "outerId": unit.code,
-        "availableNum": draws[7] % 90 - (modified % 3),
-        "lockNum": draws[8] % 5,
+        "goodsSectionId": 60_000 + n,
+        "title": unit.title,
+        "num": draws[7] % 90 - (modified % 3),
         "qualityType": int(draws[9] % 10 != 0),
         "batchNo": "",
         "remark": "",
@@ -84,14 +85,14 @@ def _movements_lived(world: World, n: int, at: int) -> Lived:
     record: Record = {
         "id": _FIRST_MOVEMENT + n,
         "orderNumber": f"SJ{3_958_000_000_000_001 + draws[1] % 500}",
-        "operateType": _TYPES[draws[2] % len(_TYPES)],
+        "bizType": _TYPES[draws[2] % len(_TYPES)],
         "goodsSectionCode": f"A-{draws[3] % 9 + 1}-{draws[4] % 30 + 1}",
         "warehouseId": WAREHOUSES[draws[5] % len(WAREHOUSES)]["id"],
         "sysItemId": unit.item_id,
         "sysSkuId": unit.sku_id,
         "outerId": unit.code,
         "changeNum": draws[6] % 41 - 20,
-        "operatorName": "示例仓管员",
+        "operateName": "示例仓管员",
         "operateTime": happened * 1000,
     }
     return ([record] if at >= happened else []), *around
@@ -102,13 +103,13 @@ def _changes_lived(world: World, n: int, at: int) -> Lived:
     unit, change = _unit(world, draws[0]), draws[1] % 61 - 30
     before = draws[2] % 200
     record: Record = {
-        "id": _FIRST_CHANGE + n,
-        "orderNumber": f"CG{3_940_000_000_000_001 + draws[3] % 200}",
+        "orderNumber": f"CG{_FIRST_CHANGE + n}",
         "orderType": draws[4] % 6,
         "warehouseId": WAREHOUSES[draws[5] % len(WAREHOUSES)]["id"],
-        "sysItemId": unit.item_id,
-        "sysSkuId": unit.sku_id,
+        "warehouseName": WAREHOUSES[draws[5] % len(WAREHOUSES)]["name"],
         "outerId": unit.code,
+        "title": unit.title,
+        "propertiesName": unit.properties,
         "stockChange": change,
         "beforeStock": before,
         "afterStock": before + change,
@@ -124,7 +125,9 @@ def _source(name: str, series_name: str, lived: Callable[[World, int, int], Live
 
 PLACES = Listing(
     _source("section", "section", _places_lived),
-    Marks("section", key=("id",), version="modified", time="created", retyped="lockNum", dropped="batchNo"),
+    Marks(
+        "section", key=("id",), version="modified", time="created", retyped="qualityType", dropped="batchNo"
+    ),
     paging=Paging(max=1_000),
     windows=_WINDOW,
 )
@@ -143,7 +146,7 @@ MOVEMENTS = Listing(
 )
 CHANGES = Listing(
     _source("stock_change", "stock_change", _changes_lived),
-    Marks("stock_change", key=("id",), stamps=frozenset({"operateTime"}), time="operateTime"),
+    Marks("stock_change", key=("orderNumber",), stamps=frozenset({"operateTime"}), time="operateTime"),
     list_key="stockInOutRecordVos",
     paging=Paging(required=True),
     windows=(Window("operateTimeBegin", "operateTimeEnd", "operateTime"),),

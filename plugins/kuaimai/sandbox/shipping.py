@@ -152,7 +152,6 @@ def _stock_out_lived(world: World, n: int, at: int) -> Lived:
     return (
         [
             {
-                "id": _FIRST_STOCK_OUT + n,
                 "code": f"XC{_FIRST_STOCK_OUT + n}",
                 "sid": int(record["sid"]),
                 "tid": record["tid"],
@@ -185,7 +184,7 @@ STOCK_OUT = Listing(
         lived=_stock_out_lived,
         belongs=_is_shipped_here,
     ),
-    Marks("stock_out", key=("id",), time="created", dropped="outSid"),
+    Marks("stock_out", key=("sid",), time="created", dropped="outSid"),
     filters={"status": "status", "sids": "sid", "tids": "tid", "outSids": "outSid"},
     allowed={"status": frozenset({"WAIT", "FINISH"})},
     refine=_with_a_status,
@@ -229,7 +228,8 @@ def _codes_lived(world: World, n: int, at: int) -> Lived:
             "warehouseId": WAREHOUSES[draws[Draw.WAREHOUSE] % len(WAREHOUSES)]["id"],
             "remark": "",
             "created": steps[0] * 1000,
-            "updated": since * 1000,
+            "modified": since * 1000,
+            "receiveTime": steps[0] * 1000,
             "consignTime": shipped * 1000 or 946_656_000_000,
         }
         for share in shares_of(world, snap, draws)
@@ -243,15 +243,16 @@ CODES = Listing(
     Marks(
         "unique_code",
         key=("uniqueCode",),
-        version="updated",
-        stamps=frozenset({"created", "consignTime"}),
+        version="modified",
+        stamps=frozenset({"created", "consignTime", "receiveTime"}),
         time="created",
     ),
     paging=Paging(max=500),
     windows=(
-        Window("updateStart", "updateEnd", "updated"),
+        Window("updateStart", "updateEnd", "modified"),
         Window("createStart", "createEnd", "created"),
         Window("consignStart", "consignEnd", "consignTime"),
+        Window("receiveTimeStart", "receiveTimeEnd", "receiveTime"),
     ),
     filters={"sids": "sid", "uniqueCodes": "uniqueCode"},
 )
