@@ -193,7 +193,7 @@ def _fetch(client: Client, method: str) -> dict[str, dict[str, Any]]:
         raise DataError(
             f"the list of {kind.name}s is empty",
             method=method,
-            hint=f"a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
+            hint="a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
         )
     return found
 
