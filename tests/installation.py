@@ -24,14 +24,15 @@ from kuaimai.pipeline.spec import Pipeline, load_pipeline
 from kuaimai.sandbox import Faults, Sandbox, World
 
 ROOT = Path(__file__).resolve().parent.parent
-TRADES = ROOT / "include" / "pipelines" / "trades.yaml"
+SHIPPED = ROOT / "include" / "pipelines"
+TRADES = SHIPPED / "trades.yaml"
 CHINA = timezone(timedelta(hours=8))
 START = datetime(2026, 3, 1, 9, tzinfo=CHINA)
 TICK = timedelta(minutes=5)
 
 
 class Mirror:
-    """Runs the pipeline `trades` against a sandbox, by hand or tick by tick."""
+    """Runs one pipeline against a sandbox, by hand or tick by tick."""
 
     def __init__(self, box: Sandbox, clock: Clock, folder: Path, url: str, pipeline: Pipeline) -> None:
         self.box = box
@@ -137,12 +138,13 @@ class Mirror:
 
 @contextlib.contextmanager
 def mirror(
-    folder: Path, url: str | None = None, *, faults: Faults | None = None, **world
+    folder: Path, url: str | None = None, *, faults: Faults | None = None, pipeline: str = "trades", **world
 ) -> Iterator[Mirror]:
-    """Open an installation over a small world; its clock stands at 2026-03-01 09:00 in China."""
+    """Open an installation of a shipped pipeline over a small world; its clock stands at 2026-03-01 09:00 in China."""
     clock = Clock(START.timestamp())
     with Sandbox(World(**{"seed": 7, "start": START, **world}), faults=faults or Faults(), now=clock) as box:
-        made = Mirror(box, clock, folder, url or f"sqlite:///{folder}/target.db", load_pipeline(TRADES))
+        spec = load_pipeline(SHIPPED / f"{pipeline}.yaml")
+        made = Mirror(box, clock, folder, url or f"sqlite:///{folder}/target.db", spec)
         try:
             yield made
         finally:
