@@ -75,7 +75,7 @@ def table_of(record: catalog.Record, keep_personal: Iterable[str] = ()) -> Table
         name=f"kuaimai_{record.name}",
         label=record.label,
         key=record.fields[record.key].column,
-        columns=tuple(Column(field.column, field.type, field.label) for field in fields),
+        columns=tuple(Column(field.column, field.column_type, field.label) for field in fields),
         fields=fields,
         parent=record.fields[record.parent_key].column if record.parent_key else None,
     )
