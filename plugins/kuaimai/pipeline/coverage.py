@@ -10,11 +10,12 @@ import msgspec
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import DAY, Window, cell_start, gaps, sealed_since
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
-from kuaimai.load.sql import ReadWindow, Sealing, SqlTarget
+from kuaimai.load.protocol import Coverage
+from kuaimai.load.sql import ReadWindow, Sealing
 from kuaimai.pipeline.spec import CREATED, Pipeline
 
 
-def look_back_minutes(pipeline: Pipeline, target: SqlTarget) -> int:
+def look_back_minutes(pipeline: Pipeline, target: Coverage) -> int:
     """Return how far back records are looked for by their creation; 0 where nothing looks for them."""
     hours = pipeline.time.look_back_hours
     return target.look_back(pipeline.name, hours * 60) if hours else 0
@@ -69,7 +70,7 @@ def known_since(
 
 
 def settled_windows(
-    pipeline: str, dimension: str, target: SqlTarget, *, since: datetime, until: datetime | None = None
+    pipeline: str, dimension: str, target: Coverage, *, since: datetime, until: datetime | None = None
 ) -> list[ReadWindow]:
     """Return the windows of some time, after closing those that others have sealed since.
 
@@ -99,7 +100,7 @@ def settled_windows(
     return windows
 
 
-def settle(pipeline: str, sealings: Iterable[Sealing], target: SqlTarget) -> None:
+def settle(pipeline: str, sealings: Iterable[Sealing], target: Coverage) -> None:
     """Close the windows whose time is sealed by now, wherever a run has read."""
     by_dimension: dict[str, list[Sealing]] = {}
     for one in sealings:

@@ -14,6 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
+from kuaimai.pipeline.outlets import (
+    FilesOutlet,
+    HttpOutlet,
+    NoopOutlet,
+    Outlet,
+    SqlOutlet,
+    check_names,
+)
 from kuaimai.transform.personal import check_personal
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
@@ -136,7 +144,8 @@ class Pipeline(_Strict):
         time: how time is cut.
         schedule: cron, in Asia/Shanghai.
         late_after_minutes: a run that has not sealed its interval so long after its end alerts.
-        target: Airflow Connection of the database to write.
+        targets: where the records go; each target is on its own.
+        target: Airflow Connection of the database to write: short for one target of kind sql.
         batch_size: records per batch.
         keep_personal: personal fields to keep, by their API names.
         fingerprint: of the file's content; stored with quarantined records.
@@ -148,6 +157,7 @@ class Pipeline(_Strict):
     time: Time = Time()
     schedule: str = "*/5 * * * *"
     late_after_minutes: int = Field(default=10, ge=1)
+    targets: tuple[Outlet, ...] = ()
     target: str = "kuaimai_target"
     batch_size: int = Field(default=1000, ge=1, le=100_000)
     keep_personal: tuple[str, ...] = ()
@@ -179,7 +189,15 @@ class Pipeline(_Strict):
                 f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
             )
         check_personal(self.records, self.keep_personal)
+        if self.targets and "target" in self.model_fields_set:
+            raise ValueError("targets: `target` is short for a single one; give only one of the two keys")
+        check_names(self.targets)
         return self
+
+    @property
+    def outlets(self) -> tuple[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet, ...]:
+        """The targets, by whichever key they are given."""
+        return self.targets or (SqlOutlet(conn_id=self.target, name=self.target),)
 
     @property
     def record(self) -> catalog.Record:
@@ -263,6 +281,7 @@ def _problem(detail: Any) -> str:
 
 
 _PARTS: dict[str, type[BaseModel]] = {"source": Source, "time": Time, "further": Further}
+_PARTS |= {"sql": SqlOutlet, "files": FilesOutlet, "http": HttpOutlet, "noop": NoopOutlet}
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:

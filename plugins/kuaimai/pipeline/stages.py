@@ -27,15 +27,8 @@ from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import CONTESTED, SEALED
-from kuaimai.load.sql import (
-    Loading,
-    PlannedWindow,
-    Quarantined,
-    ReadWindow,
-    Sealing,
-    SqlTarget,
-    WindowFacts,
-)
+from kuaimai.load.protocol import Coverage, Load, Target
+from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, WindowFacts
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
@@ -178,7 +171,7 @@ def plan_slices(
     end: datetime,
     shops: Iterable[Shop],
     live: bool,
-    target: SqlTarget,
+    target: Coverage,
     dimension: str | None = None,
     now: Callable[[], float] = time.time,
 ) -> list[Slice]:
@@ -370,8 +363,8 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     return Transformed(extracted, tuple(batches), name, len(set_aside), tuple(sorted(mapper.unknown_fields)))
 
 
-def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: SqlTarget) -> Loaded:
-    """Write a slice and its proof in one transaction."""
+def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target) -> Loaded:
+    """Write a slice and its proof; into a database in one transaction."""
     tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
@@ -402,9 +395,7 @@ def _punctuality(extracted: Extracted) -> Punctuality | None:
     )
 
 
-def write_records(
-    loading: Loading, transformed: Transformed, staging: Staging, numbers: Sequence[int]
-) -> None:
+def write_records(loading: Load, transformed: Transformed, staging: Staging, numbers: Sequence[int]) -> None:
     """Write batches and quarantine of a slice into an open load.
 
     Args:
