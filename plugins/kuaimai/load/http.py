@@ -250,10 +250,10 @@ class _Delivering:
             return [], self._cleared(group, f"{_IN_DOUBT} ({doubt.message})")
         except Rejected as refusal:
             self._book.restore(before, self._moment)
-            for key, one in before.items():
+            for key, known in before.items():
                 self._known.pop(key)
-                if one is not None:
-                    self._known[key] = one
+                if known is not None:
+                    self._known[key] = known
             self._find_refused(group, before, refusal)
             return [], []
         except KuaimaiError:
@@ -264,7 +264,7 @@ class _Delivering:
         refused = []
         for one, verdict in zip(group, verdicts, strict=True):
             if not verdict.taken:
-                self._refuse(one, REFUSED, verdict.reason)
+                self._refuse(one, verdict.reason)
                 refused.append(one)
         return refused, []
 
@@ -295,7 +295,7 @@ class _Delivering:
             # "There already": it was taken when it was sent before.
             self._take(group)
         else:
-            self._refuse(one, REFUSED, refusal.message)
+            self._refuse(one, refusal.message)
 
     def _cleared(self, group: Sequence[Document], reason: str) -> list[Document]:
         """Settle records in doubt; return those that are to be sent again."""
@@ -303,14 +303,14 @@ class _Delivering:
             return list(group)
         again = []
         for one in group:
-            known = self._known.get(one.key)
-            if known is not None and known.taken_version is not None:
+            sent = self._known[one.key]
+            if sent.taken_version is not None:
                 again.append(one)
             elif self._api.in_doubt == "hold":
-                self._refuse(one, HELD, reason)
+                self._hold(one, sent, reason)
             elif not self._target.writer.has(one.key):
                 again.append(one)
-            elif known is not None and known.content == one.content:
+            elif sent.content == one.content:
                 self._take([one])
             elif self._api.id_check:
                 self.outcomes[one.key] = "unchanged"
@@ -326,9 +326,16 @@ class _Delivering:
             self.reasons.pop(one.key, None)
         self._write(group, TAKEN)
 
-    def _refuse(self, one: Document, state: str, reason: str) -> None:
+    def _refuse(self, one: Document, reason: str) -> None:
         self.reasons[one.key] = reason
-        self._write([one], state)
+        self._write([one], REFUSED)
+
+    def _hold(self, one: Document, sent: Delivery, reason: str) -> None:
+        """Set a record aside; what is in doubt stays what was sent, though the record has changed since."""
+        self.reasons[one.key] = reason
+        held = msgspec.structs.replace(sent, state=HELD, reason=reason)
+        self._book.write([held], self._moment)
+        self._known[one.key] = held
 
     def _write(self, group: Sequence[Document], state: str, *, request: str = "") -> None:
         rows = []
@@ -339,7 +346,7 @@ class _Delivering:
                 Delivery(
                     record_key=one.key,
                     state=state,
-                    reason=self.reasons.get(one.key) if state in (REFUSED, HELD) else None,
+                    reason=self.reasons.get(one.key) if state == REFUSED else None,
                     version=one.version,
                     rank=one.rank,
                     content=one.content,
