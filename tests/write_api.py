@@ -18,7 +18,7 @@ class WriteApi:
     Attributes:
         posts: every request that it took: key of the request, and the records in it.
         calls: every request, by verb and path.
-        faults: what happens to the next requests, one each: `400`, `429`, `500`, `503` (nothing taken), `lost`
+        faults: what happens to the next requests, one each: `400`, `429`, `500`, `503` (not taken), `lost`
             (taken, and the connection ends without an answer), `500-taken`.
         refused: how often a record, by its key, is refused among others.
         banned: keys because of which a whole request is refused.

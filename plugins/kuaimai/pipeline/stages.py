@@ -77,9 +77,9 @@ class Transformed(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A slice that is in the target, with the verdict on each of its windows.
+    """A slice that is in one target, with the verdict on each of its windows.
 
-    `outside` counts records that came later than the look-back in force reaches.
+    `target` is its name. `outside` counts records that came later than the look-back in force reaches.
     """
 
     pipeline: str
@@ -89,6 +89,7 @@ class Loaded(msgspec.Struct, frozen=True):
     requests: int
     outside: int = 0
     look_back_minutes: int = 0
+    target: str = ""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -363,8 +364,10 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     return Transformed(extracted, tuple(batches), name, len(set_aside), tuple(sorted(mapper.unknown_fields)))
 
 
-def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target) -> Loaded:
-    """Write a slice and its proof; into a database in one transaction."""
+def load(
+    pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target, *, name: str = ""
+) -> Loaded:
+    """Write a slice and its proof into a target called `name`; into a database in one transaction."""
     tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
@@ -378,6 +381,7 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
         requests=sum(read.requests for read in extracted.reads),
         outside=loading.outside,
         look_back_minutes=extracted.slice.look_back_minutes,
+        target=name,
     )
 
 
