@@ -127,7 +127,7 @@ def several(tmp_path):
 
 
 def test_every_target_has_the_same_orders_and_lines_and_its_own_proof(several):
-    for _ in range(6):
+    for _ in range(4):
         summaries = several.tick()
         assert {name: one.sealed for name, one in summaries.items()} == dict.fromkeys(TARGETS, True)
     held = several.held()
@@ -152,7 +152,7 @@ def test_target_that_fails_holds_no_other_and_is_healed_by_the_next_run(several,
             (several.folder / "parquet").write_text("in the way")
         else:
             several.api.faults = ["503"] * 100
-        for _ in range(3):
+        for _ in range(2):
             summaries = several.tick()
             assert set(summaries) == set(TARGETS) - {broken}
             assert all(one.sealed for one in summaries.values())
@@ -186,7 +186,7 @@ def test_nothing_is_planned_where_no_target_answers(several, monkeypatch):
 
 def test_target_that_is_added_later_gets_the_last_days_by_itself(several):
     later = several.targets.pop("parquet")
-    for _ in range(3):
+    for _ in range(2):
         several.tick()
     several.targets["parquet"] = later
     several.tick()
