@@ -5,25 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 
 _PERSONAL_PREFIXES = ("receiver", "buyer", "invoice")
-
-
-def check_personal(records: Iterable[catalog.Record], keep_personal: Iterable[str]) -> None:
-    """Refuse names to keep that are no personal fields.
-
-    Raises:
-        ConfigError: names the field and those that could be meant.
-    """
-    personal = {name for record in records for name, field in record.fields.items() if field.personal}
-    for name in keep_personal:
-        if name not in personal:
-            raise ConfigError(
-                f"keep_personal names {name!r}, which is no personal field of this pipeline",
-                hint=f"personal fields are {', '.join(sorted(personal))}",
-            )
 
 
 def drop_personal(
