@@ -66,7 +66,7 @@ class Mirror:
             run=f"run-{self.runs}",
             start=start,
             end=end,
-            shops=stages.fetch_shops(self.client),
+            shops=stages.fetch_scopes(self.pipeline, self.client),
             live=live,
             target=self.target,
             dimension=dimension,

@@ -138,6 +138,40 @@ def count_landed(table: Table, read: int) -> str:
     """
 
 
+def covered(column: str, ids: int) -> str:
+    """The condition of living rows that a scan covers: all, or those with `:id0`, `:id1`… in a column."""
+    within = f' AND "{column}" IN ({", ".join(f":id{at}" for at in range(ids))})' if column else ""
+    return f'"{DELETED_AT}" IS NULL{within}'
+
+
+def unseen(table: Table, *reads: int) -> str:
+    """The condition of rows that none of some reads has seen, and nobody has written since `:since`."""
+    numbers = ", ".join(str(int(read)) for read in reads)
+    return (
+        f'"{LOADED_AT}" < :since '
+        f'AND "{table.key}" NOT IN (SELECT "key" FROM "{SEEN}" WHERE "read" IN ({numbers}))'
+    )
+
+
+def count_rows(table: Table, condition: str) -> str:
+    """Count the rows of a table that fulfil a condition."""
+    return f'SELECT COUNT(*) FROM "{table.name}" WHERE {condition}'
+
+
+def entomb_rows(table: Table, condition: str) -> str:
+    """Mark the rows of a table that fulfil a condition. They are not removed."""
+    return f'UPDATE "{table.name}" SET "{DELETED_AT}" = :now WHERE {condition}'
+
+
+def entomb_orphans(parent: Table, child: Table) -> str:
+    """Mark the lines of the rows that were marked at this moment."""
+    return f"""
+        UPDATE "{child.name}" SET "{DELETED_AT}" = :now
+        WHERE "{DELETED_AT}" IS NULL
+          AND "{child.parent}" IN (SELECT "{parent.key}" FROM "{parent.name}" WHERE "{DELETED_AT}" = :now)
+    """
+
+
 def upsert_row(name: str, columns: Sequence[Column], key: str, keep: Sequence[str] = ()) -> str:
     """Insert or replace one row of a proof table; the columns in `keep` stay as first written."""
     names = [column.name for column in columns]

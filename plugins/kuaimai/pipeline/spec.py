@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
 from kuaimai.pipeline.reading import read_document, refusal, unknown_key
@@ -19,6 +21,9 @@ from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
 CREATED = "created"
+
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
 
 
 class _Strict(BaseModel):
@@ -31,14 +36,24 @@ class Source(_Strict):
     Attributes:
         method: the method that returns every record; it alone decides what is complete.
         enrich: further methods with fuller records, asked only for the shops they serve.
-        page_size: records per page.
+        page_size: records per page; by default the most that the methods give.
         paging: what leads from page to page where a single second holds more than one: `pages` or `cursor`.
+        params: business parameters that are sent with every request, e.g. `{status: FINISHED}`.
     """
 
     method: str
     enrich: tuple[str, ...] = ()
-    page_size: int = 200
+    page_size: int = 0
     paging: Literal["pages", "cursor"] = "pages"
+    params: Mapping[str, str] = {}
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _as_sent(cls, value: Any) -> Any:
+        """The gateway takes text only; YAML reads `2` and `true` as something else."""
+        if not isinstance(value, dict):
+            return value
+        return {name: one if isinstance(one, str) else json.dumps(one) for name, one in value.items()}
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -50,7 +65,8 @@ class Further(_Strict):
     """A further time by which the same records are asked for, in a DAG of its own.
 
     Attributes:
-        dimension: the time; the DAG is `kuaimai_<pipeline>__<dimension>`.
+        dimension: the time; the DAG is `kuaimai_<pipeline>__<dimension>`. `scan` reads everything, whatever
+            its time, and marks what is gone; it needs neither of the two ways back.
         schedule: cron, in Asia/Shanghai.
         look_back_hours: every scheduled run reads so many hours before its end again, and more where rows
             were seen to come later than that; or
@@ -80,7 +96,10 @@ class Further(_Strict):
 
     @model_validator(mode="after")
     def _one_way_back(self) -> Further:
-        if self.day_before == (self.look_back_hours is not None):
+        if self.scans:
+            if self.day_before or self.look_back_hours is not None:
+                raise ValueError("a scan reads everything: leave out look_back_hours and day_before")
+        elif self.day_before == (self.look_back_hours is not None):
             raise ValueError(f"{self.dimension} needs either look_back_hours or day_before: true")
         return self
 
@@ -89,18 +108,24 @@ class Further(_Strict):
         """Length of one window."""
         return timedelta(hours=self.slot_hours)
 
+    @property
+    def scans(self) -> bool:
+        """Whether everything is read, whatever its time."""
+        return self.dimension == SCAN
+
 
 class Time(_Strict):
     """How time is cut.
 
     Attributes:
-        dimension: the time by which records are asked for.
+        dimension: the time by which records are asked for; by default the first one that the method knows.
+            `scan` where it knows none: every run reads everything and marks what is gone.
         overlap_minutes: how far a scheduled run reaches back before its interval, for late rows.
         heal_days: how far back a scheduled run looks for time that was left unsealed.
         further: other times, for records that the first one never shows or shows too late.
     """
 
-    dimension: str = "upd_time"
+    dimension: str = ""
     overlap_minutes: int = Field(default=10, ge=0, le=1440)
     heal_days: int = Field(default=7, ge=0, le=90)
     further: tuple[Further, ...] = ()
@@ -169,28 +194,69 @@ class Pipeline(_Strict):
     def _five_fields(cls, value: str) -> str:
         return five_fields(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_catalogue_says(cls, content: Any) -> Any:
+        """Fill in what the file leaves to the catalogue: the time to read by, and the size of a page."""
+        source = content.get("source") if isinstance(content, dict) else None
+        if not isinstance(source, dict) or source.get("method") not in catalog.method_names():
+            return content
+        name = source["method"]
+        further = source.get("enrich", ())
+        methods = [name, *(further if isinstance(further, list | tuple) else ())]
+        known = [catalog.method(one) for one in methods if one in catalog.method_names()]
+        most = min((one.page.max for one in known if one.page), default=1)
+        time = {} if content.get("time") is None else content["time"]
+        if isinstance(time, dict):
+            times = known[0].times
+            content = {
+                **content,
+                "time": {"dimension": next(iter(times.dimensions)) if times else SCAN, **time},
+            }
+        return {**content, "source": {"page_size": most, **source}}
+
     @model_validator(mode="after")
     def _fits_the_catalogue(self) -> Pipeline:
         kinds = set()
         for name in self.source.methods:
-            method = _method(name, "source.method" if name == self.source.method else "source.enrich")
-            if method.record is None or method.times is None:
-                raise ValueError(f"source.method: {name} returns no records by time")
+            key = "source.method" if name == self.source.method else "source.enrich"
+            method = _told_at(key, catalog.method, name)
+            if method.record is None:
+                raise ValueError(f"source.method: {name} returns no records")
             kinds.add(method.record)
-            for dimension in self.time.dimensions:
-                if dimension not in method.times.dimensions:
-                    known = ", ".join(method.times.dimensions)
-                    raise ValueError(f"time.dimension: {name} knows {known}, not {dimension!r}")
+            self._check_dimensions(method)
             if method.page and not method.page.min <= self.source.page_size <= method.page.max:
                 raise ValueError(
                     f"source.page_size: {name} gives {method.page.min} to {method.page.max} records a page"
                 )
+            _told_at("source.params", method.check, self.source.params)
+            for param in self.source.params:
+                if param in _set_by_us(method):
+                    raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")
         if len(kinds) > 1:
             raise ValueError(
                 f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
             )
         self.rules  # noqa: B018 - checks fields, filters and steps
         return self
+
+    def _check_dimensions(self, method: catalog.Method) -> None:
+        times = dict(method.times.dimensions) if method.times else {}
+        known = [*times, *([SCAN] if method.times is None or method.times.optional else [])]
+        for dimension in self.time.dimensions:
+            if dimension not in known:
+                raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
+
+    @property
+    def scope(self) -> Literal["shop", "warehouse"] | None:
+        """Whose records the method is asked for, one after the other; None where one question is enough."""
+        scope = catalog.method(self.source.method).scope
+        return scope.of if scope else None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the method can be asked for a stretch of time, and so for the past."""
+        return catalog.method(self.source.method).times is not None
 
     @property
     def record(self) -> catalog.Record:
@@ -224,11 +290,25 @@ class Pipeline(_Strict):
         )
 
 
-def _method(name: str, key: str) -> catalog.Method:
+def _told_at(key: str, ask: Callable[[_Asked], _Answer], about: _Asked) -> _Answer:
+    """Ask the catalogue; its refusal is told at the key."""
     try:
-        return catalog.method(name)
+        return ask(about)
     except ConfigError as err:
         raise ValueError(f"{key}: {err.message}" + (f"; {err.hint}" if err.hint else "")) from None
+
+
+def _set_by_us(method: catalog.Method) -> set[str]:
+    """Return the parameters that say which page, which time and whose records."""
+    ours = {"pageNo", "pageSize", "useHasNext", "useCursor", "cursor", *method.send}
+    if method.scope:
+        ours.add(method.scope.param)
+    if method.ids:
+        ours.add(method.ids.param)
+    if method.times:
+        for one in method.times.dimensions.values():
+            ours |= {one.start, one.end, *one.send}
+    return ours
 
 
 def five_fields(value: str) -> str:

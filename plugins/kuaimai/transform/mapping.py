@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,9 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import astuple
 
+from kuaimai.extract.details import REFUSED
 from kuaimai.extract.skim import record_key
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
+from kuaimai.gateway.catalog import NUMBER
 from kuaimai.transform import columns
 from kuaimai.transform.fields import ARROW_TYPES, CONVERTERS, to_epoch_ms
 from kuaimai.transform.tables import CHILD_COUNT, VERSION, Table, table_of
@@ -30,6 +33,7 @@ _POSITION = "_position"
 # Positions of neighbouring answers are so far apart; no answer holds as many records.
 _FAR = 1_000_000
 _NULL = msgspec.Raw(b"null")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _NOT_DECODED = (msgspec.DecodeError, UnicodeError, RecursionError)
 # Such names cannot be told to the decoder; nobody has seen one.
 _STRANGE_NAME = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
@@ -141,18 +145,25 @@ class Mapper:
         """The target tables, parent first."""
         return [self.header.table, *(shape.table for shape in self.children.values())]
 
-    def map(self, records: Iterable[dict[str, Any]], into: list[Rows], position: int = 0) -> list[BadRecord]:
+    def map(
+        self,
+        records: Iterable[dict[str, Any]],
+        into: list[Rows],
+        position: int = 0,
+        given: Mapping[str, str] = _NOTHING,
+    ) -> list[BadRecord]:
         """Add the rows of `records` to `into` (parent first) and return the records that do not fit.
 
         The slow way, value by value. A record lands whole or not at all: one bad line sends its whole order
         to quarantine.
         """
         bad = []
-        for number, record in enumerate(records, start=position):
+        for number, sent in enumerate(records, start=position):
+            record = _completed(sent, given)
             try:
                 mapped = self._map_one(record)
             except ValueError as err:
-                bad.append(BadRecord(record_key(record, self.kind.key), str(err), record))
+                bad.append(BadRecord(record_key(record, *self.kind.key_fields), str(err), record))
                 continue
             for rows, found in zip(into, mapped, strict=True):
                 for values, version, children in found:
@@ -160,7 +171,12 @@ class Mapper:
         return bad
 
     def map_answers(
-        self, answers: Sequence[Answer], list_keys: Sequence[str], into: list[Rows], position: int = 0
+        self,
+        answers: Sequence[Answer],
+        list_keys: Sequence[str],
+        into: list[Rows],
+        position: int = 0,
+        given: Mapping[str, str] = _NOTHING,
     ) -> list[BadRecord]:
         """Do what `map` does for the records of whole answers, column by column.
 
@@ -169,25 +185,31 @@ class Mapper:
             list_keys: names under which the records may be.
             into: as for `map`.
             position: number of the first record.
+            given: ids that the records were asked for by, by field; for records that leave them out.
 
         Raises:
             DataError: an answer holds something else than a list of records.
         """
         try:
-            return self._map_columns(answers, list_keys, into, position)
+            return self._map_columns(answers, list_keys, into, position, given)
         except pa.ArrowInvalid:
             # A text that Arrow cannot take apart; find the page that holds it.
             bad = []
             for number, answer in enumerate(answers):
                 first = position + number * _FAR
                 if len(answers) > 1:
-                    bad += self.map_answers([answer], list_keys, into, first)
+                    bad += self.map_answers([answer], list_keys, into, first, given)
                 else:
-                    bad += self.map(answer.rows(list_keys), into, first)
+                    bad += self.map(answer.rows(list_keys), into, first, given)
             return bad
 
     def _map_columns(
-        self, answers: Sequence[Answer], list_keys: Sequence[str], into: list[Rows], position: int
+        self,
+        answers: Sequence[Answer],
+        list_keys: Sequence[str],
+        into: list[Rows],
+        position: int,
+        given: Mapping[str, str],
     ) -> list[BadRecord]:
         records: list[msgspec.Struct] = []
         positions: list[int] = []
@@ -200,13 +222,13 @@ class Mapper:
                 else:
                     records.append(one)
                     positions.append(at)
-        parts, misfits = self._parts(records, positions)
+        parts, misfits = self._parts(records, positions, given)
         for at in misfits:
             answer = answers[(at - position) // _FAR]
             slow[at] = answer.rows(list_keys)[(at - position) % _FAR]
         for rows, part in zip(into, parts, strict=True):
             rows.extend(part)
-        return [bad for at in sorted(slow) for bad in self.map([slow[at]], into, at)]
+        return [bad for at in sorted(slow) for bad in self.map([slow[at]], into, at, given)]
 
     def _decode(self, answer: Answer, list_keys: Sequence[str]) -> list[Any]:
         """Return a page's records: as structs of JSON texts, or as dicts where one is too odd for that."""
@@ -254,10 +276,10 @@ class Mapper:
         return msgspec.json.Decoder(row | list[row])  # type: ignore[valid-type]
 
     def _parts(
-        self, records: Sequence[msgspec.Struct], positions: Sequence[int]
+        self, records: Sequence[msgspec.Struct], positions: Sequence[int], given: Mapping[str, str]
     ) -> tuple[list[pa.Table], list[int]]:
         """Return one table of rows per target table, and the positions of the records that do not fit."""
-        own, bad = self.header.columns(records)
+        own, bad = self.header.columns(records, given=given)
         keys = own[self.header.key_position]
         versions = self.header.versions(own)
         at = pa.array(positions, pa.int64())
@@ -296,9 +318,12 @@ class Mapper:
                 sent = None
                 lines.append([])
                 continue
+            if isinstance(found, dict) and REFUSED in found:
+                raise ValueError(f"{list_field}: {found[REFUSED]}")
             if not isinstance(found, list):
                 raise ValueError(f"{list_field}: a {type(found).__name__} where a list belongs")
-            lines.append([(shape.child(line, key, list_field), version, None) for line in found])
+            numbers: dict[str, int] = {}
+            lines.append([(shape.child(line, key, list_field, numbers), version, None) for line in found])
             sent = sent + len(found) if sent is not None else None
         return [[(values, version, sent)], *lines]
 
@@ -313,10 +338,17 @@ class _Shape:
         self.known = {name for one in kind.fields.values() for name in (one.name, *one.aliases)}
         self.converters = [(one.name, one.aliases, CONVERTERS[one.type]) for one in self.table.fields]
         names = [one.name for one in self.table.fields]
+        # The parts of a key that is made of several fields, by position; None stands for a line's number.
+        self.key_parts = [None if name == NUMBER else names.index(name) for name in kind.key_of]
         self.key_position = names.index(kind.key)
         self.version_positions = [names.index(name) for name in kind.version if name in names]
         self.spellings = list(
-            dict.fromkeys(name for one in self.table.fields for name in (one.name, *one.aliases))
+            dict.fromkeys(
+                name
+                for one in self.table.fields
+                for name in (one.name, *one.aliases)
+                if not (kind.key_of and one.name == kind.key)
+            )
         )
 
     def struct(self, passed: Iterable[str], lists: Mapping[str, Any]) -> type[msgspec.Struct]:
@@ -338,7 +370,10 @@ class _Shape:
         )
 
     def columns(
-        self, records: Sequence[msgspec.Struct], parent: pa.Array | None = None
+        self,
+        records: Sequence[msgspec.Struct],
+        parent: pa.Array | None = None,
+        given: Mapping[str, str] = _NOTHING,
     ) -> tuple[list[pa.Array], pa.Array]:
         """Return the table's columns and a mask of the records that do not fit it."""
         width = len(self.spellings)
@@ -350,12 +385,49 @@ class _Shape:
             if parent is not None and one.name == self.kind.parent_key:
                 found.append(parent)
                 continue
+            if self.key_parts and one.name == self.kind.key:
+                found.append(None)
+                continue
             spelt = [by_name[name] for name in (one.name, *one.aliases)]
-            values, misfit = columns.convert(one.type, pc.coalesce(*spelt) if one.aliases else spelt[0])
+            if one.name in given:
+                spelt.append(pa.scalar(encode_json(given[one.name]).decode()))
+            values, misfit = columns.convert(one.type, pc.coalesce(*spelt) if len(spelt) > 1 else spelt[0])
             found.append(values)
             if misfit is not None:
                 bad = pc.or_(bad, misfit)
+        if self.key_parts:
+            found[self.key_position] = self._keys(found, parent)
         return found, pc.or_(bad, pc.is_null(found[self.key_position]))
+
+    def _keys(self, found: Sequence[pa.Array], parent: pa.Array | None) -> pa.Array:
+        """Return the column of a key that several fields make together."""
+        named = {at: _as_text(found[at]) for at in self.key_parts if at is not None}
+        rows = list(zip(*(named[at].to_pylist() for at in named), strict=True))
+        parents = [""] * len(rows) if parent is None else parent.to_pylist()
+        numbers: dict[str | None, dict[str, int]] = {}
+        keys = [
+            self._key(dict(zip(named, row, strict=True)), numbers.setdefault(owner, {}))
+            for owner, row in zip(parents, rows, strict=True)
+        ]
+        return pa.array(keys, pa.string())
+
+    def _key(self, parts: Mapping[int, str | None], numbers: dict[str, int]) -> str | None:
+        """Return a key that several fields make together, or None where all of them are missing.
+
+        A line's number counts the lines of one parent that agree in all other parts: lists come in another
+        order at every call, and a position in them would be another line's tomorrow.
+        """
+        if not any(parts.values()):
+            return None
+        texts = ["" if at is None else parts[at] or "" for at in self.key_parts]
+        if None in self.key_parts:
+            same = "/".join(texts)
+            number = numbers.get(same, 0)
+            numbers[same] = number + 1
+            texts = [
+                str(number) if at is None else text for at, text in zip(self.key_parts, texts, strict=True)
+            ]
+        return "/".join(texts)
 
     def versions(self, found: list[pa.Array]) -> pa.Array:
         """The column for `version`."""
@@ -363,9 +435,16 @@ class _Shape:
         none = pa.repeat(pa.scalar(0, pa.int64()), len(found[0]))
         return pc.coalesce(*stamps, none)
 
-    def values(self, record: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
-        """Return the key and all values of one record, in column order."""
-        values = []
+    def values(
+        self, record: dict[str, Any], numbers: dict[str, int] | None = None
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Return the key and all values of one record, in column order.
+
+        Args:
+            record: as the gateway sent it.
+            numbers: of the lines of one parent before this one, see `_key`.
+        """
+        values: list[Any] = []
         for name, aliases, convert in self.converters:
             value = record.get(name)
             if value is None and aliases:
@@ -374,6 +453,11 @@ class _Shape:
                 values.append(convert(value))
             except ValueError as err:
                 raise ValueError(f"{name}: {err}") from None
+        if self.key_parts:
+            parts = {
+                at: None if values[at] is None else str(values[at]) for at in self.key_parts if at is not None
+            }
+            values[self.key_position] = self._key(parts, {} if numbers is None else numbers)
         key = values[self.key_position]
         if not key:
             raise ValueError(f"{self.kind.key}: the key is missing")
@@ -387,15 +471,26 @@ class _Shape:
                 return stamp
         return 0
 
-    def child(self, line: Any, parent: str, where: str) -> tuple[Any, ...]:
+    def child(self, line: Any, parent: str, where: str, numbers: dict[str, int]) -> tuple[Any, ...]:
         """A line carries its parent's key."""
         if not isinstance(line, dict):
             raise ValueError(f"{where}: a {type(line).__name__} where a line belongs")
         try:
-            _, values = self.values({**line, self.kind.parent_key or "": parent})
+            _, values = self.values({**line, self.kind.parent_key or "": parent}, numbers)
         except ValueError as err:
             raise ValueError(f"{where}.{err}") from None
         return values
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    """Return a part of a key as text; an instant is its epoch ms, as `to_epoch_ms` gives it."""
+    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).cast(pa.string())
+
+
+def _completed(record: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return a record with the ids that it was asked for by, where it leaves them out."""
+    absent = {name: value for name, value in given.items() if record.get(name) is None}
+    return {**record, **absent} if absent else record
 
 
 def _listed(found: Any) -> list[Any]:

@@ -16,6 +16,9 @@ import yaml
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.clock import gateway_time
 
+# In `key_of`: the line's number in its list.
+NUMBER = "#"
+
 FieldType = Literal["id", "text", "integer", "number", "yuan", "time", "json"]
 
 
@@ -66,6 +69,11 @@ class Record:
     parent_key: str | None = None
     key_of: tuple[str, ...] = ()
 
+    @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The fields that identify the record, in the order in which they make its key."""
+        return self.key_of or (self.key,)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -84,11 +92,13 @@ class Scope:
         param: takes their ids (comma list).
         max: how many it takes.
         of: whose ids: `shop` (`userId`) or `warehouse` (`id`).
+        field: the record's field with that id; None where the record does not say whose it is.
     """
 
     param: str
     max: int
     of: Literal["shop", "warehouse"] = "shop"
+    field: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,12 +158,14 @@ class Times:
         reach_days: how far back the method looks; older records are archived and silently absent. None: all.
         dimensions: by name; the name is ours where the method has a pair of parameters for each time.
         archive: what is older than `reach_days`, if the method can be asked for it.
+        optional: whether it can be asked without a time, for everything that it has.
     """
 
     max_days: int
     reach_days: int | None
     dimensions: Mapping[str, Dimension]
     archive: Archive | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -256,6 +268,7 @@ def _times(facts: Mapping[str, Any]) -> Times:
             }
         ),
         archive=Archive(**archive) if archive else None,
+        optional=facts.get("optional", False),
     )
 
 
