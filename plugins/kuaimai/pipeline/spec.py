@@ -16,6 +16,14 @@ from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
+from kuaimai.pipeline.outlets import (
+    FilesOutlet,
+    HttpOutlet,
+    NoopOutlet,
+    Outlet,
+    SqlOutlet,
+    check_names,
+)
 from kuaimai.pipeline.reading import read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
@@ -167,7 +175,8 @@ class Pipeline(_Strict):
         filters: records to pass over, or to set aside.
         step: kind of record ("" for the pipeline's own) → a function of the user's.
         schema_policy: written `schema`: what to do with fields that the catalogue does not know.
-        target: Airflow Connection of the database to write.
+        targets: where the records go; each target is on its own.
+        target: Airflow Connection of the database to write: short for one target of kind sql.
         batch_size: records per batch.
         fingerprint: of the file's content; stored with quarantined records.
         folder: where the file is.
@@ -184,6 +193,7 @@ class Pipeline(_Strict):
     filters: tuple[shape.FilterRule, ...] = ()
     step: shape.Steps = Field(default_factory=dict)
     schema_policy: Policy = Field(default="freeze", alias="schema")
+    targets: tuple[Outlet, ...] = ()
     target: str = "kuaimai_target"
     batch_size: int = Field(default=1000, ge=1, le=100_000)
     fingerprint: str = Field(default="", exclude=True)
@@ -237,6 +247,9 @@ class Pipeline(_Strict):
             raise ValueError(
                 f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
             )
+        if self.targets and "target" in self.model_fields_set:
+            raise ValueError("targets: `target` is short for a single one; give only one of the two keys")
+        check_names(self.targets)
         self.rules  # noqa: B018 - checks fields, filters and steps
         return self
 
@@ -257,6 +270,11 @@ class Pipeline(_Strict):
     def has_times(self) -> bool:
         """Whether the method can be asked for a stretch of time, and so for the past."""
         return catalog.method(self.source.method).times is not None
+
+    @property
+    def outlets(self) -> tuple[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet, ...]:
+        """The targets, by whichever key they are given."""
+        return self.targets or (SqlOutlet(conn_id=self.target, name=self.target),)
 
     @property
     def record(self) -> catalog.Record:

@@ -39,16 +39,8 @@ from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import CONTESTED, SEALED
-from kuaimai.load.sql import (
-    Loading,
-    PlannedWindow,
-    Quarantined,
-    ReadWindow,
-    Scan,
-    Sealing,
-    SqlTarget,
-    WindowFacts,
-)
+from kuaimai.load.protocol import Coverage, Load, Target
+from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Scan, Sealing, WindowFacts
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.spec import Pipeline, Source
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
@@ -193,7 +185,7 @@ def _fetch(client: Client, method: str) -> dict[str, dict[str, Any]]:
         raise DataError(
             f"the list of {kind.name}s is empty",
             method=method,
-            hint=f"a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
+            hint="a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
         )
     return found
 
@@ -216,7 +208,7 @@ def plan_slices(
     end: datetime,
     shops: Iterable[Shop],
     live: bool,
-    target: SqlTarget,
+    target: Coverage,
     dimension: str | None = None,
     now: Callable[[], float] = time.time,
 ) -> list[Slice]:
@@ -452,8 +444,8 @@ def asked_by(read: Read) -> dict[str, str]:
     return {scope.field: read.shops[0]}
 
 
-def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: SqlTarget) -> Loaded:
-    """Write a slice and its proof in one transaction."""
+def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target) -> Loaded:
+    """Write a slice and its proof; into a database in one transaction."""
     tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
@@ -484,9 +476,7 @@ def _punctuality(extracted: Extracted) -> Punctuality | None:
     )
 
 
-def write_records(
-    loading: Loading, transformed: Transformed, staging: Staging, numbers: Sequence[int]
-) -> None:
+def write_records(loading: Load, transformed: Transformed, staging: Staging, numbers: Sequence[int]) -> None:
     """Write batches and quarantine of a slice into an open load.
 
     Args:
