@@ -364,7 +364,7 @@ def _filter(record: catalog.Record, made: Mapping[str, FieldRule], rule: FilterR
     conditions: list[Condition] = []
     for name, wanted in rule.where.items():
         where = f"filters.{at}.where.{name}"
-        if name not in record.fields:
+        if name not in record.fields or (record.key_of and name == record.key):
             if name.partition(".")[0] in record.children:
                 raise ValueError(f"{where}: filters look at the record's own fields, not at its lines")
             raise ValueError(f"{where}: unknown field {name!r}; {_near(name, record.fields)}")
@@ -397,7 +397,8 @@ def _conditions(name: str, kind: FieldType, wanted: Compared, where: str) -> Ite
 
 def _typed(kind: FieldType, value: Any, where: str) -> Any:
     try:
-        return CONVERTERS[kind](value)
+        # Amounts are written in yuan here, in whatever unit the gateway sends them.
+        return CONVERTERS["yuan" if kind == "fen" else kind](value)
     except ValueError as err:
         raise ValueError(f"{where}: {value!r} is no {kind}: {err}") from None
 

@@ -410,7 +410,7 @@ def _read_served(read: Callable[..., list[Read]], shops: list[Shop], folder: str
 
 def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Transformed:
     """Turn the raw pages of a slice into typed batches; nothing is asked of the gateway."""
-    mapper = Mapper(pipeline.record.name, pipeline.keep_personal)
+    mapper = Mapper(pipeline.record.name, pipeline.rules)
     folder = f"{slice_folder(extracted.slice)}/batches"
     staging.remove(folder)
     batches: list[Batch] = []
@@ -446,7 +446,7 @@ def asked_by(read: Read) -> dict[str, str]:
 
 def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target) -> Loaded:
     """Write a slice and its proof; into a database in one transaction."""
-    tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
+    tables = Mapper(pipeline.record.name, pipeline.rules).tables
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
         write_records(loading, transformed, staging, range(len(extracted.reads)))
@@ -603,7 +603,7 @@ def _scan(piece: Slice, read: Read) -> Scan | None:
 
 def _quarantined(pipeline: Pipeline, extracted: Extracted, number: int, bad: BadRecord) -> Quarantined:
     read = extracted.reads[number]
-    record = drop_personal(bad.record, pipeline.record, pipeline.keep_personal)
+    record = drop_personal(bad.record, pipeline.record, pipeline.rules)
     identity = f"{pipeline.name}|{read.method}|{bad.key}|{bad.reason}"
     return Quarantined(
         read=number,

@@ -1,4 +1,4 @@
-"""Which filter a record meets: for a whole batch of columns, and for one record alone, with the same answer."""
+"""Which filter a record meets: for a batch of columns, and for one record alone, with the same answer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _holds_for(condition: Condition, values: pa.Array) -> pa.Array:
 
 def _empty(values: pa.Array) -> pa.Array:
     none = pc.is_null(values)
-    return pc.or_(none, pc.fill_null(pc.equal(values, ""), False)) if pa.types.is_string(values.type) else none  # noqa: FBT003
+    return pc.or_kleene(none, pc.equal(values, "")) if pa.types.is_string(values.type) else none
 
 
 def first_met(filters: Sequence[Filter], values: Mapping[str, Any]) -> Filter | None:

@@ -41,8 +41,7 @@ class Table:
         label: Chinese name, the table's comment.
         key: key column.
         parent: on a child table, the column that holds the parent's key.
-        columns: the record's own columns, then those that a step adds, then fields that the catalogue does not
-            know.
+        columns: the record's own, then those that a step adds, then fields that the catalogue does not know.
         fields: the record's fields with the types of their columns, in the order of `columns`.
     """
 
