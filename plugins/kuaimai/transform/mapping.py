@@ -26,10 +26,11 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.gateway.catalog import NUMBER, FieldType
 from kuaimai.transform import columns, filtering, steps, unknown
+from kuaimai.transform.drift import Seen
 from kuaimai.transform.fields import ARROW_TYPES, CONVERTERS, to_epoch_ms
 from kuaimai.transform.personal import hashed, looks_personal, masked
 from kuaimai.transform.rules import Filter, Rules
-from kuaimai.transform.tables import CHILD_COUNT, VERSION, Table, table_of
+from kuaimai.transform.tables import CHILD_COUNT, VERSION, Table, table_of, with_columns
 
 # Where a row came from among the records of its batch: decides between equal versions of one key.
 _POSITION = "_position"
@@ -178,7 +179,7 @@ class Mapper:
         unknown_fields: fields that the catalogue does not know, children's as `<list>.<field>`.
         misfits: fields that had a value which does not fit their type and went into a column of its own.
         filtered: records that a filter passed over, or a step left out: key → reason.
-        filled: field → how many records, or lines, had a value in it.
+        filled: field that has a column → how many records, or lines, had a value in it.
     """
 
     def __init__(self, record: str, rules: Rules | None = None) -> None:
@@ -193,6 +194,7 @@ class Mapper:
         self.misfits: set[str] = set()
         self.filtered: dict[str, str] = {}
         self.filled: dict[str, int] = {}
+        self._records = 0
         self._functions: dict[str, steps.Function] = {}
         self._decoder = self._make_decoder()
 
@@ -222,6 +224,7 @@ class Mapper:
                 if met is None:
                     mapped = self._map_one(record)
             except ValueError as err:
+                self._note_misfit(str(err))
                 bad.append(BadRecord(key, str(err), record))
                 continue
             if met is not None:
@@ -387,6 +390,56 @@ class Mapper:
             self.filtered[key] = self.rules.filters[number].reason
         return pc.and_not(good, passed_over)
 
+    def _note_misfit(self, reason: str) -> None:
+        """Note the field that a reason begins with."""
+        path = reason.partition(": ")[0]
+        list_field, _, name = path.rpartition(".")
+        shape = self.children.get(list_field) if list_field else self.header
+        if shape and any(plan.name == name for plan in shape.plans):
+            self.misfits.add(path)
+
+    def seen(self, method: str) -> Seen:
+        """Return what was seen of the fields since the last time, and forget it.
+
+        Args:
+            method: API method that the records came from.
+        """
+        columns_of = {"": self.header.new}
+        columns_of |= {f"{name}.": shape.new for name, shape in self.children.items()}
+        unknown_fields = {}
+        for path in self.unknown_fields:
+            list_field, dot, name = path.rpartition(".")
+            prefix = list_field + dot
+            unknown_fields[path] = columns_of[prefix].get(name, "") if prefix in columns_of else ""
+        if self.rules.policy == "evolve":
+            shapes = {"": self.header, **{f"{name}.": shape for name, shape in self.children.items()}}
+            for prefix, shape in shapes.items():
+                for one, column in zip(shape.table.fields, shape.table.columns, strict=False):
+                    if prefix + one.name in self.misfits:
+                        unknown_fields[prefix + one.name + unknown.AS_SENT] = column.name + unknown.AS_SENT
+        found = Seen(
+            method=method,
+            records=self._records,
+            filled=self.filled,
+            unknown=unknown_fields,
+            misfits=tuple(sorted(self.misfits)),
+        )
+        # The decoder knows them by now, and would not notice them again.
+        self.filled, self.misfits, self._records = {}, set(), 0
+        return found
+
+    def tables_with(self, new: Mapping[str, str]) -> list[Table]:
+        """Return the target tables, with the columns of fields beyond the catalogue: field → column."""
+        made = []
+        for prefix, shape in [("", self.header), *((f"{name}.", one) for name, one in self.children.items())]:
+            mine = {
+                column
+                for field, column in new.items()
+                if field.startswith(prefix) and "." not in field[len(prefix) :] and column
+            }
+            made.append(with_columns(shape.table, sorted(mine)))
+        return made
+
     def batches(self, into: Sequence[Rows], *, rank: int, window_id: str) -> list[pa.Table]:
         """Return the rows as batches, parent first: the newest of each key, after the user's steps.
 
@@ -402,6 +455,7 @@ class Mapper:
                 owners = found.column(shape.table.parent)
                 found = found.filter(pc.invert(pc.is_in(owners, value_set=gone)))
             self._count_filled(prefix, shape, found)
+            self._records += 0 if shape.table.parent else found.num_rows
             step = self.rules.steps.get(shape.kind.name)
             if step and found.num_rows:
                 if step.run not in self._functions:
