@@ -202,9 +202,11 @@ class StepRule(_Strict):
     @field_validator("columns")
     @classmethod
     def _columns(cls, value: dict[str, FieldType]) -> dict[str, FieldType]:
-        for name in value:
+        for name, kind in value.items():
             if not _COLUMN.fullmatch(name):
                 raise ValueError(f"{name!r} is no column name: lower-case letters, digits and _, at most 63")
+            if kind == "fen":
+                raise ValueError(f"{name}: amounts are in yuan by now")
         return value
 
 

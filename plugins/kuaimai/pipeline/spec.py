@@ -239,7 +239,7 @@ class Pipeline(_Strict):
                 raise ValueError(
                     f"source.page_size: {name} gives {method.page.min} to {method.page.max} records a page"
                 )
-            _told_at("source.params", method.check, self.source.params)
+            _told_at("source.params", method.check_names, self.source.params)
             for param in self.source.params:
                 if param in _set_by_us(method):
                     raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")

@@ -486,7 +486,7 @@ class Mapper:
             raise ValueError(f"fields that the catalogue does not know: {', '.join(sorted(strange))}")
         misfits: list[str] = []
         more: dict[str, str] = {}
-        key, values = self.header.values(record, more=more, misfits=misfits)
+        key, values = self.header.values(record, more, misfits)
         version = self.header.version(record)
         sent = 0 if self.children else None
         lines: list[list[_Row]] = []
@@ -501,13 +501,9 @@ class Mapper:
                 raise ValueError(f"{list_field}: {found[REFUSED]}")
             if not isinstance(found, list):
                 raise ValueError(f"{list_field}: a {type(found).__name__} where a list belongs")
-            numbers: dict[str, int] = {}
-            own: list[_Row] = []
-            for line in found:
-                new: dict[str, str] = {}
-                fields = shape.child(line, key, list_field, numbers=numbers, more=new, misfits=misfits)
-                own.append((fields, version, None, new))
-            lines.append(own)
+            lines.append(
+                [(values, version, None, new) for values, new in shape.lines(found, key, list_field, misfits)]
+            )
             sent = sent + len(found) if sent is not None else None
         self.misfits.update(misfits)
         return [[(values, version, sent, more)], *lines]
@@ -698,33 +694,70 @@ class _Shape:
 
     def _keys(self, found: Sequence[pa.Array], parent: pa.Array | None) -> pa.Array:
         """Return the column of a key that several fields make together."""
-        named = {at: _as_text(found[at]) for at in self.key_parts if at is not None}
-        rows = list(zip(*(named[at].to_pylist() for at in named), strict=True))
-        parents = [""] * len(rows) if parent is None else parent.to_pylist()
-        numbers: dict[str | None, dict[str, int]] = {}
-        keys = [
-            self._key(dict(zip(named, row, strict=True)), numbers.setdefault(owner, {}))
-            for owner, row in zip(parents, rows, strict=True)
-        ]
-        return pa.array(keys, pa.string())
+        named = [at for at in self.key_parts if at is not None]
+        parts = list(zip(*(_as_text(found[at]).to_pylist() for at in named), strict=True))
+        owners = [None] * len(parts) if parent is None else parent.to_pylist()
+        others = [column for at, column in enumerate(found) if at != self.key_position]
+        return pa.array(
+            self._composed(parts, owners, lambda: columns.fingerprints(others).to_pylist()), pa.string()
+        )
 
-    def _key(self, parts: Mapping[int, str | None], numbers: dict[str, int]) -> str | None:
-        """Return a key that several fields make together, or None where all of them are missing.
+    def _composed(
+        self,
+        parts: Sequence[tuple[str | None, ...]],
+        owners: Sequence[str | None],
+        contents: Callable[[], Sequence[str]],
+    ) -> list[str | None]:
+        """Return the keys that several fields make together; None where all of them are missing.
 
-        A line's number counts the lines of one parent that agree in all other parts: lists come in another
-        order at every call, and a position in them would be another line's tomorrow.
+        The number of a line counts the lines of its parent that agree in all other parts, in the order of
+        their content: lists come in another order at every call.
+
+        Args:
+            parts: of each row, what its fields give to its key.
+            owners: of each row, its parent's key.
+            contents: gives a text for each row that is the same for the same content.
         """
-        if not any(parts.values()):
-            return None
-        texts = ["" if at is None else parts[at] or "" for at in self.key_parts]
+        numbers = [0] * len(parts)
         if None in self.key_parts:
-            same = "/".join(texts)
-            number = numbers.get(same, 0)
-            numbers[same] = number + 1
-            texts = [
-                str(number) if at is None else text for at, text in zip(self.key_parts, texts, strict=True)
+            same: dict[Any, list[int]] = {}
+            for row, one in enumerate(zip(owners, parts, strict=True)):
+                same.setdefault(one, []).append(row)
+            if len(same) < len(parts):
+                texts = contents()
+                for rows in same.values():
+                    for number, row in enumerate(sorted(rows, key=texts.__getitem__)):
+                        numbers[row] = number
+        keys: list[str | None] = []
+        for number, given in zip(numbers, parts, strict=True):
+            fields = iter(given)
+            texts = [str(number) if at is None else next(fields) or "" for at in self.key_parts]
+            keys.append("/".join(texts) if any(given) else None)
+        return keys
+
+    def _compose(self, rows: Sequence[list[Any]]) -> None:
+        """Put the keys that several fields make together into rows of one parent."""
+        named = [at for at in self.key_parts if at is not None]
+        parts = [tuple(None if row[at] is None else str(row[at]) for at in named) for row in rows]
+
+        def contents() -> Sequence[str]:
+            by_column = [
+                pa.array([row[at] for row in rows], ARROW_TYPES[one.type])
+                for at, one in enumerate(self.table.columns)
+                if at != self.key_position
             ]
-        return "/".join(texts)
+            texts: list[str] = columns.fingerprints(by_column).to_pylist()
+            return texts
+
+        for row, key in zip(rows, self._composed(parts, [None] * len(rows), contents), strict=True):
+            row[self.key_position] = key
+            self._check_key(row)
+
+    def _check_key(self, row: Sequence[Any]) -> str:
+        key: str | None = row[self.key_position]
+        if not key:
+            raise ValueError(f"{self.kind.key}: the key is missing")
+        return key
 
     def versions(self, found: list[pa.Array]) -> pa.Array:
         """The column for `version`."""
@@ -733,24 +766,25 @@ class _Shape:
         return pc.coalesce(*stamps, none)
 
     def values(
-        self,
-        record: dict[str, Any],
-        numbers: dict[str, int] | None = None,
-        *,
-        more: dict[str, str],
-        misfits: list[str],
+        self, record: dict[str, Any], more: dict[str, str], misfits: list[str]
     ) -> tuple[str, tuple[Any, ...]]:
         """Return the key and all values of one record, in column order.
 
         Args:
             record: as the gateway sent it.
-            numbers: of the lines of one parent before this one, see `_key`.
             more: is given what goes into columns that are new.
             misfits: is given the fields whose value went there because it does not fit.
 
         Raises:
             ValueError: a value does not fit, or there is no key.
         """
+        row = self._converted(record, more, misfits)
+        if self.key_parts:
+            self._compose([row])
+        return self._check_key(row), tuple(row)
+
+    def _converted(self, record: dict[str, Any], more: dict[str, str], misfits: list[str]) -> list[Any]:
+        """Return the values of one record; a key that several fields make is left out."""
         values: list[Any] = []
         for plan, column in zip(self.plans, self.table.columns, strict=False):
             try:
@@ -766,15 +800,7 @@ class _Shape:
             text = unknown.to_loose(record.get(name))
             if text is not None:
                 more[column_name] = text
-        if self.key_parts:
-            parts = {
-                at: None if values[at] is None else str(values[at]) for at in self.key_parts if at is not None
-            }
-            values[self.key_position] = self._key(parts, {} if numbers is None else numbers)
-        key = values[self.key_position]
-        if not key:
-            raise ValueError(f"{self.kind.key}: the key is missing")
-        return key, tuple(values)
+        return values
 
     def version(self, record: dict[str, Any]) -> int:
         """The instant of the record's last change, epoch ms; 0 where the record names none."""
@@ -784,28 +810,28 @@ class _Shape:
                 return stamp
         return 0
 
-    def child(
-        self,
-        line: Any,
-        parent: str,
-        where: str,
-        *,
-        numbers: dict[str, int],
-        more: dict[str, str],
-        misfits: list[str],
-    ) -> tuple[Any, ...]:
-        """A line carries its parent's key."""
-        if not isinstance(line, dict):
-            raise ValueError(f"{where}: a {type(line).__name__} where a line belongs")
+    def lines(
+        self, found: Sequence[Any], parent: str, where: str, misfits: list[str]
+    ) -> list[tuple[tuple[Any, ...], dict[str, str]]]:
+        """Return the values of a parent's lines, each with the parent's key, and what is new in them."""
+        strange = next((line for line in found if not isinstance(line, dict)), found)
+        if strange is not found:
+            raise ValueError(f"{where}: a {type(strange).__name__} where a line belongs")
         own: list[str] = []
+        more: list[dict[str, str]] = [{} for _ in found]
         try:
-            _, values = self.values(
-                {**line, self.kind.parent_key or "": parent}, numbers, more=more, misfits=own
-            )
+            rows = [
+                self._converted({**line, self.kind.parent_key or "": parent}, new, own)
+                for line, new in zip(found, more, strict=True)
+            ]
+            if self.key_parts:
+                self._compose(rows)
+            for row in rows:
+                self._check_key(row)
         except ValueError as err:
             raise ValueError(f"{where}.{err}") from None
         misfits += [f"{where}.{name}" for name in own]
-        return values
+        return [(tuple(row), new) for row, new in zip(rows, more, strict=True)]
 
 
 def _as_text(column: pa.Array) -> pa.Array:

@@ -77,8 +77,9 @@ def table_of(record: catalog.Record, rules: Rules | None = None) -> Table:
         if rule.drop or (one.personal and not rule.keep):
             continue
         kind = "text" if rule.keep in ("hash", "mask") else rule.type or one.type
-        columns.append(Column(rule.column or one.column, kind, one.label))
-        fields.append(replace(one, type=kind))
+        shaped = replace(one, type=kind)
+        columns.append(Column(rule.column or one.column, shaped.column_type, one.label))
+        fields.append(shaped)
     step = rules.steps.get(record.name)
     added = [Column(name, kind, step.run) for name, kind in step.columns.items()] if step else []
     names = {field.name: column.name for field, column in zip(fields, columns, strict=True)}
