@@ -166,7 +166,7 @@ class KuaimaiPlanOperator(_GatewayOperator):
 
         with told():
             spec, asked = self.spec(), run_interval(context)
-            shops = asked.chosen(stages.fetch_shops(self.client(context)))
+            shops = asked.chosen(stages.fetch_scopes(spec, self.client(context)))
             with planned_for(spec) as targets:
                 slices = stages.plan_slices(
                     spec,
@@ -181,7 +181,8 @@ class KuaimaiPlanOperator(_GatewayOperator):
         if slices and slices[0].look_back_minutes:
             self.log.info("look-back by creation: %.1f hours", slices[0].look_back_minutes / 60)
         healing = sum(piece.reason == "heal" for piece in slices)
-        self.log.info("%s: %d shops, %d slices, %d of them heal", asked, len(shops), len(slices), healing)
+        whose = f"{len(shops)} {spec.scope}s, " if spec.scope else ""
+        self.log.info("%s: %s%d slices, %d of them heal", asked, whose, len(slices), healing)
         return [stages.to_manifest(piece) for piece in slices]
 
 
@@ -245,8 +246,8 @@ class KuaimaiTransformOperator(_PipelineOperator):
         def one(manifest: Any) -> dict[str, Any]:
             made = stages.transform(spec, stages.from_manifest(manifest, stages.Extracted), files)
             self.log.info("%d batches, %d bad records", len(made.batches), made.bad)
-            if made.unknown_fields:
-                self.log.warning("fields the catalogue does not know: %s", ", ".join(made.unknown_fields))
+            for reason, count in made.reasons.items():
+                self.log.info("%d records left out: %s", count, reason)
             return stages.to_manifest(made)
 
         with told():

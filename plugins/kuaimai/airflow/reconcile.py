@@ -78,7 +78,7 @@ class KuaimaiReconcileOperator(_GatewayOperator):
             if params["pipeline"] not in {None, spec.name}:
                 raise AirflowSkipException(f"this run is for {params['pipeline']} only")
             client, asked = self.client(context), _asked(context)
-            shops = asked.chosen(stages.fetch_shops(client))
+            shops = asked.chosen(stages.fetch_scopes(spec, client))
             outcomes: list[reconcile.Outcome] = []
             for conn_id in spec.databases:
                 with closing(target(conn_id)) as database:

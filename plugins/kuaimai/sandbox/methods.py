@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kuaimai.sandbox import aftersales, items, purchases, stock, suppliers
 from kuaimai.sandbox.desk import Call, Desk, Refusal
+from kuaimai.sandbox.item_lookups import items_by_id, single_item, single_sku, skus_of_item
+from kuaimai.sandbox.listing import Detail, Listing
 from kuaimai.sandbox.merchant import WAREHOUSES, shop_records
 from kuaimai.sandbox.records import sid_of
 from kuaimai.sandbox.trade_query import whole_number
@@ -113,6 +116,11 @@ def warehouse_list(_desk: Desk, _call: Call) -> dict[str, Any]:
     return {"list": list(WAREHOUSES)}
 
 
+def _listed(how: Listing | Detail, *, may_omit_success: bool = False) -> Method:
+    """The method that answers as `how` says."""
+    return Method(how, truth=lambda desk, book: how.truth(desk, book.at), may_omit_success=may_omit_success)
+
+
 METHODS: dict[str, Method] = {
     REFRESH: Method(refresh),
     "open.system.time.get": Method(system_time),
@@ -128,6 +136,16 @@ METHODS: dict[str, Method] = {
     ),
     OUTSTOCK: Method(outstock, truth=lambda desk, book: _by_sid(outstock_truth(desk, book))),
     ORDER_LIST: Method(order_list, truth=lambda desk, book: _by_sid(order_list_truth(desk, book))),
+    aftersales.AFTERSALES: _listed(aftersales.LIST),
+    "item.list.query": _listed(items.LIST),
+    "item.single.get": Method(single_item),
+    "erp.item.sku.list.get": Method(skus_of_item),
+    "erp.item.single.sku.get": Method(single_sku),
+    "erp.item.list.get": Method(items_by_id),
+    "stock.api.status.query": _listed(stock.LIST),
+    "erp.item.warehouse.list.get": Method(stock.in_all_warehouses),
+    "supplier.list.query": _listed(suppliers.LIST, may_omit_success=True),
+    **{name: _listed(how, may_omit_success=True) for name, how in purchases.METHODS.items()},
 }
 
 
