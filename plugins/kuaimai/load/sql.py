@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.load import lateness, merge
+from kuaimai.load import drift, lateness, merge
 from kuaimai.load.lateness import LATENESS_COLUMNS, LATENESS_TABLE, Punctuality
 from kuaimai.load.proof import (
     CONTESTED,
@@ -30,6 +30,8 @@ from kuaimai.load.proof import (
     QUARANTINE_TABLE,
     RECONCILE_COLUMNS,
     RECONCILE_TABLE,
+    SCHEMA_COLUMNS,
+    SCHEMA_TABLE,
     SEALED,
     SUPERSEDED,
     TOTAL_COLUMNS,
@@ -38,12 +40,20 @@ from kuaimai.load.proof import (
     WINDOW_TABLE,
     why_open,
 )
+from kuaimai.transform.drift import Seen
+from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
 
 # A scan that misses more rows than this, and more than this share of all, is not believed: a right that was
 # lost, or a filter that the gateway began to apply, looks just the same.
 MOST_MISSING = 20
 MOST_MISSING_SHARE = 0.3
+# Keys in one statement: every database takes so many values.
+_KEYS_AT_ONCE = 500
+# Numbers of reads count from here for keys that were left out; no slice has so many reads.
+_FILTERED = -1_000_000
+# A table beside the data: its label, its key column, its columns.
+Beside = tuple[str, str, Sequence[Column]]
 
 _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
     (VERSION, "integer", "版本（记录最后修改时间，毫秒）"),
@@ -194,6 +204,7 @@ class Sealing(msgspec.Struct, frozen=True):
         unchanged: rows that were there as they came.
         stale: rows that were older than what was there.
         missing: rows that a scan did not see, and that were marked as gone.
+        filtered: its keys that the pipeline's rules left out.
     """
 
     window_id: str
@@ -211,6 +222,7 @@ class Sealing(msgspec.Struct, frozen=True):
     unchanged: int
     stale: int
     missing: int = 0
+    filtered: int = 0
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -276,10 +288,10 @@ class SqlTarget(ABC):
                 # Last, because other loads wait for these rows until the commit.
                 loading.note_lateness()
 
-    def prepare(self, tables: Sequence[Table]) -> None:
-        """Make what is missing of the tables, and of those beside the data."""
+    def prepare(self, tables: Sequence[Table], beside: Mapping[str, Beside] | None = None) -> None:
+        """Make what is missing of the tables, of those beside the data, and of further ones by name."""
         with self._told():
-            self._prepare(tables)
+            self._prepare(tables, beside)
 
     @contextmanager
     def connected(self) -> Iterator[sa.engine.Connection]:
@@ -418,6 +430,22 @@ class SqlTarget(ABC):
         )
         return lateness.look_back(configured_minutes, [(row[0], row[1], int(row[2])) for row in seen])
 
+    def known_columns(self, pipeline: str) -> dict[str, str]:
+        """Return the fields beyond the catalogue that have columns: field → column."""
+        statement = f'SELECT "known" FROM "{SCHEMA_TABLE}" WHERE "pipeline" = :pipeline'
+        return drift.columns_in(row[0] for row in self._ask(SCHEMA_TABLE, statement, pipeline=pipeline))
+
+    def note_seen(self, pipeline: str, seen: Seen, policy: Policy) -> tuple[str, ...]:
+        """Remember what a slice saw of the fields; return what nobody was told of yet, a sentence each.
+
+        A load comes first: it makes the table.
+        """
+        moment = self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc))
+        row = drift.first_row(pipeline, seen.method, moment)
+        with self._told(), self.engine.begin() as connection:
+            connection.execute(sa.text(self.insert_row(SCHEMA_TABLE, SCHEMA_COLUMNS, "schema_id")), row)
+            return drift.note(connection, row["schema_id"], seen, policy, moment)
+
     def _ask(self, table: str, statement: str, **values: Any) -> list[Any]:
         with self._told():
             if not sa.inspect(self.engine).has_table(table):
@@ -435,12 +463,16 @@ class SqlTarget(ABC):
             raise ConfigError(f"{WINDOW_TABLE} holds no instants; was the table made by something else?")
         return value
 
-    def _prepare(self, tables: Sequence[Table]) -> None:
-        wanted = {table.name: (table.label, table.key, _columns(table)) for table in tables}
+    def _prepare(self, tables: Sequence[Table], beside: Mapping[str, Beside] | None = None) -> None:
+        wanted: dict[str, Beside] = {
+            table.name: (table.label, table.key, _columns(table)) for table in tables
+        }
+        wanted.update(beside or {})
         wanted[WINDOW_TABLE] = ("窗口封存证明", "window_id", WINDOW_COLUMNS)
         wanted[QUARANTINE_TABLE] = ("隔离记录", "quarantine_id", QUARANTINE_COLUMNS)
         wanted[LATENESS_TABLE] = ("记录首次读到的延迟", "lateness_id", LATENESS_COLUMNS)
         wanted[RECONCILE_TABLE] = ("夜间核对结果", "reconcile_id", RECONCILE_COLUMNS)
+        wanted[SCHEMA_TABLE] = ("源数据结构", "schema_id", SCHEMA_COLUMNS)
         wanted[TOTAL_TABLE] = ("按店铺与状态的每日合计", "total_id", TOTAL_COLUMNS)
         with self.engine.connect() as connection:
             complete = not _missing(connection, wanted)
@@ -539,6 +571,7 @@ class Loading:
     ) -> None:
         self.target = target
         self.connection = connection
+        self.tables = tables
         self.parent, *self.children = tables
         self.punctuality = punctuality if punctuality and lateness.can_measure(tables[0]) else None
         self.outside = 0
@@ -546,6 +579,7 @@ class Loading:
         self._written: dict[int, Written] = {}
         self._set_aside: dict[int, int] = {}
         self._aside_keys: dict[int, set[str]] = {}
+        self._left_out: set[int] = set()
         self._late: dict[tuple[str, int], int] = {}
 
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
@@ -601,7 +635,7 @@ class Loading:
         """
         for record in records:
             self._aside_keys.setdefault(record.read, set()).add(record.record_key)
-            if not self._run(merge.has_seen(record.read), key=record.record_key).first():
+            if not self._has_landed(record):
                 self._set_aside[record.read] = self._set_aside.get(record.read, 0) + 1
             row = {
                 **msgspec.structs.asdict(record),
@@ -615,6 +649,16 @@ class Loading:
                 ),
                 **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
             )
+
+    def leave_out(self, read: int, keys: Iterable[str]) -> None:
+        """Count keys as filtered, unless they land or are set aside in the same read."""
+        chosen = list(keys)
+        for start in range(0, len(chosen), _KEYS_AT_ONCE):
+            some = chosen[start : start + _KEYS_AT_ONCE]
+            values = {f"key{number}": key for number, key in enumerate(some)}
+            self._run(merge.remember_keys(_filtered(read), len(some)), **values)
+        if chosen:
+            self._left_out.add(read)
 
     def account(self, read: int, landed: Iterable[str], quarantined: int) -> None:
         """Let keys count in the proof of a read whose records need not be loaded again.
@@ -631,14 +675,16 @@ class Loading:
 
     def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of the window is in the target, and write the proof."""
-        landed = int(self._run(merge.count_landed(self.parent, facts.read)).scalar() or 0)
+        landed = self._landed(facts.read)
         quarantined = self._set_aside.get(facts.read, 0)
+        filtered = self._count_filtered(facts.read)
         written = self._written.get(facts.read, Written())
         reason = why_open(
             total_before=facts.total_before,
             total_after=facts.total_after,
             landed=landed,
             quarantined=quarantined,
+            filtered=filtered,
             read_before_its_end=facts.first_read_at < facts.window_end,
             proof=facts.proof,
             distinct=facts.distinct_keys,
@@ -657,6 +703,7 @@ class Loading:
             "shops": msgspec.json.encode(facts.shops).decode(),
             "landed": landed,
             "quarantined": quarantined,
+            "filtered": filtered,
             "missing": missing,
             "tries": tries,
             "found_only": (before[1] or 0) + written.inserted,
@@ -668,11 +715,7 @@ class Loading:
             self.target.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
             **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
         )
-        self._run(
-            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
-            now=self._now(),
-            method=facts.method,
-        )
+        self._resolve(facts)
         return Sealing(
             window_id=facts.window_id,
             method=facts.method,
@@ -684,6 +727,7 @@ class Loading:
             total=facts.total_after,
             landed=landed,
             quarantined=quarantined,
+            filtered=filtered,
             missing=missing,
             **msgspec.structs.asdict(written),
         )
@@ -702,7 +746,8 @@ class Loading:
             self.connection.execute(remember, [{"key": key} for key in sorted(aside)])
         ids: dict[str, Any] = {f"id{at}": one for at, one in enumerate(scan.ids)} if scan.column else {}
         covered = merge.covered(scan.column, len(scan.ids))
-        unseen = f"{covered} AND {merge.unseen(self.parent, facts.read, _aside(facts.read))}"
+        seen = facts.read, _aside(facts.read), _filtered(facts.read)
+        unseen = f"{covered} AND {merge.unseen(self.parent, *seen)}"
         since = self._bound(facts.first_read_at)
         living = int(self._run(merge.count_rows(self.parent, covered), **ids).scalar())
         missing = int(self._run(merge.count_rows(self.parent, unseen), since=since, **ids).scalar())
@@ -735,6 +780,26 @@ class Loading:
         ).scalar()
         return int(count or 0)
 
+    # What a load into something else than a database knows by other means.
+
+    def _has_landed(self, record: Quarantined) -> bool:
+        return self._run(merge.has_seen(record.read), key=record.record_key).first() is not None
+
+    def _landed(self, read: int) -> int:
+        return int(self._run(merge.count_landed(self.parent, read)).scalar() or 0)
+
+    def _count_filtered(self, read: int) -> int:
+        if read not in self._left_out:
+            return 0
+        return int(self._run(merge.count_only(_filtered(read), read)).scalar() or 0)
+
+    def _resolve(self, facts: WindowFacts) -> None:
+        self._run(
+            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
+            now=self._now(),
+            method=facts.method,
+        )
+
     def _now(self) -> Any:
         return self.target.instant(self.moment)
 
@@ -748,6 +813,11 @@ class Loading:
 def _aside(read: int) -> int:
     """The number under which the keys of a read are remembered that came and could not be stored."""
     return -1 - read
+
+
+def _filtered(read: int) -> int:
+    """The number under which the keys of a read are remembered that the pipeline's rules left out."""
+    return _FILTERED - read
 
 
 def _columns(table: Table) -> tuple[Column, ...]:
