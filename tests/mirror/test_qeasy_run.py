@@ -11,15 +11,20 @@ from pathlib import Path
 import pytest
 import requests
 import strategy_cases as cases
+from write_api import TOKEN, write_api
 
 from kuaimai.errors import ConfigError, KuaimaiError, Transient
 from kuaimai.extract.staging import Staging
 from kuaimai.gateway.budget import Budget
 from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
+from kuaimai.load.api import WriteApi
+from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.qeasy.compiling import load_strategy, load_text
+from kuaimai.pipeline.qeasy.documents import Documents
+from kuaimai.pipeline.qeasy.lookups import SqlLookups
 from kuaimai.pipeline.qeasy.mirror import load_mirror, mirrors
 from kuaimai.pipeline.qeasy.moments import RunWindow
 from kuaimai.pipeline.qeasy.running import run_strategy
@@ -164,7 +169,7 @@ def test_a_dropped_strategy_is_a_mirror_proven_by_count(box, clock, pg_url, tmp_
     target = open_target(pg_url, now=clock)
     end = datetime.fromtimestamp(clock(), cases.CHINA)
     with client(box, clock) as gateway:
-        shops = stages.fetch_shops(gateway)
+        shops = stages.fetch_scopes(pipeline, gateway)
         slices = stages.plan_slices(
             pipeline, run="r", start=START, end=end, shops=shops, live=False, target=target, now=clock
         )
@@ -183,6 +188,59 @@ def test_a_dropped_strategy_is_a_mirror_proven_by_count(box, clock, pg_url, tmp_
     assert landed == truth
     asked = [one.params for one in box.requests if one.method == pipeline.source.method]
     assert {one["timeType"] for one in asked} == {"upd_time"}
+
+
+def test_each_order_is_written_once_as_the_strategys_document(box, clock, pg_url, tmp_path):
+    file = tmp_path / "orders_to_api.json"
+    file.write_bytes((cases.OURS / "orders_to_api.json").read_bytes())
+    pipeline = load_mirror(file)
+    outlet = pipeline.outlets[1]
+    staging = Staging(Path(tmp_path / "staging"))
+    database = open_target(pg_url, now=clock)
+    # What the strategy cannot make a document of is set aside with its reason, and the seal still adds up.
+    broken = file.read_text(encoding="utf-8").replace(
+        "ROUND({{orders.num}} / 3, 2)", "1 / ({{orders.num}} - 2)"
+    )
+    with write_api() as api, client(box, clock) as gateway:
+        api.key = "billNo"
+
+        def run(strategy: str, book: str) -> stages.Summary:
+            target = HttpTarget(
+                outlet.name,
+                open_target(f"sqlite:///{tmp_path}/{book}.db", now=clock),
+                api=WriteApi(api.url, TOKEN, rows=20, rows_key="array"),
+                transport=requests.Session(),
+                requests_per_second=1e6,
+                document=Documents(load_text(strategy), SqlLookups(database.engine), now=clock),
+            )
+            end = datetime.fromtimestamp(clock(), cases.CHINA)
+            shops = stages.fetch_scopes(pipeline, gateway)
+            plan = stages.plan_slices(
+                pipeline, run=book, start=START, end=end, shops=shops, live=False, target=target, now=clock
+            )
+            loaded = []
+            for piece in plan:
+                read = stages.extract(pipeline, piece, gateway, staging, now=clock)
+                made = stages.transform(pipeline, read, staging)
+                loaded.append(stages.load(pipeline, made, staging, target, name=outlet.name))
+            target.close()
+            return stages.summarise(pipeline, loaded)
+
+        first = run(file.read_text(encoding="utf-8"), "book")
+        again = run(file.read_text(encoding="utf-8"), "book")
+        taken = list(api.taken)
+        api.posts.clear()
+        refused = run(broken, "other")
+        still = len(api.taken)
+    database.close()
+    first_ms, last_ms = START.timestamp() * 1000, clock() * 1000
+    truth = {s: r for s, r in box.truth().items() if first_ms <= r["updTime"] <= last_ms}
+    wanted = {f"KM-{sid}" for sid, record in truth.items() if record["sysStatus"] != "CANCEL"}
+    assert first.sealed
+    assert again.sealed
+    assert refused.sealed
+    assert sorted(taken) == sorted(wanted)
+    assert 0 < refused.quarantined == len(wanted) - still
 
 
 def test_a_page_that_never_comes_again_is_an_error_of_the_run(box, clock):

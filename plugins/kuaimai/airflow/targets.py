@@ -72,7 +72,19 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
         transport=requests.Session(),
         pipeline_version=spec.fingerprint,
         requests_per_second=outlet.requests_per_second,
+        document=_documents(outlet, spec) if outlet.strategy else None,
     )
+
+
+def _documents(outlet: HttpOutlet, spec: Pipeline) -> Any:
+    """What a Qeasy strategy makes of a record; it looks up in the pipeline's first database."""
+    from kuaimai.airflow.settings import target
+    from kuaimai.pipeline.qeasy.compiling import load_strategy
+    from kuaimai.pipeline.qeasy.documents import Documents
+    from kuaimai.pipeline.qeasy.lookups import SqlLookups
+
+    lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
+    return Documents(load_strategy(Path(outlet.strategy)), lookups)
 
 
 def _root(url: str) -> Any:

@@ -26,7 +26,7 @@ import msgspec
 import pyarrow as pa
 import requests
 
-from kuaimai.errors import KuaimaiError, Rejected, Throttled, Transient
+from kuaimai.errors import DataError, KuaimaiError, Rejected, Throttled, Transient
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.budget import Budget
 from kuaimai.load.api import Unknown, Verdict, WriteApi, Writer
@@ -63,6 +63,8 @@ class HttpTarget(BookedTarget):
         requests_per_second: at most so many.
         clock: monotonic, seconds.
         sleep: waits, seconds.
+        document: makes what is sent of a record, given the tables; None sends nothing of it, and `DataError`
+            sets it aside. By default the record itself is sent.
     """
 
     def __init__(
@@ -76,9 +78,11 @@ class HttpTarget(BookedTarget):
         requests_per_second: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        document: Callable[[Sequence[Table], Mapping[str, object]], bytes | None] | None = None,
     ) -> None:
         super().__init__(name, book)
         self.api = api
+        self.document = document
         self.pipeline_version = pipeline_version
         self.sleep = sleep
         self.transport = transport
@@ -126,7 +130,25 @@ class _HttpLoad(BookedLoad):
     def _deliver(self, pipeline: str) -> None:
         if self._delivered is None:
             self._delivered = _Delivering(self.target, self.target.booked(pipeline), self)
-            self._delivered.all(self._documents)
+            self._delivered.all(self._outgoing(self._delivered))
+
+    def _outgoing(self, delivering: _Delivering) -> Mapping[str, Document]:
+        """What goes out for each record: itself, or the document that is made of it."""
+        make = self.target.document
+        if make is None:
+            return self._documents
+        made = {}
+        for key, one in self._documents.items():
+            try:
+                body = make(self.tables, msgspec.json.decode(one.body))
+            except DataError as err:
+                delivering.reasons[key] = err.message
+                continue
+            if body is None:
+                delivering.outcomes[key] = "unchanged"  # not for this API, so nothing is missing there
+            else:
+                made[key] = msgspec.structs.replace(one, body=body, content=_digest(body))
+        return made
 
     def standing(self, read: int) -> set[str]:
         """Return the keys of the read that the API has taken, now or before."""

@@ -1,4 +1,4 @@
-"""`kuaimai lint`: every pipeline and strategy of a folder, checked before anyone runs it; nothing is asked."""
+"""`kuaimai lint`: every pipeline and strategy of a folder, checked before anyone runs it."""
 
 from __future__ import annotations
 

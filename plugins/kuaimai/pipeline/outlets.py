@@ -112,6 +112,7 @@ class HttpOutlet(_Outlet):
         requests_per_second: at most so many requests.
         timeout_seconds: how long to wait for an answer.
         tries: how often a request, or a record that was refused among others, is sent in one load.
+        strategy: a Qeasy strategy whose target makes the document of each record; see docs/qeasy.md.
     """
 
     kind: Literal["http"] = "http"
@@ -127,6 +128,7 @@ class HttpOutlet(_Outlet):
     requests_per_second: float = Field(default=5, gt=0)
     timeout_seconds: float = Field(default=30, gt=0, le=600)
     tries: int = Field(default=3, ge=1, le=10)
+    strategy: str = ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> HttpOutlet:

@@ -133,6 +133,7 @@ class Target:
         grouping: how flat rows become documents, if they do.
         writeback: what is kept of the answer, as `primaryWriteback`.
         statement: the SQL statement; None for other kinds.
+        connection: Airflow Connection, if the strategy names one.
     """
 
     path: str
@@ -147,6 +148,7 @@ class Target:
     writeback: tuple[CompiledField, ...]
     statement: Statement | None
     crontab: str
+    connection: str = ""
 
     def values(self) -> Iterator[tuple[Field, Value]]:
         """Return every value of the target, with its field."""

@@ -299,6 +299,7 @@ class _Sides:
             writeback=self._writeback(side),
             statement=self._statement(side, request) if kind == "sql" else None,
             crontab=side.crontab,
+            connection=side.connector,
         )
         if kind == "http" and not request and side.api:
             self.findings.refuse(

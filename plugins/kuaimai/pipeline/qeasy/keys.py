@@ -113,7 +113,7 @@ FILE: dict[str, Key] = {
     "source_crontab": _USED,
     "target_crontab": _USED,
     "collections": _USED,
-    "connector": Key("idle", "credentials come from the Airflow Connection"),
+    "connector": _USED,
 }
 
 # Words that are met where a key belongs, and what they stand for.

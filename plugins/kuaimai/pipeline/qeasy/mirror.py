@@ -19,6 +19,7 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.pipeline.qeasy.compiled import Compiled, Source
 from kuaimai.pipeline.qeasy.compiling import PAGE_FIELDS, SIZE_FIELDS, load_strategy
+from kuaimai.pipeline.qeasy.documents import outlet_of, personal_fields
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.findings import Findings
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_wall
@@ -115,12 +116,25 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
     params = _fixed(source, method, findings)
     if params:
         content["source"]["params"] = params
-    if compiled.target is not None and compiled.target.kind != "none":
+    if source.detail is not None and (method.detail is None or method.detail.method != source.detail.method):
         findings.cannot_run(
-            f"{compiled.target.path}api",
-            f"writing to {compiled.target.api!r} is not part of a DAG yet; its source could be mirrored",
-            "let the file hold the source alone, and write from the mirrored table",
+            f"{source.path}otherRequest",
+            f"{source.api} has no details by {source.detail.method}",
+            f"its details come by {method.detail.method}" if method.detail else "delete the detail settings",
         )
+    if compiled.target is not None and compiled.target.kind != "none":
+        content["targets"] = [
+            {"kind": "sql", "conn_id": "kuaimai_target"},
+            outlet_of(compiled, str(path), findings),
+        ]
+        personal = personal_fields(compiled)
+        if personal:
+            content["keep_personal"] = personal
+            findings.warn(
+                f"{compiled.target.path}request",
+                f"{', '.join(personal)}: a person's data, which the mirror then keeps as well",
+                "leave the fields out if the other side does not need them",
+            )
     return content
 
 
@@ -147,13 +161,17 @@ def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[st
     params = asked.params if isinstance(asked.params, dict) else {}
     times = method.times.dimensions if method.times else {}
     fields = {one.field.name: one for one in source.request}
+    # Where the strategy leaves the kind of time out, the gateway takes its first one.
     fits = [
         (name, one)
         for name, one in times.items()
-        if one.start in params and all(params.get(key) == value for key, value in one.send.items())
+        if one.start in params and all(params.get(key, value) == value for key, value in one.send.items())
     ]
     if not fits:
-        known = ", ".join(f"{name} ({one.start}, {one.end})" for name, one in times.items())
+        known = ", ".join(
+            f"{name} ({', '.join([*(f'{k}={v}' for k, v in one.send.items()), one.start, one.end])})"
+            for name, one in times.items()
+        )
         findings.cannot_run(
             f"{source.path}request", "it asks for no time that the method knows", f"known are {known}"
         )
@@ -203,6 +221,8 @@ def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[s
         name = field.field.name
         if name in ours or name not in params or name.replace("_", "").lower() in _PAGING:
             continue
+        if params[name] == "":
+            continue  # the gateway takes no empty parameter
         if isinstance(field.value, Literal):
             found[name] = str(params[name])
         else:

@@ -166,8 +166,20 @@ class _Reader:
         if isinstance(content, dict) and "metadata" in content:
             wrapper = self._known(content, path, {key: keys.FILE[key] for key in _WRAPPED})
             crontab = wrapper.get("crontab", crontab)
-            content, path = wrapper["metadata"], f"{path}metadata."
+            connector = self._connector(wrapper, path, direction)
+            side = self._side(wrapper["metadata"], f"{path}metadata.", direction, crontab)
+            return None if side is None else replace(side, connector=connector)
         return self._side(content, path, direction, crontab)
+
+    def _connector(self, wrapper: Mapping[str, Any], path: str, direction: str) -> str:
+        """The Airflow Connection of a target; a source's is `kuaimai_default`, for all pipelines."""
+        given = wrapper.get("connector")
+        if isinstance(given, str) and direction == "EXECUTE":
+            return given.strip()
+        if given not in (None, "", {}):
+            told = "it has no effect here: credentials come from the Airflow Connection"
+            self.findings.note(f"{path}connector", told)
+        return ""
 
     def _collections(self, wrapper: Mapping[str, Any]) -> dict[str, str]:
         given = wrapper.get("collections")

@@ -123,6 +123,7 @@ class Side:
         id_check: whether a row whose id is there already is dropped (the platform's default) or replaces it.
         other_response: how the platform reads the envelope (StatusKey, DataKey…).
         page_size: `pagination.pageSize`, if written.
+        connector: Airflow Connection of a target; ours, as the platform keeps its own elsewhere.
     """
 
     path: str
@@ -147,6 +148,7 @@ class Side:
     remedy: Remedy | None = None
     adapter: str = ""
     crontab: str = ""
+    connector: str = ""
     has_id_check: bool = True
 
 
