@@ -80,6 +80,7 @@ def to_pipeline(compiled: Compiled, path: Path) -> Pipeline:
     Raises:
         ConfigError: as for `load_mirror`.
     """
+    compiled.findings.check(str(path), "not_run")
     content = pipeline_content(compiled, path)
     compiled.findings.check(str(path), "not_run")
     try:
