@@ -149,8 +149,12 @@ def test_a_target_that_a_dag_cannot_serve(mirror, source, target, told):
     assert told in mirror(orders(**source), {**cases.target(("n", "{{sid}}")), **target})
 
 
-def test_sql_statements_are_rendered_but_not_run_in_a_dag(mirror):
-    assert "with a statement of its own is not part of a DAG yet" in mirror(OURS["lines_to_sql"])
+def test_a_statement_becomes_a_second_target(mirror):
+    strategy = json.loads(json.dumps(OURS["lines_to_sql"]))
+    strategy["target"] = {"metadata": strategy["target"], "connector": "my_warehouse"}
+    database, statement = mirror(strategy).outlets
+    assert (database.conn_id, database.name) == ("kuaimai_target", "kuaimai_target")
+    assert (statement.kind, statement.conn_id, statement.name) == ("statement", "my_warehouse", "statement")
 
 
 def test_what_reads_no_records_is_no_pipeline(mirror, tmp_path):
@@ -204,3 +208,19 @@ def test_a_mirrored_record_becomes_the_strategys_document():
     assert make(TABLES, {**RECORD, "sys_status": "CANCEL"}) is None
     with pytest.raises(DataError, match="qty"):
         make(TABLES, {**RECORD, "trade_line": [{"id": "1", "num": "1.5"}]})
+
+
+def test_a_mirrored_record_becomes_the_rows_of_a_statement():
+    class Landed:
+        def find(self, table, where, field):
+            return {"DEMO-A": "S1"}.get(where["skuOuterId"])
+
+    make = Documents(load_strategy(cases.OURS / "lines_to_sql.json"), Landed())
+    assert make.statement.limit == 2
+    assert make.statement.again
+    rows = json.loads(make(TABLES, RECORD))
+    assert rows == [
+        {"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2},
+        {"sid": "5970000000000001-2", "code": "B'", "sku_id": None, "qty": 1},
+    ]
+    assert make(TABLES, {**RECORD, "trade_line": []}) is None

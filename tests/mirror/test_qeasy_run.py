@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import sqlalchemy as sa
 import strategy_cases as cases
 from write_api import TOKEN, write_api
 
@@ -20,6 +21,7 @@ from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
 from kuaimai.load.api import WriteApi
 from kuaimai.load.posting import HttpTarget
+from kuaimai.load.statements import StatementTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.qeasy.compiling import load_strategy, load_text
@@ -241,6 +243,68 @@ def test_each_order_is_written_once_as_the_strategys_document(box, clock, pg_url
     assert refused.sealed
     assert sorted(taken) == sorted(wanted)
     assert 0 < refused.quarantined == len(wanted) - still
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
+def test_each_line_is_written_by_the_strategys_own_statement(box, clock, tmp_path, request, kind):
+    url = f"sqlite:///{tmp_path}/own.db" if kind == "sqlite" else request.getfixturevalue("maria_url")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "CREATE TABLE order_line (sid VARCHAR(40) PRIMARY KEY, code VARCHAR(40), sku_id VARCHAR(40), "
+                "qty INT CHECK (qty < 3))"
+            )
+        )
+        connection.execute(
+            sa.text("CREATE TABLE kuaimai_sku (sys_sku_id VARCHAR(40), sku_outer_id VARCHAR(40))")
+        )
+        connection.execute(sa.text("INSERT INTO kuaimai_sku VALUES ('S1', 'DEMO-1')"))
+    file = tmp_path / "lines.json"
+    file.write_bytes((cases.OURS / "lines_to_sql.json").read_bytes())
+    pipeline = load_mirror(file)
+    documents = Documents(load_strategy(file), SqlLookups(engine), now=clock)
+    staging = Staging(Path(tmp_path / "staging"))
+    target = StatementTarget(
+        "statement",
+        open_target(f"sqlite:///{tmp_path}/book.db", now=clock),
+        engine=sa.create_engine(url),
+        statement=documents.statement.text,
+        rows=documents.statement.limit,
+        again=documents.statement.again,
+        id_check=False,
+        document=documents,
+    )
+    end = datetime.fromtimestamp(clock(), cases.CHINA)
+    with client(box, clock) as gateway:
+        shops = [one for one in stages.fetch_scopes(pipeline, gateway) if one.source in ("fxg", "jd", "sys")]
+        plan = stages.plan_slices(
+            pipeline, run="r", start=START, end=end, shops=shops, live=False, target=target, now=clock
+        )
+        loaded = []
+        for piece in plan:
+            read = stages.extract(pipeline, piece, gateway, staging, now=clock)
+            made = stages.transform(pipeline, read, staging)
+            loaded += [stages.load(pipeline, made, staging, target, name="statement") for _ in "12"]  # twice
+    summary = stages.summarise(pipeline, loaded[::2])
+    with engine.connect() as connection:
+        found = dict(connection.execute(sa.text("SELECT sid, qty FROM order_line")).fetchall())
+    engine.dispose()
+    target.close()
+    first_ms, last_ms = START.timestamp() * 1000, clock() * 1000
+    ids = {int(shop.id) for shop in shops}
+    truth = {
+        sid: record["orders"]
+        for sid, record in box.truth("erp.trade.list.query").items()
+        if first_ms <= record["updTime"] <= last_ms and record["userId"] in ids
+    }
+    # The table refuses more than two pieces: such an order is set aside whole, its neighbours are not.
+    good = {sid: lines for sid, lines in truth.items() if all(line["num"] < 3 for line in lines)}
+    assert found == {
+        f"{sid}-{n}": line["num"] for sid, lines in good.items() for n, line in enumerate(lines, 1)
+    }
+    assert summary.sealed
+    assert summary.quarantined == len(truth) - len(good) > 0
 
 
 def test_a_page_that_never_comes_again_is_an_error_of_the_run(box, clock):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 import pyarrow as pa
@@ -39,6 +40,18 @@ from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
 
 _LONGEST_PAUSE = 30.0
 _IN_DOUBT = "it was sent and not answered for: look whether the API has it"
+
+
+class Writes(Protocol):
+    """What takes records: `kuaimai.load.api.Writer`, or a database's statement."""
+
+    def post(self, bodies: Sequence[bytes], request: str) -> list[Verdict]:
+        """Take records; return a verdict for each."""
+        ...
+
+    def has(self, key: str) -> bool:
+        """Say whether a record is there."""
+        ...
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -87,7 +100,7 @@ class HttpTarget(BookedTarget):
         self.sleep = sleep
         self.transport = transport
         budget = Budget(requests_per_second, now=clock, sleep=sleep)
-        self.writer = Writer(api, transport=transport, spend=budget.spend)
+        self.writer: Writes = Writer(api, transport=transport, spend=budget.spend)
 
     def close(self) -> None:
         """Close the connections."""

@@ -145,16 +145,32 @@ class HttpOutlet(_Outlet):
         return self
 
 
+class StatementOutlet(_Outlet):
+    """A database that gets a statement of a Qeasy strategy's own for each record; see docs/qeasy.md.
+
+    Attributes:
+        conn_id: Airflow Connection.
+        strategy: the strategy's file, whose target is `execute` or `batchexecute`.
+        id_check: execute it once only for a record, also when the record has changed since.
+    """
+
+    kind: Literal["statement"] = "statement"
+    conn_id: str
+    strategy: str
+    id_check: bool = False
+
+
 class NoopOutlet(_Outlet):
     """No target at all (写入空操作): records are read, typed, counted and sealed, and go nowhere."""
 
     kind: Literal["noop"] = "noop"
 
 
-Outlet = Annotated[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet, Field(discriminator="kind")]
+AnyOutlet = SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet | StatementOutlet
+Outlet = Annotated[AnyOutlet, Field(discriminator="kind")]
 
 
-def check_names(outlets: Iterable[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet]) -> None:
+def check_names(outlets: Iterable[AnyOutlet]) -> None:
     """Refuse two targets of one name.
 
     Raises:

@@ -16,14 +16,7 @@ from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
-from kuaimai.pipeline.outlets import (
-    FilesOutlet,
-    HttpOutlet,
-    NoopOutlet,
-    Outlet,
-    SqlOutlet,
-    check_names,
-)
+from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, check_names
 from kuaimai.pipeline.reading import read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
@@ -274,7 +267,7 @@ class Pipeline(_Strict):
         return catalog.method(self.source.method).times is not None
 
     @property
-    def outlets(self) -> tuple[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet, ...]:
+    def outlets(self) -> tuple[AnyOutlet, ...]:
         """The targets, by whichever key they are given."""
         return self.targets or (SqlOutlet(conn_id=self.target, name=self.target),)
 

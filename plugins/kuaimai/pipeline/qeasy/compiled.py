@@ -117,6 +117,12 @@ class Statement:
     names: tuple[str, ...]
     limit: int
 
+    @property
+    def again(self) -> bool:
+        """Whether executing it once more for the same row changes nothing."""
+        text = self.text.lower()
+        return not text.startswith("insert") or "on duplicate key" in text
+
 
 @dataclass(frozen=True)
 class Target:

@@ -17,7 +17,7 @@ from kuaimai.errors import DataError
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.clock import GATEWAY_ZONE
-from kuaimai.pipeline.qeasy.compiled import Compiled, Target
+from kuaimai.pipeline.qeasy.compiled import Compiled, Statement, Target
 from kuaimai.pipeline.qeasy.findings import Findings
 from kuaimai.pipeline.qeasy.lookups import Lookups
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_epoch
@@ -62,7 +62,14 @@ class Documents:
         writes, bad = render_writes(self._target, shaped.rows, window, self._lookups)
         for one in (*shaped.bad, *bad):
             raise DataError(one.reason)
+        if self.statement is not None:
+            return encode_json([row for write in writes for row in write.params]) if writes else None
         return encode_json(writes[0].params) if writes else None
+
+    @property
+    def statement(self) -> Statement | None:
+        """The target's statement, where it is a database: documents are then lists of rows."""
+        return self._target.statement if self._target else None
 
 
 def as_sent(tables: Sequence[Table], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,12 +101,22 @@ def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, An
     source, target = compiled.source, compiled.target
     assert target is not None  # noqa: S101 - only asked for strategies that write
     _refuse_unsupported(compiled, target, findings)
+    # A row whose id is known is dropped on the platform: each record is written once, and so it is here.
+    id_check = source.id_check if source else True
+    if target.kind == "sql":
+        conn_id = target.connection or "kuaimai_target"
+        return {
+            "kind": "statement",
+            "name": "statement",
+            "conn_id": conn_id,
+            "strategy": path,
+            "id_check": id_check,
+        }
     found: dict[str, Any] = {
         "kind": "http",
         "conn_id": target.connection or DEFAULT_API,
         "path": f"/{target.api.lstrip('/')}",
-        # A row whose id is known is dropped on the platform: each record is written once, and so it is here.
-        "id_check": source.id_check if source else True,
+        "id_check": id_check,
         "strategy": path,
     }
     if target.batch is not None:
@@ -109,23 +126,18 @@ def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, An
 
 def _refuse_unsupported(compiled: Compiled, target: Target, findings: Findings) -> None:
     source = compiled.source
-    if target.kind == "sql":
-        findings.cannot_run(
-            f"{target.path}api",
-            f"{target.api!r} with a statement of its own is not part of a DAG yet",
-            "the mirrored tables hold the same rows: read them with a view, or write by an API",
-        )
-    if target.verb != "POST":
+    if target.kind == "http" and target.verb != "POST":
         findings.cannot_run(
             f"{target.path}method", f"{target.verb}: documents are sent by POST", "write POST"
         )
     if "{" in target.api:
         findings.cannot_run(f"{target.path}api", "a path that differs by document", "write a fixed path")
-    if source is not None and (source.flat or source.split or target.grouping is not None):
-        where = "beatFlat" if source.flat else "operation" if source.split else ""
+    flat = source is not None and bool(source.flat or source.split) and target.kind == "http"
+    if source is not None and (flat or target.grouping is not None):
+        where = ("beatFlat" if source.flat else "operation") if flat else ""
         findings.cannot_run(
             f"{source.path}{where}" if where else f"{target.path}groupCalculate",
-            "in a DAG a record is one document; flat and grouped rows are not written yet",
+            "in a DAG a record is one document: flat rows go into a database only, and none are grouped",
             "list the lines as a field of type array: value: orders, children: {{orders.num}}…",
         )
     for field, value in target.document_values():
@@ -147,7 +159,7 @@ def _refuse_unsupported(compiled: Compiled, target: Target, findings: Findings) 
 def personal_fields(compiled: Compiled) -> list[str]:
     """Return the personal fields that a strategy's documents name: they have to be kept to be sent."""
     source, target = compiled.source, compiled.target
-    if source is None or target is None or target.kind != "http":
+    if source is None or target is None or target.kind == "none":
         return []
     kind = catalog.record(catalog.method(source.api).record or "")
     kinds = {"": kind, **{name: catalog.record(one) for name, one in kind.children.items()}}

@@ -394,8 +394,7 @@ class _Target(_Side):
 
     def _statement(self, statement: made.Statement) -> None:
         where = f"{self.path}otherRequest"
-        plain = re.match(r"\s*insert\b(?!\s+ignore\b)", statement.text, re.IGNORECASE)
-        if plain and not re.search(r"\bon\s+duplicate\s+key\b", statement.text, re.IGNORECASE):
+        if not statement.again:
             self.findings.warn(
                 where,
                 "main_sql is a plain INSERT: a row that is written again is doubled or fails on its key",
