@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import strategy_cases as cases
 
-from kuaimai.pipeline.qeasy import keys
+from kuaimai.pipeline.qeasy import functions, keys
 from kuaimai.pipeline.qeasy.findings import LEVELS
 from kuaimai.pipeline.qeasy.lint import lint_strategy
 
@@ -261,3 +263,37 @@ def test_the_command_checks_a_folder(tmp_path, capsys):
     assert "bad.yaml: refused" in told
     assert main(["lint", str(tmp_path / "gone")]) == 1
     assert "no file or folder" in capsys.readouterr().err
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_both_pages_name_everything_that_is_supported():
+    known = {
+        *functions.FUNCTIONS,
+        *keys.PARSERS,
+        *keys.LOGICS,
+        *(key for table in (keys.METADATA, keys.FIELD) for key, fate in table.items() if fate.why == ""),
+        "callBackStrategy",
+        "diffMode",
+        "collections",
+    }
+    # Other spellings of what is named.
+    known -= {"CHARACTER_LENGTH", "CEILING", "UCASE", "LCASE", "CURRENT_TIMESTAMP", "CURRENT_DATE", "SYSDATE"}
+    known -= {"LOCALTIME", "DAYOFMONTH", "adapter", "pagination"}
+    for name in ("qeasy.md", "qeasy.zh-CN.md"):
+        words = set(re.findall(r"\w+", (DOCS / name).read_text(encoding="utf-8")))
+        assert known - words == set(), name
+
+
+def test_both_pages_have_the_same_headings_and_commands():
+    pages = [(DOCS / name).read_text(encoding="utf-8") for name in ("qeasy.md", "qeasy.zh-CN.md")]
+    english, chinese = (
+        (
+            re.findall(r"^(#+) ", page, re.MULTILINE),
+            re.findall(r"^ *```\w*\n(.*?)```", page, re.DOTALL | re.MULTILINE),
+        )
+        for page in pages
+    )
+    assert english == chinese
+    assert pages[0].count("\n|") == pages[1].count("\n|")
