@@ -847,14 +847,14 @@ def _columns(table: Table) -> tuple[Column, ...]:
 
 def _missing(connection: sa.engine.Connection, wanted: dict[str, Any]) -> dict[str, list[Column] | None]:
     """Return table → missing columns, or None where the whole table is missing."""
-    inspector = sa.inspect(connection)
-    present = set(inspector.get_table_names())
+    present = set(sa.inspect(connection).get_table_names())
     missing: dict[str, list[Column] | None] = {}
     for name, (_, _, columns) in wanted.items():
         if name not in present:
             missing[name] = None
             continue
-        have = {column["name"] for column in inspector.get_columns(name)}
+        # Asked of the table itself: not every dialect can tell its columns.
+        have = set(connection.execute(sa.text(f'SELECT * FROM "{name}" WHERE 1 = 0')).keys())
         absent = [column for column in columns if column.name not in have]
         if absent:
             missing[name] = absent
