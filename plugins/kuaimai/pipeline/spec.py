@@ -277,6 +277,11 @@ class Pipeline(_Strict):
         return self.targets or (SqlOutlet(conn_id=self.target, name=self.target),)
 
     @property
+    def databases(self) -> tuple[str, ...]:
+        """Connections of the targets that are databases: what can be asked, and compared with the gateway."""
+        return tuple(outlet.conn_id for outlet in self.outlets if outlet.kind == "sql")
+
+    @property
     def record(self) -> catalog.Record:
         """The kind of record this pipeline mirrors."""
         return catalog.record(catalog.method(self.source.method).record or "")

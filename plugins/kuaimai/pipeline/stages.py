@@ -108,10 +108,10 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A slice that is in the target, with the verdict on each of its windows.
+    """A slice that is in one target, with the verdict on each of its windows.
 
-    `outside` counts records that came later than the look-back in force reaches, `changes` says what has
-    changed at the source since earlier loads.
+    `target` is its name. `outside` counts records that came later than the look-back in force reaches,
+    `changes` says what has changed at the source since earlier loads.
     """
 
     pipeline: str
@@ -122,6 +122,7 @@ class Loaded(msgspec.Struct, frozen=True):
     outside: int = 0
     look_back_minutes: int = 0
     changes: tuple[str, ...] = ()
+    target: str = ""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -490,8 +491,10 @@ def asked_by(read: Read) -> dict[str, str]:
     return {scope.field: read.shops[0]}
 
 
-def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target) -> Loaded:
-    """Write a slice and its proof; into a database in one transaction."""
+def load(
+    pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target, *, name: str = ""
+) -> Loaded:
+    """Write a slice and its proof into a target called `name`; into a database in one transaction."""
     seen = _seen(transformed, staging)
     tables = tables_of(pipeline, seen, target)
     extracted = transformed.extracted
@@ -514,6 +517,7 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
         outside=loading.outside,
         look_back_minutes=extracted.slice.look_back_minutes,
         changes=tuple(changes),
+        target=name,
     )
 
 
