@@ -16,13 +16,17 @@ SHOPS = Listing(
         "shop",
         lambda world, _at: len(world.shops),
         lambda world, n, _at: (shop_records(world.shops[n : n + 1]), 0, FOREVER),
+        stays=True,
     ),
     Marks("shop", key=("userId",), time="deadline", retyped="state", dropped="groupName"),
     paging=Paging(default=_MAX_SHOP_PAGE, max=_MAX_SHOP_PAGE),
 )
 WAREHOUSE_LIST = Listing(
     Source(
-        "warehouse", lambda _world, _at: len(WAREHOUSES), lambda _world, n, _at: ([WAREHOUSES[n]], 0, FOREVER)
+        "warehouse",
+        lambda _world, _at: len(WAREHOUSES),
+        lambda _world, n, _at: ([WAREHOUSES[n]], 0, FOREVER),
+        stays=True,
     ),
     Marks("warehouse", key=("id",), retyped="status", dropped="companyId"),
     paging=Paging(max=None, total_on="none"),
