@@ -12,12 +12,13 @@ from typing import NamedTuple
 from kuaimai.sandbox.desk import Call, Desk
 from kuaimai.sandbox.items import Unit, units_of
 from kuaimai.sandbox.lines import milliseconds
-from kuaimai.sandbox.listing import Detail, Listing, Paging, Refine, TimeType, Window, as_second
+from kuaimai.sandbox.listing import Detail, Listing, Paging, Refine, TimeType, Window
 from kuaimai.sandbox.merchant import SOLD_ITEMS, WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.series import Series, series, span
 from kuaimai.sandbox.shelf import Lived, Record, Source
 from kuaimai.sandbox.suppliers import supplier
+from kuaimai.sandbox.time_forms import as_second
 from kuaimai.sandbox.world import DAY, HOUR, MINUTE, World
 
 _FIRST_ORDER = 3_940_000_000_000_001
