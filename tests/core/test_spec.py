@@ -11,6 +11,7 @@ from kuaimai.pipeline.spec import load_pipeline, load_pipelines
 
 SHIPPED = Path(__file__).parents[2] / "include" / "pipelines"
 MINIMAL = "name: trades\nsource: {method: erp.trade.outstock.simple.query}\n"
+PARAMS = "name: trades\nsource: {method: erp.trade.outstock.simple.query, params: {status: CLOSED}}\n"
 FURTHER = MINIMAL + 'time: {further: [{dimension: created, schedule: "*/30 * * * *", look_back_hours: 24}]}\n'
 
 
@@ -25,7 +26,17 @@ def write(tmp_path):
 
 
 def test_shipped_pipelines_are_valid():
-    assert [pipeline.name for pipeline in load_pipelines(SHIPPED)] == ["trades"]
+    assert [pipeline.name for pipeline in load_pipelines(SHIPPED)] == [
+        "aftersales",
+        "items",
+        "purchases",
+        "receipts",
+        "shops",
+        "stock",
+        "suppliers",
+        "trades",
+        "warehouses",
+    ]
 
 
 def test_defaults_are_enough(write):
@@ -62,7 +73,16 @@ def test_defaults_are_enough(write):
         (MINIMAL + "keep_personal: [receiverNam]\n", "no personal field"),
         ("name: Trades!\nsource: {method: erp.trade.list.query}\n", "name"),
         ("name: t\nsource: {method: erp.trade.lst.query}\n", "did you mean 'erp.trade.list.query'?"),
-        ("name: t\nsource: {method: erp.shop.list.query}\n", "returns no records by time"),
+        ("name: t\nsource: {method: open.system.time.get}\n", "returns no records"),
+        (MINIMAL + "time: {dimension: scan}\n", "knows upd_time, created"),
+        (
+            "name: t\nsource: {method: erp.shop.list.query}\ntime: {dimension: created}\n",
+            "knows scan, not 'created'",
+        ),
+        (FURTHER.replace("created", "scan"), "a scan reads everything"),
+        (PARAMS.replace("status", "statuss"), "did you mean 'status'?"),
+        (PARAMS.replace("status", "pageNo"), "pageNo of erp.trade.outstock.simple.query is set by"),
+        (PARAMS.replace("status", "timeType"), "timeType of erp.trade.outstock.simple.query is set by"),
         ("name: t\nsource: {method: erp.trade.list.query, page_size: 500}\n", "20 to 200"),
         ("- a\n- b\n", "must be a mapping"),
         ("name: [\n", "line 2 is not valid YAML"),
@@ -78,6 +98,19 @@ def test_mistake_is_told_with_file_and_key(write, text, told):
         load_pipeline(path)
     assert str(path) in str(error.value)
     assert told in str(error.value)
+
+
+def test_what_the_file_leaves_out_the_catalogue_says(write):
+    shops = load_pipeline(write("name: shops\nsource: {method: erp.shop.list.query}\n"))
+    assert (shops.time.dimension, shops.source.page_size, shops.scope) == ("scan", 500, None)
+    trades = load_pipeline(write(PARAMS))
+    assert (trades.time.dimension, trades.source.page_size, trades.scope) == ("upd_time", 200, "shop")
+    assert trades.source.params == {"status": "CLOSED"}
+
+
+def test_parameters_are_sent_as_text(write):
+    text = PARAMS.replace("status: CLOSED", "queryType: 0, tagIds: true")
+    assert load_pipeline(write(text)).source.params == {"queryType": "0", "tagIds": "true"}
 
 
 def test_further_times_say_how_far_back_and_in_which_windows(write):

@@ -140,7 +140,7 @@ def make_plan(
             run=run,
             start=asked.start,
             end=asked.end,
-            shops=asked.chosen(stages.fetch_shops(client)),
+            shops=asked.chosen(stages.fetch_scopes(spec, client)),
             dimension=dimension,
             client=client,
             rate=hook.settings.requests_per_second,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ import pendulum
 
 from kuaimai.airflow.compat import Context, is_scheduled
 from kuaimai.errors import ConfigError
-from kuaimai.extract.windows import Shop
+from kuaimai.extract.windows import EVERYTHING, WAREHOUSE, Shop
 
 ZONE = "Asia/Shanghai"
 
@@ -24,7 +24,7 @@ class RunInterval:
         start: first instant, with zone.
         end: last instant, with zone.
         live: a scheduled run, which also reaches back and heals.
-        shops: ids of the shops asked for; empty for all.
+        shops: ids of the shops or warehouses asked for; empty for all.
     """
 
     start: datetime
@@ -44,13 +44,23 @@ class RunInterval:
             ConfigError: a shop that was asked for is not one of the merchant's.
         """
         known = {shop.id: shop for shop in shops}
+        if self.shops and list(known) == [EVERYTHING.id]:
+            raise ConfigError(
+                "this pipeline reads everything at once, not by shop",
+                hint="leave the list of shops or warehouses empty",
+            )
         for shop in self.shops:
             if shop not in known:
+                kind, field = ("warehouse", "id") if _are_warehouses(known) else ("shop", "userId")
                 raise ConfigError(
-                    f"shop {shop!r} is not one of this merchant's",
-                    hint=f"use the ERP's shop ids (userId): {', '.join(sorted(known))}",
+                    f"{kind} {shop!r} is not one of this merchant's",
+                    hint=f"use the ERP's {kind} ids ({field}): {', '.join(sorted(known))}",
                 )
         return [known[shop] for shop in self.shops] if self.shops else list(known.values())
+
+
+def _are_warehouses(known: Mapping[str, Shop]) -> bool:
+    return any(one.source == WAREHOUSE for one in known.values())
 
 
 def run_interval(context: Context) -> RunInterval:

@@ -155,7 +155,7 @@ class KuaimaiPlanOperator(_GatewayOperator):
 
         with told():
             spec, asked = self.spec(), run_interval(context)
-            shops = asked.chosen(stages.fetch_shops(self.client(context)))
+            shops = asked.chosen(stages.fetch_scopes(spec, self.client(context)))
             with closing(target(spec.target)) as database:
                 slices = stages.plan_slices(
                     spec,
@@ -170,7 +170,8 @@ class KuaimaiPlanOperator(_GatewayOperator):
         if slices and slices[0].look_back_minutes:
             self.log.info("look-back by creation: %.1f hours", slices[0].look_back_minutes / 60)
         healing = sum(piece.reason == "heal" for piece in slices)
-        self.log.info("%s: %d shops, %d slices, %d of them heal", asked, len(shops), len(slices), healing)
+        whose = f"{len(shops)} {spec.scope}s, " if spec.scope else ""
+        self.log.info("%s: %s%d slices, %d of them heal", asked, whose, len(slices), healing)
         return [stages.to_manifest(piece) for piece in slices]
 
 

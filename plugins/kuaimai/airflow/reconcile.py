@@ -84,7 +84,7 @@ class KuaimaiReconcileOperator(_GatewayOperator):
                     run=str(context["run_id"]),
                     until=asked.end,
                     days=params["days"],
-                    shops=asked.chosen(stages.fetch_shops(client)),
+                    shops=asked.chosen(stages.fetch_scopes(spec, client)),
                     client=client,
                     staging=staging(),
                     target=database,

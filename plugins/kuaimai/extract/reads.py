@@ -36,6 +36,7 @@ class Read(msgspec.Struct, frozen=True):
         first_read_at: when the oldest of the answers was asked for, UTC: what came later may be missing.
         last_read_at: when the read ended, UTC.
         proof: `snapshot`, `counts`, `readings`, or `unproven`.
+        details: staging folder with what the list leaves out of each record; empty where that is nothing.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Read(msgspec.Struct, frozen=True):
     first_read_at: datetime
     last_read_at: datetime
     proof: str
+    details: str = ""
 
     @property
     def stable(self) -> bool:

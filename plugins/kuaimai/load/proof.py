@@ -45,6 +45,7 @@ WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("unchanged", "integer", "未变化行数"),
     Column("stale", "integer", "被更新版本取代、未写入的行数"),
     Column("quarantined", "integer", "隔离记录数"),
+    Column("missing", "integer", "全量扫描未见到、标记为消失的行数"),
     Column("pages", "integer", "页数"),
     Column("requests", "integer", "请求数"),
     Column("attempts", "integer", "读取次数"),

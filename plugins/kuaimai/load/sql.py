@@ -40,6 +40,11 @@ from kuaimai.load.proof import (
 )
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
 
+# A scan that misses more rows than this, and more than this share of all, is not believed: a right that was
+# lost, or a filter that the gateway began to apply, looks just the same.
+MOST_MISSING = 20
+MOST_MISSING_SHARE = 0.3
+
 _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
     (VERSION, "integer", "版本（记录最后修改时间，毫秒）"),
     (RANK, "integer", "来源级别（同版本中更完整的接口更高）"),
@@ -70,8 +75,25 @@ class Written(msgspec.Struct):
     stale: int = 0
 
 
+class Scan(msgspec.Struct, frozen=True):
+    """What a reading of everything covers: all rows, or those with some ids in a column.
+
+    Attributes:
+        column: the column with the ids; empty for all rows.
+        ids: the ids.
+        asked: a person asked for it: then also many rows at once are believed to be gone.
+    """
+
+    column: str = ""
+    ids: tuple[str, ...] = ()
+    asked: bool = False
+
+
 class WindowFacts(msgspec.Struct, frozen=True):
-    """What the extract and transform stages know about one window; the loader adds what landed."""
+    """What the extract and transform stages know about one window; the loader adds what landed.
+
+    `scan` lets the rows that it covers, and that were not seen, be marked as gone once the window is proven.
+    """
 
     window_id: str
     read: int
@@ -91,6 +113,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     first_read_at: datetime
     last_read_at: datetime
     proof: str = "counts"
+    scan: Scan | None = None
 
 
 class PlannedWindow(msgspec.Struct, frozen=True):
@@ -170,6 +193,7 @@ class Sealing(msgspec.Struct, frozen=True):
         updated: rows that this load changed.
         unchanged: rows that were there as they came.
         stale: rows that were older than what was there.
+        missing: rows that a scan did not see, and that were marked as gone.
     """
 
     window_id: str
@@ -186,6 +210,7 @@ class Sealing(msgspec.Struct, frozen=True):
     updated: int
     unchanged: int
     stale: int
+    missing: int = 0
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -455,6 +480,10 @@ class SqlTarget(ABC):
 
     # The steps of a merge that databases say in different words.
 
+    def leave_out(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
+        """Return the statements that drop from the stage what is stored as staged, or newer."""
+        return (merge.leave_out(parent, children),)
+
     def upsert(self, table: Table) -> Sequence[str]:
         """Return the statements that merge the staged rows into a table that has no parent."""
         return (merge.upsert(table),)
@@ -516,29 +545,38 @@ class Loading:
         self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
         self._written: dict[int, Written] = {}
         self._set_aside: dict[int, int] = {}
+        self._aside_keys: dict[int, set[str]] = {}
         self._late: dict[tuple[str, int], int] = {}
 
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
         """Merge one batch of each table, parent first; `read` numbers the slice's reads."""
         for table, batch in zip((self.parent, *self.children), batches, strict=True):
             self.target.stage(self.connection, table, batch)
+        standings = {how: int(count) for how, count in self._run(merge.compare(self.parent))}
+        new, unchanged, stale = (standings.get(how, 0) for how in (None, merge.UNCHANGED, merge.STALE))
         written = self._written.setdefault(read, Written())
-        new, unchanged, stale = map(int, self._run(merge.compare(self.parent)).one())
         written.inserted += new
+        written.updated += standings.get(merge.OLDER, 0)
         written.unchanged += unchanged
         written.stale += stale
-        written.updated += batches[0].num_rows - new - unchanged - stale
         if self.punctuality and new:
             self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
+        for statement in self.target.leave_out(self.parent, self.children) if unchanged or stale else ():
+            self._run(statement)
+        if self._run(merge.has_staged(self.parent)).first():
+            self._write()
+        for table in (self.parent, *self.children):
+            self.target.empty_stage(self.connection, table)
+
+    def _write(self) -> None:
+        """Write what is staged, parents first: which lines hold depends on which parents do."""
         for statement in self.target.upsert(self.parent):
             self._run(statement, now=self._now())
         for child in self.children:
             self._run(self.target.entomb(self.parent, child), now=self._now())
             for statement in self.target.upsert_children(self.parent, child):
                 self._run(statement, now=self._now())
-        for table in (self.parent, *self.children):
-            self.target.empty_stage(self.connection, table)
 
     def _count_late(self, told: Punctuality, read: int) -> None:
         """Count the staged rows that are new, by platform and lateness, before they are merged."""
@@ -562,6 +600,7 @@ class Loading:
         A bad record whose key also came in good shape is kept, but does not count: that key has landed.
         """
         for record in records:
+            self._aside_keys.setdefault(record.read, set()).add(record.record_key)
             if not self._run(merge.has_seen(record.read), key=record.record_key).first():
                 self._set_aside[record.read] = self._set_aside.get(record.read, 0) + 1
             row = {
@@ -604,10 +643,13 @@ class Loading:
             proof=facts.proof,
             distinct=facts.distinct_keys,
         )
+        missing = 0
+        if facts.scan and reason is None:
+            missing, reason = self._mark_missing(facts, facts.scan)
         before = self._run(
             f"SELECT tries, found_only FROM {WINDOW_TABLE} WHERE window_id = :id", id=facts.window_id
         ).first() or (None, None)
-        tries = (before[0] or 0) + 1 if reason else 0
+        tries = (before[0] or 0) + self._open_scans(facts) + 1 if reason else 0
         state = (CONTESTED if tries >= MOST_TRIES else OPEN) if reason else SEALED
         row = {
             **msgspec.structs.asdict(facts),
@@ -615,6 +657,7 @@ class Loading:
             "shops": msgspec.json.encode(facts.shops).decode(),
             "landed": landed,
             "quarantined": quarantined,
+            "missing": missing,
             "tries": tries,
             "found_only": (before[1] or 0) + written.inserted,
             "state": state,
@@ -641,8 +684,56 @@ class Loading:
             total=facts.total_after,
             landed=landed,
             quarantined=quarantined,
+            missing=missing,
             **msgspec.structs.asdict(written),
         )
+
+    def _mark_missing(self, facts: WindowFacts, scan: Scan) -> tuple[int, str | None]:
+        """Mark the rows that a proven scan did not see; return how many, or why that many are not believed.
+
+        Rows that were written since the scan began are left alone, and so are those whose record came and
+        could not be stored: they are there.
+        """
+        aside = self._aside_keys.get(facts.read, set())
+        if any(key.startswith("#") for key in aside):
+            return 0, None  # a record without a key came: whose row it is cannot be told
+        if aside:
+            remember = sa.text(merge.remember_key(_aside(facts.read)))
+            self.connection.execute(remember, [{"key": key} for key in sorted(aside)])
+        ids: dict[str, Any] = {f"id{at}": one for at, one in enumerate(scan.ids)} if scan.column else {}
+        covered = merge.covered(scan.column, len(scan.ids))
+        unseen = f"{covered} AND {merge.unseen(self.parent, facts.read, _aside(facts.read))}"
+        since = self._bound(facts.first_read_at)
+        living = int(self._run(merge.count_rows(self.parent, covered), **ids).scalar())
+        missing = int(self._run(merge.count_rows(self.parent, unseen), since=since, **ids).scalar())
+        if missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) and not scan.asked:
+            return 0, (
+                f"{missing} of {living} rows were not seen, which is too many to be believed, and none was "
+                "marked; if they are gone, trigger the DAG by hand"
+            )
+        if missing:
+            self._run(merge.entomb_rows(self.parent, unseen), since=since, now=self._now(), **ids)
+            for child in self.children:
+                self._run(merge.entomb_orphans(self.parent, child), now=self._now())
+        return missing, None
+
+    def _open_scans(self, facts: WindowFacts) -> int:
+        """Count the scans of the same records before this one that did not seal: each has its own id."""
+        if not facts.scan:
+            return 0
+        count = self._run(
+            f"SELECT COUNT(*) FROM {WINDOW_TABLE} WHERE pipeline = :pipeline AND method = :method "
+            "AND dimension = :dimension AND shops = :shops AND state IN (:open, :contested) "
+            "AND window_end < :end AND tries > 0",
+            pipeline=facts.pipeline,
+            method=facts.method,
+            dimension=facts.dimension,
+            shops=msgspec.json.encode(facts.shops).decode(),
+            open=OPEN,
+            contested=CONTESTED,
+            end=self._bound(facts.window_end),
+        ).scalar()
+        return int(count or 0)
 
     def _now(self) -> Any:
         return self.target.instant(self.moment)
@@ -652,6 +743,11 @@ class Loading:
 
     def _run(self, statement: str, **values: Any) -> Any:
         return self.connection.execute(sa.text(statement), values)
+
+
+def _aside(read: int) -> int:
+    """The number under which the keys of a read are remembered that came and could not be stored."""
+    return -1 - read
 
 
 def _columns(table: Table) -> tuple[Column, ...]:

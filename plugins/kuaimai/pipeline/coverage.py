@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import msgspec
 
 from kuaimai.errors import ConfigError
-from kuaimai.extract.windows import DAY, Window, cell_start, gaps, sealed_since
+from kuaimai.extract.windows import DAY, SCAN, Window, cell_start, gaps, sealed_since
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
 from kuaimai.load.sql import ReadWindow, Sealing, SqlTarget
 from kuaimai.pipeline.spec import CREATED, Pipeline
+
+# Older scans that are still open have been told long ago.
+SCANS_LOOKED_AT = timedelta(days=30)
 
 
 def look_back_minutes(pipeline: Pipeline, target: SqlTarget) -> int:
@@ -105,8 +108,29 @@ def settle(pipeline: str, sealings: Iterable[Sealing], target: SqlTarget) -> Non
     for one in sealings:
         by_dimension.setdefault(one.dimension, []).append(one)
     for dimension, ours in by_dimension.items():
+        if dimension == SCAN:
+            _settle_scans(pipeline, target)
+            continue
         since, until = min(one.start for one in ours), max(one.end for one in ours)
         settled_windows(pipeline, dimension, target, since=since, until=until)
+
+
+def _settle_scans(pipeline: str, target: SqlTarget) -> None:
+    """Close scans that did not seal before one of the same records that did: it has read all of theirs."""
+    since = datetime.fromtimestamp(target.now(), timezone.utc) - SCANS_LOOKED_AT
+    windows = target.coverage(pipeline, SCAN, since)
+    sealed: dict[tuple[str, str], datetime] = {}
+    for one in windows:
+        for shop in one.shops if one.state == SEALED else ():
+            sealed[shop, one.method] = max(one.end, sealed.get((shop, one.method), one.end))
+    target.supersede(
+        [
+            one.window_id
+            for one in windows
+            if one.state in {OPEN, CONTESTED}
+            and all((shop, one.method) in sealed and one.end < sealed[shop, one.method] for shop in one.shops)
+        ]
+    )
 
 
 def missed_overlap(

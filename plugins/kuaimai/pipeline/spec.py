@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.transform.personal import check_personal
 
@@ -30,14 +33,24 @@ class Source(_Strict):
     Attributes:
         method: the method that returns every record; it alone decides what is complete.
         enrich: further methods with fuller records, asked only for the shops they serve.
-        page_size: records per page.
+        page_size: records per page; by default the most that the methods give.
         paging: what leads from page to page where a single second holds more than one: `pages` or `cursor`.
+        params: business parameters that are sent with every request, e.g. `{status: FINISHED}`.
     """
 
     method: str
     enrich: tuple[str, ...] = ()
-    page_size: int = 200
+    page_size: int = 0
     paging: Literal["pages", "cursor"] = "pages"
+    params: Mapping[str, str] = {}
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _as_sent(cls, value: Any) -> Any:
+        """The gateway takes text only; YAML reads `2` and `true` as something else."""
+        if not isinstance(value, dict):
+            return value
+        return {name: one if isinstance(one, str) else json.dumps(one) for name, one in value.items()}
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -49,7 +62,8 @@ class Further(_Strict):
     """A further time by which the same records are asked for, in a DAG of its own.
 
     Attributes:
-        dimension: the time; the DAG is `kuaimai_<pipeline>__<dimension>`.
+        dimension: the time; the DAG is `kuaimai_<pipeline>__<dimension>`. `scan` reads everything, whatever
+            its time, and marks what is gone; it needs neither of the two ways back.
         schedule: cron, in Asia/Shanghai.
         look_back_hours: every scheduled run reads so many hours before its end again, and more where rows
             were seen to come later than that; or
@@ -79,7 +93,10 @@ class Further(_Strict):
 
     @model_validator(mode="after")
     def _one_way_back(self) -> Further:
-        if self.day_before == (self.look_back_hours is not None):
+        if self.scans:
+            if self.day_before or self.look_back_hours is not None:
+                raise ValueError("a scan reads everything: leave out look_back_hours and day_before")
+        elif self.day_before == (self.look_back_hours is not None):
             raise ValueError(f"{self.dimension} needs either look_back_hours or day_before: true")
         return self
 
@@ -88,18 +105,24 @@ class Further(_Strict):
         """Length of one window."""
         return timedelta(hours=self.slot_hours)
 
+    @property
+    def scans(self) -> bool:
+        """Whether everything is read, whatever its time."""
+        return self.dimension == SCAN
+
 
 class Time(_Strict):
     """How time is cut.
 
     Attributes:
-        dimension: the time by which records are asked for.
+        dimension: the time by which records are asked for; by default the first one that the method knows.
+            `scan` where it knows none: every run reads everything and marks what is gone.
         overlap_minutes: how far a scheduled run reaches back before its interval, for late rows.
         heal_days: how far back a scheduled run looks for time that was left unsealed.
         further: other times, for records that the first one never shows or shows too late.
     """
 
-    dimension: str = "upd_time"
+    dimension: str = ""
     overlap_minutes: int = Field(default=10, ge=0, le=1440)
     heal_days: int = Field(default=7, ge=0, le=90)
     further: tuple[Further, ...] = ()
@@ -158,28 +181,68 @@ class Pipeline(_Strict):
     def _five_fields(cls, value: str) -> str:
         return five_fields(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_catalogue_says(cls, content: Any) -> Any:
+        """Fill in what the file leaves to the catalogue: the time to read by, and the size of a page."""
+        source = content.get("source") if isinstance(content, dict) else None
+        if not isinstance(source, dict) or source.get("method") not in catalog.method_names():
+            return content
+        name = source["method"]
+        further = source.get("enrich", ())
+        methods = [name, *(further if isinstance(further, list | tuple) else ())]
+        known = [catalog.method(one) for one in methods if one in catalog.method_names()]
+        most = min((one.page.max for one in known if one.page), default=1)
+        time = {} if content.get("time") is None else content["time"]
+        if isinstance(time, dict):
+            times = known[0].times
+            content = {
+                **content,
+                "time": {"dimension": next(iter(times.dimensions)) if times else SCAN, **time},
+            }
+        return {**content, "source": {"page_size": most, **source}}
+
     @model_validator(mode="after")
     def _fits_the_catalogue(self) -> Pipeline:
         kinds = set()
         for name in self.source.methods:
             method = catalog.method(name)
-            if method.record is None or method.times is None:
-                raise ValueError(f"source: {name} returns no records by time")
+            if method.record is None:
+                raise ValueError(f"source: {name} returns no records")
             kinds.add(method.record)
-            for dimension in self.time.dimensions:
-                if dimension not in method.times.dimensions:
-                    known = ", ".join(method.times.dimensions)
-                    raise ValueError(f"time.dimension: {name} knows {known}, not {dimension!r}")
+            self._check_dimensions(method)
             if method.page and not method.page.min <= self.source.page_size <= method.page.max:
                 raise ValueError(
                     f"source.page_size: {name} gives {method.page.min} to {method.page.max} records a page"
                 )
+            method.check_names(self.source.params)
+            for param in self.source.params:
+                if param in _set_by_us(method):
+                    raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")
         if len(kinds) > 1:
             raise ValueError(
                 f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
             )
         check_personal(self.records, self.keep_personal)
         return self
+
+    def _check_dimensions(self, method: catalog.Method) -> None:
+        times = dict(method.times.dimensions) if method.times else {}
+        known = [*times, *([SCAN] if method.times is None or method.times.optional else [])]
+        for dimension in self.time.dimensions:
+            if dimension not in known:
+                raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
+
+    @property
+    def scope(self) -> Literal["shop", "warehouse"] | None:
+        """Whose records the method is asked for, one after the other; None where one question is enough."""
+        scope = catalog.method(self.source.method).scope
+        return scope.of if scope else None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the method can be asked for a stretch of time, and so for the past."""
+        return catalog.method(self.source.method).times is not None
 
     @property
     def record(self) -> catalog.Record:
@@ -190,6 +253,19 @@ class Pipeline(_Strict):
     def records(self) -> tuple[catalog.Record, ...]:
         """The record and its children."""
         return (self.record, *(catalog.record(name) for name in self.record.children.values()))
+
+
+def _set_by_us(method: catalog.Method) -> set[str]:
+    """Return the parameters that say which page, which time and whose records."""
+    ours = {"pageNo", "pageSize", "useHasNext", "useCursor", "cursor", *method.send}
+    if method.scope:
+        ours.add(method.scope.param)
+    if method.ids:
+        ours.add(method.ids.param)
+    if method.times:
+        for one in method.times.dimensions.values():
+            ours |= {one.start, one.end, *one.send}
+    return ours
 
 
 def five_fields(value: str) -> str:

@@ -18,9 +18,21 @@ import msgspec
 import pyarrow.parquet as pq
 
 from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
-from kuaimai.extract.paging import Read, read_parts
+from kuaimai.extract.details import composed, read_details
+from kuaimai.extract.paging import CONNECTIONS, Read, read_parts
+from kuaimai.extract.scans import read_everything
 from kuaimai.extract.staging import Staging, safe_name
-from kuaimai.extract.windows import SealedSpan, Shop, Slice, Window, plan, window_id
+from kuaimai.extract.windows import (
+    EVERYTHING,
+    SCAN,
+    WAREHOUSE,
+    SealedSpan,
+    Shop,
+    Slice,
+    Window,
+    plan,
+    window_id,
+)
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
@@ -32,12 +44,13 @@ from kuaimai.load.sql import (
     PlannedWindow,
     Quarantined,
     ReadWindow,
+    Scan,
     Sealing,
     SqlTarget,
     WindowFacts,
 )
 from kuaimai.pipeline import coverage
-from kuaimai.pipeline.spec import Pipeline
+from kuaimai.pipeline.spec import Pipeline, Source
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
 
@@ -46,6 +59,9 @@ log = logging.getLogger(__name__)
 # Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
 BATCHES_AT_ONCE = 4
 SHOP_METHOD = "erp.shop.list.query"
+WAREHOUSE_METHOD = "erp.warehouse.list.query"
+# Reason of a slice that scans because a person asked for it.
+ASKED = "asked"
 # Folder beside the raw answers of a slice whose extract task has ended.
 _ENDED = "ended"
 
@@ -103,7 +119,8 @@ class Summary(msgspec.Struct, frozen=True):
 
     `read` counts the base method only: the enriching methods return the same records again. `contested` are
     those of the open windows that scheduled runs will not read again. `outside` counts new records that were
-    made longer ago than the look-back of `look_back_minutes` reaches.
+    made longer ago than the look-back of `look_back_minutes` reaches, `missing` those that a scan did not see
+    and marked as gone.
     """
 
     read: int
@@ -119,11 +136,25 @@ class Summary(msgspec.Struct, frozen=True):
     contested: tuple[Sealing, ...] = ()
     outside: int = 0
     look_back_minutes: int = 0
+    missing: int = 0
 
     @property
     def sealed(self) -> bool:
         """Whether every window of the run is proven complete."""
         return not self.open_windows
+
+
+def fetch_scopes(pipeline: Pipeline, client: Client) -> list[Shop]:
+    """Return whose records a pipeline asks for: shops, warehouses, or everything at once.
+
+    Raises:
+        DataError: a shop or warehouse has no id, or there are none, which looks the same as a lost right.
+    """
+    if pipeline.scope == "shop":
+        return fetch_shops(client)
+    if pipeline.scope == "warehouse":
+        return [Shop(key, WAREHOUSE) for key in sorted(_fetch(client, WAREHOUSE_METHOD))]
+    return [EVERYTHING]
 
 
 def fetch_shops(client: Client) -> list[Shop]:
@@ -132,32 +163,39 @@ def fetch_shops(client: Client) -> list[Shop]:
     Raises:
         DataError: a shop has no id, or there are no shops, which looks the same as a lost right.
     """
-    entry = catalog.method(SHOP_METHOD)
-    size = entry.page.max if entry.page else 200
-    shops: dict[str, Shop] = {}
+    found = _fetch(client, SHOP_METHOD)
+    return sorted(Shop(key, str(row.get("source") or "")) for key, row in found.items())
+
+
+def _fetch(client: Client, method: str) -> dict[str, dict[str, Any]]:
+    """Return all records of a short list, by their key."""
+    entry = catalog.method(method)
+    kind = catalog.record(entry.record or "")
+    found: dict[str, dict[str, Any]] = {}
     page = 0
     while True:
         page += 1
-        answer = client.call(SHOP_METHOD, {"pageNo": str(page), "pageSize": str(size)})
-        rows = answer.rows(entry.list_keys)
-        before = len(shops)
-        for row in rows:
-            shop = Shop(id=str(row.get("userId") or ""), source=str(row.get("source") or ""))
-            if not shop.id:
+        paged = {"pageNo": str(page), "pageSize": str(entry.page.max)} if entry.page else {}
+        answer = client.call(method, {**entry.send, **paged})
+        before = len(found)
+        for row in answer.rows(entry.list_keys):
+            key = str(row.get(kind.key) or "")
+            if not key:
                 raise DataError(
-                    "a shop without userId in the answer", method=SHOP_METHOD, trace_id=answer.trace_id
+                    f"a {kind.name} without {kind.key} in the answer", method=method, trace_id=answer.trace_id
                 )
-            shops[shop.id] = shop
+            found[key] = row
         # Total first; where there is none, a page that brings nothing new ends it.
-        if (answer.total is not None and len(shops) >= answer.total) or len(shops) == before:
+        counted = answer.total is not None and len(found) >= answer.total
+        if counted or len(found) == before or not paged:
             break
-    if not shops:
+    if not found:
         raise DataError(
-            "the list of shops is empty",
-            method=SHOP_METHOD,
-            hint="a merchant has shops: ask Kuaimai whether the appKey has lost the right to see them",
+            f"the list of {kind.name}s is empty",
+            method=method,
+            hint="a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
         )
-    return sorted(shops.values())
+    return found
 
 
 def serving(pipeline: Pipeline, shop: Shop) -> list[str]:
@@ -208,12 +246,15 @@ def plan_slices(
     further = pipeline.time.further_by(dimension)
     interval = Window(start, end, dimension)
     look_back = 0
-    if live:
+    scans = dimension == SCAN
+    if live and not scans:
         look_back = coverage.look_back_minutes(pipeline, target)
         interval = coverage.reach(pipeline, interval, look_back)
-    _check_reach(base, interval.start, times.reach_days if times else None, now())
+    if not scans:
+        _check_reach(base, interval.start, times.reach_days if times else None, now())
     windows: list[ReadWindow] = []
-    began = target.began(pipeline.name, dimension) if live else None
+    # A scan reads everything: what an earlier one did not get is in it.
+    began = target.began(pipeline.name, dimension) if live and not scans else None
     heal_since = None
     if began is not None:
         heal_since = max(interval.start - timedelta(days=pipeline.time.heal_days), began)
@@ -224,7 +265,7 @@ def plan_slices(
         interval=interval,
         shops=shops,
         shops_per_call=method.scope.max if method.scope else max(len(shops), 1),
-        longest=timedelta(days=times.max_days if times else 1),
+        longest=interval.end - interval.start if scans else timedelta(days=times.max_days if times else 1),
         coverage=[
             SealedSpan(shop, one.method, one.start, one.end, one.state in {SEALED, CONTESTED})
             for one in windows
@@ -233,9 +274,11 @@ def plan_slices(
         methods_of={shop.id: serving(pipeline, shop) for shop in shops},
         base_method=base,
         heal_since=heal_since,
-        cell=further.slot if further and live else None,
-        again=None if further else coverage.missed_overlap(pipeline, windows, base, interval, start),
+        cell=further.slot if further and live and not scans else None,
+        again=None if further or scans else coverage.missed_overlap(pipeline, windows, base, interval, start),
     )
+    if scans and not live:
+        slices = [msgspec.structs.replace(piece, reason=ASKED) for piece in slices]
     if heal_since is not None:
         # A dimension that reads whole days does so hours after they ended.
         until = interval.start if further and further.day_before else start
@@ -299,15 +342,13 @@ def extract(
     for rank, method in enumerate(pipeline.source.methods):
         shops = [shop for shop in piece.shops if method in serving(pipeline, shop)]
         read = partial(
-            read_parts,
+            _read,
             client,
             method,
-            piece.window,
+            piece,
             rank=rank,
-            page_size=pipeline.source.page_size,
+            source=pipeline.source,
             staging=staging,
-            archive=piece.archive,
-            by_cursor=pipeline.source.paging == "cursor",
             now=now,
         )
         folder = f"{raw_folder(piece)}/{rank}"
@@ -320,6 +361,37 @@ def extract(
                 raise
             reads += _read_served(read, shops, folder)
     return Extracted(piece, tuple(reads))
+
+
+def _read(
+    client: Client,
+    method: str,
+    piece: Slice,
+    *,
+    rank: int,
+    source: Source,
+    shops: Sequence[Shop],
+    staging: Staging,
+    folder: str,
+    now: Callable[[], float],
+) -> list[Read]:
+    """Read a slice with one method: the list, and what the list leaves out of each record."""
+    asked: dict[str, Any] = {
+        "rank": rank,
+        "page_size": source.page_size,
+        "params": source.params,
+        "staging": staging,
+        "folder": folder,
+        "now": now,
+    }
+    if piece.window.dimension == SCAN:
+        reads = [read_everything(client, method, piece.window, shops, **asked)]
+    else:
+        by_cursor = source.paging == "cursor"
+        reads = read_parts(
+            client, method, piece.window, shops, archive=piece.archive, by_cursor=by_cursor, **asked
+        )
+    return [read_details(client, one, staging, connections=CONNECTIONS, now=now) for one in reads]
 
 
 def ended_well(slices: Iterable[Slice], staging: Staging) -> None:
@@ -356,7 +428,9 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
         bad: dict[str, BadRecord] = {}
         for answers in _in_batches(read, staging, BATCHES_AT_ONCE * pipeline.batch_size):
             into = [Rows(table) for table in mapper.tables]
-            found = mapper.map_answers(answers, catalog.method(read.method).list_keys, into)
+            found = mapper.map_answers(
+                answers, catalog.method(read.method).list_keys, into, given=asked_by(read)
+            )
             bad.update((one.key, one) for one in found)
             if len(into[0]):
                 stem = f"{folder}/{len(batches) + 1:05d}"
@@ -368,6 +442,14 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
         name = f"{folder}/quarantine.jsonl.zst"
         staging.write_compressed(name, b"\n".join(msgspec.json.encode(one) for one in set_aside))
     return Transformed(extracted, tuple(batches), name, len(set_aside), tuple(sorted(mapper.unknown_fields)))
+
+
+def asked_by(read: Read) -> dict[str, str]:
+    """Return the id that all records of a read were asked for by, by its field, where there is one alone."""
+    scope = catalog.method(read.method).scope
+    if scope is None or scope.field is None or len(read.shops) != 1 or not read.shops[0]:
+        return {}
+    return {scope.field: read.shops[0]}
 
 
 def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: SqlTarget) -> Loaded:
@@ -445,6 +527,7 @@ def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
         requests=sum(piece.requests for piece in slices),
         contested=tuple(one for one in everything if one.state == CONTESTED),
         outside=sum(piece.outside for piece in slices),
+        missing=sum(one.missing for one in everything),
         look_back_minutes=max((piece.look_back_minutes for piece in slices), default=0),
     )
 
@@ -468,7 +551,8 @@ def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer
     step = max(1, size * len(names) // max(read.rows, 1))
     for start in range(0, len(names), step):
         raws = map(staging.read_compressed, names[start : start + step])
-        yield [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
+        answers = [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
+        yield list(composed(read, answers, staging))
 
 
 def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> tuple[str, ...]:
@@ -509,7 +593,22 @@ def _facts(extracted: Extracted, number: int) -> WindowFacts:
         first_read_at=read.first_read_at,
         last_read_at=read.last_read_at,
         proof=read.proof,
+        scan=_scan(piece, read),
     )
+
+
+def _scan(piece: Slice, read: Read) -> Scan | None:
+    """Return what a scan of the base method says about records that it did not see; None for other reads."""
+    if read.window.dimension != SCAN or read.rank:
+        return None
+    entry = catalog.method(read.method)
+    asked = piece.reason == ASKED
+    if entry.scope is None or not any(read.shops):
+        return Scan(asked=asked)
+    if entry.scope.field is None:
+        return None  # whose a stored record is cannot be told
+    field = catalog.record(entry.record or "").fields[entry.scope.field]
+    return Scan(field.column, read.shops, asked)
 
 
 def _quarantined(pipeline: Pipeline, extracted: Extracted, number: int, bad: BadRecord) -> Quarantined:
@@ -553,9 +652,10 @@ def from_manifest(plain: Any, kind: type[Any]) -> Any:
 
 def pretty(summary: Summary) -> str:
     """Return one line for the log."""
+    gone = f", {summary.missing} gone" if summary.missing else ""
     state = "sealed" if summary.sealed else f"{len(summary.open_windows)} of {summary.windows} windows open"
     return (
         f"{summary.read} records read, {summary.landed} landed, {summary.quarantined} quarantined "
         f"({summary.inserted} new, {summary.updated} updated, {summary.unchanged} unchanged, "
-        f"{summary.stale} superseded), {summary.requests} requests, {state}"
+        f"{summary.stale} superseded{gone}), {summary.requests} requests, {state}"
     )

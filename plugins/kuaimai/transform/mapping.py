@@ -8,9 +8,10 @@ with the reason. Both ways give the same rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,9 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import astuple
 
+from kuaimai.extract.details import REFUSED
 from kuaimai.extract.skim import record_key
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
+from kuaimai.gateway.catalog import NUMBER
 from kuaimai.transform import columns
 from kuaimai.transform.fields import ARROW_TYPES, CONVERTERS, to_epoch_ms
 from kuaimai.transform.tables import CHILD_COUNT, VERSION, Table, table_of
@@ -30,6 +33,7 @@ _POSITION = "_position"
 # Positions of neighbouring answers are so far apart; no answer holds as many records.
 _FAR = 1_000_000
 _NULL = msgspec.Raw(b"null")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _NOT_DECODED = (msgspec.DecodeError, UnicodeError, RecursionError)
 # Such names cannot be told to the decoder; nobody has seen one.
 _STRANGE_NAME = re.compile(r'[\x00-\x1f"\\\ud800-\udfff]')
@@ -141,18 +145,25 @@ class Mapper:
         """The target tables, parent first."""
         return [self.header.table, *(shape.table for shape in self.children.values())]
 
-    def map(self, records: Iterable[dict[str, Any]], into: list[Rows], position: int = 0) -> list[BadRecord]:
+    def map(
+        self,
+        records: Iterable[dict[str, Any]],
+        into: list[Rows],
+        position: int = 0,
+        given: Mapping[str, str] = _NOTHING,
+    ) -> list[BadRecord]:
         """Add the rows of `records` to `into` (parent first) and return the records that do not fit.
 
         The slow way, value by value. A record lands whole or not at all: one bad line sends its whole order
         to quarantine.
         """
         bad = []
-        for number, record in enumerate(records, start=position):
+        for number, sent in enumerate(records, start=position):
+            record = _completed(sent, given)
             try:
                 mapped = self._map_one(record)
             except ValueError as err:
-                bad.append(BadRecord(record_key(record, self.kind.key), str(err), record))
+                bad.append(BadRecord(record_key(record, *self.kind.key_fields), str(err), record))
                 continue
             for rows, found in zip(into, mapped, strict=True):
                 for values, version, children in found:
@@ -160,7 +171,12 @@ class Mapper:
         return bad
 
     def map_answers(
-        self, answers: Sequence[Answer], list_keys: Sequence[str], into: list[Rows], position: int = 0
+        self,
+        answers: Sequence[Answer],
+        list_keys: Sequence[str],
+        into: list[Rows],
+        position: int = 0,
+        given: Mapping[str, str] = _NOTHING,
     ) -> list[BadRecord]:
         """Do what `map` does for the records of whole answers, column by column.
 
@@ -169,25 +185,31 @@ class Mapper:
             list_keys: names under which the records may be.
             into: as for `map`.
             position: number of the first record.
+            given: ids that the records were asked for by, by field; for records that leave them out.
 
         Raises:
             DataError: an answer holds something else than a list of records.
         """
         try:
-            return self._map_columns(answers, list_keys, into, position)
+            return self._map_columns(answers, list_keys, into, position, given)
         except pa.ArrowInvalid:
             # A text that Arrow cannot take apart; find the page that holds it.
             bad = []
             for number, answer in enumerate(answers):
                 first = position + number * _FAR
                 if len(answers) > 1:
-                    bad += self.map_answers([answer], list_keys, into, first)
+                    bad += self.map_answers([answer], list_keys, into, first, given)
                 else:
-                    bad += self.map(answer.rows(list_keys), into, first)
+                    bad += self.map(answer.rows(list_keys), into, first, given)
             return bad
 
     def _map_columns(
-        self, answers: Sequence[Answer], list_keys: Sequence[str], into: list[Rows], position: int
+        self,
+        answers: Sequence[Answer],
+        list_keys: Sequence[str],
+        into: list[Rows],
+        position: int,
+        given: Mapping[str, str],
     ) -> list[BadRecord]:
         records: list[msgspec.Struct] = []
         positions: list[int] = []
@@ -200,13 +222,13 @@ class Mapper:
                 else:
                     records.append(one)
                     positions.append(at)
-        parts, misfits = self._parts(records, positions)
+        parts, misfits = self._parts(records, positions, given)
         for at in misfits:
             answer = answers[(at - position) // _FAR]
             slow[at] = answer.rows(list_keys)[(at - position) % _FAR]
         for rows, part in zip(into, parts, strict=True):
             rows.extend(part)
-        return [bad for at in sorted(slow) for bad in self.map([slow[at]], into, at)]
+        return [bad for at in sorted(slow) for bad in self.map([slow[at]], into, at, given)]
 
     def _decode(self, answer: Answer, list_keys: Sequence[str]) -> list[Any]:
         """Return a page's records: as structs of JSON texts, or as dicts where one is too odd for that."""
@@ -254,10 +276,10 @@ class Mapper:
         return msgspec.json.Decoder(row | list[row])  # type: ignore[valid-type]
 
     def _parts(
-        self, records: Sequence[msgspec.Struct], positions: Sequence[int]
+        self, records: Sequence[msgspec.Struct], positions: Sequence[int], given: Mapping[str, str]
     ) -> tuple[list[pa.Table], list[int]]:
         """Return one table of rows per target table, and the positions of the records that do not fit."""
-        own, bad = self.header.columns(records)
+        own, bad = self.header.columns(records, given=given)
         keys = own[self.header.key_position]
         versions = self.header.versions(own)
         at = pa.array(positions, pa.int64())
@@ -296,9 +318,11 @@ class Mapper:
                 sent = None
                 lines.append([])
                 continue
+            if isinstance(found, dict) and REFUSED in found:
+                raise ValueError(f"{list_field}: {found[REFUSED]}")
             if not isinstance(found, list):
                 raise ValueError(f"{list_field}: a {type(found).__name__} where a list belongs")
-            lines.append([(shape.child(line, key, list_field), version, None) for line in found])
+            lines.append([(values, version, None) for values in shape.lines(found, key, list_field)])
             sent = sent + len(found) if sent is not None else None
         return [[(values, version, sent)], *lines]
 
@@ -313,10 +337,17 @@ class _Shape:
         self.known = {name for one in kind.fields.values() for name in (one.name, *one.aliases)}
         self.converters = [(one.name, one.aliases, CONVERTERS[one.type]) for one in self.table.fields]
         names = [one.name for one in self.table.fields]
+        # The parts of a key that is made of several fields, by position; None stands for a line's number.
+        self.key_parts = [None if name == NUMBER else names.index(name) for name in kind.key_of]
         self.key_position = names.index(kind.key)
         self.version_positions = [names.index(name) for name in kind.version if name in names]
         self.spellings = list(
-            dict.fromkeys(name for one in self.table.fields for name in (one.name, *one.aliases))
+            dict.fromkeys(
+                name
+                for one in self.table.fields
+                for name in (one.name, *one.aliases)
+                if not (kind.key_of and one.name == kind.key)
+            )
         )
 
     def struct(self, passed: Iterable[str], lists: Mapping[str, Any]) -> type[msgspec.Struct]:
@@ -338,7 +369,10 @@ class _Shape:
         )
 
     def columns(
-        self, records: Sequence[msgspec.Struct], parent: pa.Array | None = None
+        self,
+        records: Sequence[msgspec.Struct],
+        parent: pa.Array | None = None,
+        given: Mapping[str, str] = _NOTHING,
     ) -> tuple[list[pa.Array], pa.Array]:
         """Return the table's columns and a mask of the records that do not fit it."""
         width = len(self.spellings)
@@ -350,12 +384,86 @@ class _Shape:
             if parent is not None and one.name == self.kind.parent_key:
                 found.append(parent)
                 continue
+            if self.key_parts and one.name == self.kind.key:
+                found.append(None)
+                continue
             spelt = [by_name[name] for name in (one.name, *one.aliases)]
-            values, misfit = columns.convert(one.type, pc.coalesce(*spelt) if one.aliases else spelt[0])
+            if one.name in given:
+                spelt.append(pa.scalar(encode_json(given[one.name]).decode()))
+            values, misfit = columns.convert(one.type, pc.coalesce(*spelt) if len(spelt) > 1 else spelt[0])
             found.append(values)
             if misfit is not None:
                 bad = pc.or_(bad, misfit)
+        if self.key_parts:
+            found[self.key_position] = self._keys(found, parent)
         return found, pc.or_(bad, pc.is_null(found[self.key_position]))
+
+    def _keys(self, found: Sequence[pa.Array], parent: pa.Array | None) -> pa.Array:
+        """Return the column of a key that several fields make together."""
+        named = [at for at in self.key_parts if at is not None]
+        parts = list(zip(*(_as_text(found[at]).to_pylist() for at in named), strict=True))
+        owners = [None] * len(parts) if parent is None else parent.to_pylist()
+        others = [column for at, column in enumerate(found) if at != self.key_position]
+        return pa.array(
+            self._composed(parts, owners, lambda: columns.fingerprints(others).to_pylist()), pa.string()
+        )
+
+    def _composed(
+        self,
+        parts: Sequence[tuple[str | None, ...]],
+        owners: Sequence[str | None],
+        contents: Callable[[], Sequence[str]],
+    ) -> list[str | None]:
+        """Return the keys that several fields make together; None where all of them are missing.
+
+        The number of a line counts the lines of its parent that agree in all other parts, in the order of
+        their content: lists come in another order at every call.
+
+        Args:
+            parts: of each row, what its fields give to its key.
+            owners: of each row, its parent's key.
+            contents: gives a text for each row that is the same for the same content.
+        """
+        numbers = [0] * len(parts)
+        if None in self.key_parts:
+            same: dict[Any, list[int]] = {}
+            for row, one in enumerate(zip(owners, parts, strict=True)):
+                same.setdefault(one, []).append(row)
+            if len(same) < len(parts):
+                texts = contents()
+                for rows in same.values():
+                    for number, row in enumerate(sorted(rows, key=texts.__getitem__)):
+                        numbers[row] = number
+        keys: list[str | None] = []
+        for number, given in zip(numbers, parts, strict=True):
+            fields = iter(given)
+            texts = [str(number) if at is None else next(fields) or "" for at in self.key_parts]
+            keys.append("/".join(texts) if any(given) else None)
+        return keys
+
+    def _compose(self, rows: Sequence[list[Any]]) -> None:
+        """Put the keys that several fields make together into rows of one parent."""
+        named = [at for at in self.key_parts if at is not None]
+        parts = [tuple(None if row[at] is None else str(row[at]) for at in named) for row in rows]
+
+        def contents() -> Sequence[str]:
+            by_column = [
+                pa.array([row[at] for row in rows], ARROW_TYPES[one.type])
+                for at, one in enumerate(self.table.columns)
+                if at != self.key_position
+            ]
+            texts: list[str] = columns.fingerprints(by_column).to_pylist()
+            return texts
+
+        for row, key in zip(rows, self._composed(parts, [None] * len(rows), contents), strict=True):
+            row[self.key_position] = key
+            self._check_key(row)
+
+    def _check_key(self, row: Sequence[Any]) -> str:
+        key: str | None = row[self.key_position]
+        if not key:
+            raise ValueError(f"{self.kind.key}: the key is missing")
+        return key
 
     def versions(self, found: list[pa.Array]) -> pa.Array:
         """The column for `version`."""
@@ -365,7 +473,14 @@ class _Shape:
 
     def values(self, record: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
         """Return the key and all values of one record, in column order."""
-        values = []
+        row = self._converted(record)
+        if self.key_parts:
+            self._compose([row])
+        return self._check_key(row), tuple(row)
+
+    def _converted(self, record: dict[str, Any]) -> list[Any]:
+        """Return the values of one record; a key that several fields make is left out."""
+        values: list[Any] = []
         for name, aliases, convert in self.converters:
             value = record.get(name)
             if value is None and aliases:
@@ -374,10 +489,7 @@ class _Shape:
                 values.append(convert(value))
             except ValueError as err:
                 raise ValueError(f"{name}: {err}") from None
-        key = values[self.key_position]
-        if not key:
-            raise ValueError(f"{self.kind.key}: the key is missing")
-        return key, tuple(values)
+        return values
 
     def version(self, record: dict[str, Any]) -> int:
         """The instant of the record's last change, epoch ms; 0 where the record names none."""
@@ -387,15 +499,31 @@ class _Shape:
                 return stamp
         return 0
 
-    def child(self, line: Any, parent: str, where: str) -> tuple[Any, ...]:
-        """A line carries its parent's key."""
-        if not isinstance(line, dict):
-            raise ValueError(f"{where}: a {type(line).__name__} where a line belongs")
+    def lines(self, found: Sequence[Any], parent: str, where: str) -> list[tuple[Any, ...]]:
+        """Return the values of a parent's lines, each with the parent's key."""
+        strange = next((line for line in found if not isinstance(line, dict)), found)
+        if strange is not found:
+            raise ValueError(f"{where}: a {type(strange).__name__} where a line belongs")
         try:
-            _, values = self.values({**line, self.kind.parent_key or "": parent})
+            rows = [self._converted({**line, self.kind.parent_key or "": parent}) for line in found]
+            if self.key_parts:
+                self._compose(rows)
+            for row in rows:
+                self._check_key(row)
         except ValueError as err:
             raise ValueError(f"{where}.{err}") from None
-        return values
+        return [tuple(row) for row in rows]
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    """Return a part of a key as text; an instant is its epoch ms, as `to_epoch_ms` gives it."""
+    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).cast(pa.string())
+
+
+def _completed(record: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return a record with the ids that it was asked for by, where it leaves them out."""
+    absent = {name: value for name, value in given.items() if record.get(name) is None}
+    return {**record, **absent} if absent else record
 
 
 def _listed(found: Any) -> list[Any]:

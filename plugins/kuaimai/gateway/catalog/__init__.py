@@ -17,6 +17,7 @@ import yaml
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog.model import (
+    NUMBER,
     Archive,
     Detail,
     Dimension,
@@ -34,6 +35,7 @@ from kuaimai.gateway.catalog.model import (
 )
 
 __all__ = [
+    "NUMBER",
     "Archive",
     "Detail",
     "Dimension",
@@ -102,6 +104,7 @@ def _times(facts: Mapping[str, Any]) -> Times:
             }
         ),
         archive=Archive(**archive) if archive else None,
+        optional=facts.get("optional", False),
     )
 
 

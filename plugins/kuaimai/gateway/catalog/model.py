@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from kuaimai.gateway.clock import gateway_time
 
 FieldType = Literal["id", "text", "integer", "number", "yuan", "fen", "time", "json"]
 TimeForm = Literal["ms", "digits", "text"]
+# In `key_of`: the number of a line among those of its parent that agree in all other parts.
+NUMBER = "#"
 # How far a fact may be trusted: the reference says it (`stated`), only another project's program names it
 # (`seen`), or it is our guess, or our own making and never sent (`made`).
 Sure = Literal["stated", "seen", "guess", "made"]
@@ -83,6 +85,11 @@ class Record:
     key_of: tuple[str, ...] = ()
     unsure: frozenset[str] = frozenset()
 
+    @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The fields that identify the record, in the order in which they make its key."""
+        return self.key_of or (self.key,)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -102,11 +109,13 @@ class Scope:
         param: takes their ids (comma list).
         max: how many it takes.
         of: whose ids: `shop` (`userId`) or `warehouse` (`id`).
+        field: the record's field with that id; None where the record does not say whose it is.
     """
 
     param: str
     max: int
     of: Literal["shop", "warehouse"] = "shop"
+    field: str | None = None
 
 
 @dataclass(frozen=True)
@@ -166,12 +175,14 @@ class Times:
         reach_days: how far back the method looks; older records are archived and silently absent. None: all.
         dimensions: by name; the name is ours where the method has a pair of parameters for each time.
         archive: what is older than `reach_days`, if the method can be asked for it.
+        optional: whether it can be asked without a time, for everything that it has.
     """
 
     max_days: int
     reach_days: int | None
     dimensions: Mapping[str, Dimension]
     archive: Archive | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,6 +234,22 @@ class Method:
         Raises:
             ConfigError: names the parameter and the nearest one that exists, or the one that is missing.
         """
+        self.check_names(params)
+        size = params.get("pageSize")
+        if self.page and size is not None and not self.page.min <= int(size) <= self.page.max:
+            raise ConfigError(
+                f"pageSize {size} is outside {self.page.min} to {self.page.max}", method=self.name
+            )
+        for group in self.needs:
+            if not any(name in params for name in group):
+                raise ConfigError(f"{self.name} needs {' or '.join(group)}", method=self.name)
+
+    def check_names(self, params: Iterable[str]) -> None:
+        """Refuse parameters that the gateway would silently ignore.
+
+        Raises:
+            ConfigError: names the parameter and the nearest one that exists.
+        """
         for name in params:
             if name not in self.params:
                 near = get_close_matches(name, self.params, n=1)
@@ -233,14 +260,6 @@ class Method:
                     if near
                     else f"it knows {', '.join(sorted(self.params))}",
                 )
-        size = params.get("pageSize")
-        if self.page and size is not None and not self.page.min <= int(size) <= self.page.max:
-            raise ConfigError(
-                f"pageSize {size} is outside {self.page.min} to {self.page.max}", method=self.name
-            )
-        for group in self.needs:
-            if not any(name in params for name in group):
-                raise ConfigError(f"{self.name} needs {' or '.join(group)}", method=self.name)
 
 
 def snake_case(name: str) -> str:
