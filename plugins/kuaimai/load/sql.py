@@ -40,8 +40,8 @@ from kuaimai.load.proof import (
 )
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
 
-# A scan that misses more rows than this, and more than this share of all, is not believed: a right that was
-# lost, or a filter that the gateway began to apply, looks just the same.
+# A scan that misses more rows than this, and more than this share of all, or all of them, is not believed: a
+# right that was lost, or a filter that the gateway began to apply, looks just the same.
 MOST_MISSING = 20
 MOST_MISSING_SHARE = 0.3
 
@@ -603,7 +603,8 @@ class Loading:
         since = self._bound(facts.first_read_at)
         living = int(self._run(merge.count_rows(self.parent, covered), **ids).scalar())
         missing = int(self._run(merge.count_rows(self.parent, unseen), since=since, **ids).scalar())
-        if missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) and not scan.asked:
+        many = missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) or 1 < living == missing
+        if many and not scan.asked:
             return 0, (
                 f"{missing} of {living} rows were not seen, which is too many to be believed, and none was "
                 "marked; if they are gone, trigger the DAG by hand"
