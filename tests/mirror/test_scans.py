@@ -75,7 +75,7 @@ def test_each_warehouse_is_read_and_marked_on_its_own(tmp_path, pg_url):
             start=now - HOUR,
             end=now,
             shops=[one for one in stages.fetch_scopes(shop.pipeline, shop.client) if one.id == "80001"],
-            live=True,
+            live=False,
             target=shop.target,
             dimension="scan",
             now=shop.clock,
@@ -85,7 +85,7 @@ def test_each_warehouse_is_read_and_marked_on_its_own(tmp_path, pg_url):
             shop.rows("SELECT _key, ware_house_id FROM kuaimai_stock WHERE _deleted_at IS NOT NULL")
         )
         assert set(marked.values()) == {"80001"}
-        scan(shop)
+        scan(shop, live=False)
         assert set(shop.living(shop.pipeline.record)) == left
 
 
