@@ -28,6 +28,7 @@ from kuaimai.airflow.operators import (
     KuaimaiTransformOperator,
     _GatewayOperator,
     _PipelineOperator,
+    flat,
     told,
 )
 from kuaimai.errors import ConfigError
@@ -79,7 +80,7 @@ def backfill_dag(folder: Path) -> DAG | None:
 
         @task_group(group_id="slice")
         def read_and_write(piece: Any) -> Any:
-            limit = {"max_active_tis_per_dagrun": _PARALLEL}
+            limit: dict[str, Any] = {"max_active_tis_per_dagrun": _PARALLEL}
             extracted = KuaimaiExtractOperator(
                 task_id="extract", pipeline=file, slice=piece, lane=LANE, priority_weight=-3, **limit
             )
@@ -130,10 +131,10 @@ def make_plan(
         ConfigError: a Connection is missing, or what is asked for cannot be read.
     """
     from kuaimai.airflow.hooks import KuaimaiHook
-    from kuaimai.airflow.settings import target
+    from kuaimai.airflow.targets import planned_for
     from kuaimai.pipeline import planner, stages
 
-    with closing(KuaimaiHook(kuaimai_conn_id)) as hook, closing(target(spec.target)) as database:
+    with closing(KuaimaiHook(kuaimai_conn_id)) as hook, planned_for(spec) as targets:
         client = hook.client(LANE)
         plan = planner.plan_backfill(
             spec,
@@ -144,7 +145,7 @@ def make_plan(
             dimension=dimension,
             client=client,
             rate=hook.settings.requests_per_second,
-            target=database,
+            target=targets,
             rows_per_slice=rows_per_slice,
             again=again,
         )
@@ -154,7 +155,7 @@ def make_plan(
                     f"the plan has {len(plan.slices)} slices, and Airflow maps at most {most_slices}",
                     hint="ask for less time in each run or more rows a slice, or raise core.max_map_length",
                 )
-            planner.announce(plan, spec, database)
+            planner.announce(plan, spec, targets)
     return plan
 
 
@@ -208,7 +209,7 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Add up the slices; close the windows of earlier plans that are sealed now."""
-        from kuaimai.airflow.settings import target
+        from kuaimai.airflow.targets import opened
         from kuaimai.pipeline import planner, stages
 
         params = context["params"]
@@ -216,14 +217,13 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
             raise AirflowSkipException("a dry run only counts; the log of the task `plan` shows the plan")
         with told():
             spec = self.spec()
-            # Where one slice was mapped, Airflow 3 hands over its value instead of a list of one.
-            manifests = [self.manifests] if isinstance(self.manifests, Mapping) else self.manifests or ()
-            loaded = [stages.from_manifest(one, stages.Loaded) for one in manifests]
+            loaded = [stages.from_manifest(one, stages.Loaded) for one in flat(self.manifests)]
             summary = stages.summarise(spec, loaded)
             asked = asked_interval(params["from"], params["to"], names=_NAMES)
-            with closing(target(spec.target)) as database:
-                now = datetime.now(timezone.utc)
-                planner.settle(spec, params["dimension"], asked.start, database, now.timestamp())
+            now = datetime.now(timezone.utc).timestamp()
+            with opened(spec) as targets:
+                for _, target in targets:
+                    planner.settle(spec, params["dimension"], asked.start, target, now)
         self.log.info("%s", stages.pretty(summary))
         for window in summary.open_windows:
             self.log.warning("not sealed: %s", window)

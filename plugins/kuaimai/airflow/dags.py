@@ -59,6 +59,8 @@ def pipeline_dags(folder: Path) -> list[DAG]:
 def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None) -> DAG:
     """Return the DAG of a pipeline: refresh session, plan, per slice extract → transform → load, seal.
 
+    Each target has its own load and seal: one that fails does not hold the others.
+
     Args:
         pipeline: the pipeline.
         path: its file, which the tasks read again.
@@ -98,28 +100,43 @@ def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None)
             doc_md="Cuts the run into slices.",
         )
 
+        names = [outlet.name for outlet in pipeline.outlets]
+
         @task_group(group_id="slice")
         def read_and_write(piece: Any) -> Any:
             extracted = KuaimaiExtractOperator(task_id="extract", pipeline=file, slice=piece, lane=lane)
             transformed = KuaimaiTransformOperator(
                 task_id="transform", pipeline=file, manifest=extracted.output
             )
-            return KuaimaiLoadOperator(task_id="load", pipeline=file, manifest=transformed.output).output
+            # What a target misses, the next run brings: among several, none keeps the run open for long.
+            patience: dict[str, Any] = {} if len(names) == 1 else {"retries": 1}
+            return {
+                name: KuaimaiLoadOperator(
+                    task_id=_of("load", name, names),
+                    pipeline=file,
+                    manifest=transformed.output,
+                    target=name,
+                    **patience,
+                ).output
+                for name in names
+            }
 
-        seal = KuaimaiSealOperator(
-            task_id="seal",
-            pipeline=file,
-            manifests=read_and_write.expand(piece=plan.output)
-            if BACKFILLS_MAP_TASKS
-            else read_and_write(plan.output),
-            outlets=[Asset(f"kuaimai://{pipeline.target}/kuaimai_{pipeline.record.name}")],
-            # A merchant without shops has nothing to read; that is a complete answer too.
-            trigger_rule="none_failed",
-            doc_md="Says whether every window of the run is proven complete.",
-            **last_task(late_after),
+        written: Any = (
+            read_and_write.expand(piece=plan.output) if BACKFILLS_MAP_TASKS else read_and_write(plan.output)
         )
         session >> plan
-        plan >> seal
+        for name in names:
+            plan >> KuaimaiSealOperator(
+                task_id=_of("seal", name, names),
+                pipeline=file,
+                manifests=written[name],
+                target=name,
+                outlets=[Asset(f"kuaimai://{name}/kuaimai_{pipeline.record.name}")],
+                # A merchant without shops has nothing to read; that is a complete answer too.
+                trigger_rule="none_failed",
+                doc_md="Says whether every window of the run is proven complete.",
+                **last_task(late_after),
+            )
     return bounded(dag)
 
 
@@ -150,6 +167,11 @@ def _dags_of(path: Path) -> list[DAG]:
     return [pipeline_dag(pipeline, path, further) for further in (None, *pipeline.time.further)]
 
 
+def _of(task: str, name: str, names: list[str]) -> str:
+    """Return the id of a target's task; the first target's has no name in it."""
+    return task if name == names[0] else f"{task}__{name}"
+
+
 def _doc(pipeline: Pipeline, further: Further | None) -> str:
     tables = ", ".join(f"`kuaimai_{one.name}`" for one in pipeline.records)
     if further is None:
@@ -158,6 +180,7 @@ def _doc(pipeline: Pipeline, further: Further | None) -> str:
         return _DOC.format(
             pipeline=pipeline,
             tables=tables,
+            targets=", ".join(f"`{outlet.name}`" for outlet in pipeline.outlets),
             others=others if names else "",
         )
     reads = (
@@ -238,7 +261,7 @@ def _params() -> dict[str, Param]:
 _DOC = """
 ### {pipeline.name}: {pipeline.description}
 
-Mirrors `{pipeline.source.method}` into {tables} (Connection `{pipeline.target}`),
+Mirrors `{pipeline.source.method}` into {tables} (targets: {targets}),
 by `{pipeline.time.dimension}`.
 
 * Every scheduled run reads its interval, {pipeline.time.overlap_minutes} minutes before it, and whatever

@@ -78,21 +78,32 @@ class KuaimaiReconcileOperator(_GatewayOperator):
             if params["pipeline"] not in {None, spec.name}:
                 raise AirflowSkipException(f"this run is for {params['pipeline']} only")
             client, asked = self.client(context), _asked(context)
-            with closing(target(spec.target)) as database:
-                outcome = reconcile.reconcile(
-                    spec,
-                    run=str(context["run_id"]),
-                    until=asked.end,
-                    days=params["days"],
-                    shops=asked.chosen(stages.fetch_scopes(spec, client)),
-                    client=client,
-                    staging=staging(),
-                    target=database,
-                )
-            self.log.info("%s", reconcile.pretty(outcome))
-            reconcile.check(outcome)
-        counted = {name: outcome.total(name) for name in ("missing", "repaired", "tombstoned")}
-        return {**counted, "requests": outcome.requests}
+            shops = asked.chosen(stages.fetch_scopes(spec, client))
+            outcomes: list[reconcile.Outcome] = []
+            for conn_id in spec.databases:
+                with closing(target(conn_id)) as database:
+                    outcome = reconcile.reconcile(
+                        spec,
+                        # Answers are staged by run: what one database lacks is not what another does.
+                        run=str(context["run_id"]) + (f"-{conn_id}" if outcomes else ""),
+                        until=asked.end,
+                        days=params["days"],
+                        shops=shops,
+                        client=client,
+                        staging=staging(),
+                        target=database,
+                    )
+                self.log.info("%s", reconcile.pretty(outcome))
+                outcomes.append(outcome)
+            for outcome in outcomes:
+                reconcile.check(outcome)
+        return {
+            **{
+                name: sum(outcome.total(name) for outcome in outcomes)
+                for name in ("missing", "repaired", "tombstoned")
+            },
+            "requests": sum(outcome.requests for outcome in outcomes),
+        }
 
 
 def _asked(context: Context) -> RunInterval:
@@ -112,7 +123,7 @@ def _pipelines(folder: Path) -> dict[str, Path]:
             pipeline: Pipeline = load_pipeline(path)
         except ConfigError:
             continue
-        if can_reconcile(pipeline):
+        if can_reconcile(pipeline) and pipeline.databases:
             found.setdefault(pipeline.name, path)
     return found
 

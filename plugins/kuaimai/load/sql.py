@@ -45,6 +45,9 @@ from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION,
 MOST_MISSING = 20
 MOST_MISSING_SHARE = 0.3
 
+# A table beside the data: its label, its key column, its columns.
+Beside = tuple[str, str, Sequence[Column]]
+
 _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
     (VERSION, "integer", "版本（记录最后修改时间，毫秒）"),
     (RANK, "integer", "来源级别（同版本中更完整的接口更高）"),
@@ -232,10 +235,10 @@ class SqlTarget(ABC):
                 # Last, because other loads wait for these rows until the commit.
                 loading.note_lateness()
 
-    def prepare(self, tables: Sequence[Table]) -> None:
-        """Make what is missing of the tables, and of those beside the data."""
+    def prepare(self, tables: Sequence[Table], beside: Mapping[str, Beside] | None = None) -> None:
+        """Make what is missing of the tables, of those beside the data, and of further ones by name."""
         with self._told():
-            self._prepare(tables)
+            self._prepare(tables, beside)
 
     @contextmanager
     def connected(self) -> Iterator[sa.engine.Connection]:
@@ -344,8 +347,11 @@ class SqlTarget(ABC):
             raise ConfigError(f"{WINDOW_TABLE} holds no instants; was the table made by something else?")
         return value
 
-    def _prepare(self, tables: Sequence[Table]) -> None:
-        wanted = {table.name: (table.label, table.key, _columns(table)) for table in tables}
+    def _prepare(self, tables: Sequence[Table], beside: Mapping[str, Beside] | None = None) -> None:
+        wanted: dict[str, Beside] = {
+            table.name: (table.label, table.key, _columns(table)) for table in tables
+        }
+        wanted.update(beside or {})
         wanted[WINDOW_TABLE] = ("窗口封存证明", "window_id", WINDOW_COLUMNS)
         wanted[QUARANTINE_TABLE] = ("隔离记录", "quarantine_id", QUARANTINE_COLUMNS)
         wanted[LATENESS_TABLE] = ("记录首次读到的延迟", "lateness_id", LATENESS_COLUMNS)
@@ -498,7 +504,7 @@ class Loading:
         """
         for record in records:
             self._aside_keys.setdefault(record.read, set()).add(record.record_key)
-            if not self._run(merge.has_seen(record.read), key=record.record_key).first():
+            if not self._has_landed(record):
                 self._set_aside[record.read] = self._set_aside.get(record.read, 0) + 1
             row = {
                 **msgspec.structs.asdict(record),
@@ -528,7 +534,7 @@ class Loading:
 
     def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of the window is in the target, and write the proof."""
-        landed = int(self._run(merge.count_landed(self.parent, facts.read)).scalar() or 0)
+        landed = self._landed(facts.read)
         quarantined = self._set_aside.get(facts.read, 0)
         written = self._written.get(facts.read, Written())
         reason = why_open(
@@ -565,11 +571,7 @@ class Loading:
             self.target.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
             **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
         )
-        self._run(
-            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
-            now=self._now(),
-            method=facts.method,
-        )
+        self._resolve(facts)
         return Sealing(
             window_id=facts.window_id,
             method=facts.method,
@@ -632,6 +634,21 @@ class Loading:
             end=self._bound(facts.window_end),
         ).scalar()
         return int(count or 0)
+
+    # What a load into something else than a database knows by other means.
+
+    def _has_landed(self, record: Quarantined) -> bool:
+        return self._run(merge.has_seen(record.read), key=record.record_key).first() is not None
+
+    def _landed(self, read: int) -> int:
+        return int(self._run(merge.count_landed(self.parent, read)).scalar() or 0)
+
+    def _resolve(self, facts: WindowFacts) -> None:
+        self._run(
+            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
+            now=self._now(),
+            method=facts.method,
+        )
 
     def _now(self) -> Any:
         return self.target.instant(self.moment)

@@ -21,7 +21,8 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import OPEN, READINGS, SEALED, SUPERSEDED
-from kuaimai.load.sql import PlannedWindow, ReadWindow, SqlTarget
+from kuaimai.load.protocol import Coverage
+from kuaimai.load.sql import PlannedWindow, ReadWindow
 from kuaimai.pipeline.backfill_plan import BackfillPlan, PlannedDay, wall_clock
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.stages import serving
@@ -52,7 +53,7 @@ def plan_backfill(
     dimension: str,
     client: Client,
     rate: float,
-    target: SqlTarget,
+    target: Coverage,
     rows_per_slice: int = ROWS_PER_SLICE,
     again: bool = False,
     now: Callable[[], float] = time.time,
@@ -110,12 +111,12 @@ def plan_backfill(
     )
 
 
-def announce(plan: BackfillPlan, pipeline: Pipeline, target: SqlTarget) -> None:
+def announce(plan: BackfillPlan, pipeline: Pipeline, target: Coverage) -> None:
     """Write the plan's windows down as open, so that a slice that is never read leaves a trace."""
     target.announce([_planned(pipeline.source.method, piece) for piece in plan.slices])
 
 
-def settle(pipeline: Pipeline, dimension: str, start: datetime, target: SqlTarget, now: float) -> None:
+def settle(pipeline: Pipeline, dimension: str, start: datetime, target: Coverage, now: float) -> None:
     """Close windows that an earlier plan left open and whose time others have sealed since.
 
     Only time within the method's reach: of older time two stores were asked, and one cannot answer for both.

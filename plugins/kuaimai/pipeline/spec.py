@@ -17,6 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
+from kuaimai.pipeline.outlets import (
+    FilesOutlet,
+    HttpOutlet,
+    NoopOutlet,
+    Outlet,
+    SqlOutlet,
+    check_names,
+)
 from kuaimai.transform.personal import check_personal
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
@@ -159,7 +167,8 @@ class Pipeline(_Strict):
         time: how time is cut.
         schedule: cron, in Asia/Shanghai.
         late_after_minutes: a run that has not sealed its interval so long after its end alerts.
-        target: Airflow Connection of the database to write.
+        targets: where the records go; each target is on its own.
+        target: Airflow Connection of the database to write: short for one target of kind sql.
         batch_size: records per batch.
         keep_personal: personal fields to keep, by their API names.
         fingerprint: of the file's content; stored with quarantined records.
@@ -171,6 +180,7 @@ class Pipeline(_Strict):
     time: Time = Time()
     schedule: str = "*/5 * * * *"
     late_after_minutes: int = Field(default=10, ge=1)
+    targets: tuple[Outlet, ...] = ()
     target: str = "kuaimai_target"
     batch_size: int = Field(default=1000, ge=1, le=100_000)
     keep_personal: tuple[str, ...] = ()
@@ -224,6 +234,9 @@ class Pipeline(_Strict):
                 f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
             )
         check_personal(self.records, self.keep_personal)
+        if self.targets and "target" in self.model_fields_set:
+            raise ValueError("targets: `target` is short for a single one; give only one of the two keys")
+        check_names(self.targets)
         return self
 
     def _check_dimensions(self, method: catalog.Method) -> None:
@@ -243,6 +256,16 @@ class Pipeline(_Strict):
     def has_times(self) -> bool:
         """Whether the method can be asked for a stretch of time, and so for the past."""
         return catalog.method(self.source.method).times is not None
+
+    @property
+    def outlets(self) -> tuple[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet, ...]:
+        """The targets, by whichever key they are given."""
+        return self.targets or (SqlOutlet(conn_id=self.target, name=self.target),)
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """Connections of the targets that are databases: what can be asked, and compared with the gateway."""
+        return tuple(outlet.conn_id for outlet in self.outlets if outlet.kind == "sql")
 
     @property
     def record(self) -> catalog.Record:
@@ -339,6 +362,7 @@ def _problem(detail: Any) -> str:
 
 
 _PARTS: dict[str, type[BaseModel]] = {"source": Source, "time": Time, "further": Further}
+_PARTS |= {"sql": SqlOutlet, "files": FilesOutlet, "http": HttpOutlet, "noop": NoopOutlet}
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:

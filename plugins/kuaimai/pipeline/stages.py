@@ -39,16 +39,8 @@ from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import CONTESTED, SEALED
-from kuaimai.load.sql import (
-    Loading,
-    PlannedWindow,
-    Quarantined,
-    ReadWindow,
-    Scan,
-    Sealing,
-    SqlTarget,
-    WindowFacts,
-)
+from kuaimai.load.protocol import Coverage, Load, Target
+from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Scan, Sealing, WindowFacts
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.spec import Pipeline, Source
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
@@ -100,9 +92,9 @@ class Transformed(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A slice that is in the target, with the verdict on each of its windows.
+    """A slice that is in one target, with the verdict on each of its windows.
 
-    `outside` counts records that came later than the look-back in force reaches.
+    `target` is its name. `outside` counts records that came later than the look-back in force reaches.
     """
 
     pipeline: str
@@ -112,6 +104,7 @@ class Loaded(msgspec.Struct, frozen=True):
     requests: int
     outside: int = 0
     look_back_minutes: int = 0
+    target: str = ""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -216,7 +209,7 @@ def plan_slices(
     end: datetime,
     shops: Iterable[Shop],
     live: bool,
-    target: SqlTarget,
+    target: Coverage,
     dimension: str | None = None,
     now: Callable[[], float] = time.time,
 ) -> list[Slice]:
@@ -452,8 +445,10 @@ def asked_by(read: Read) -> dict[str, str]:
     return {scope.field: read.shops[0]}
 
 
-def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: SqlTarget) -> Loaded:
-    """Write a slice and its proof in one transaction."""
+def load(
+    pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target, *, name: str = ""
+) -> Loaded:
+    """Write a slice and its proof into a target called `name`; into a database in one transaction."""
     tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
@@ -467,6 +462,7 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
         requests=sum(read.requests for read in extracted.reads),
         outside=loading.outside,
         look_back_minutes=extracted.slice.look_back_minutes,
+        target=name,
     )
 
 
@@ -484,9 +480,7 @@ def _punctuality(extracted: Extracted) -> Punctuality | None:
     )
 
 
-def write_records(
-    loading: Loading, transformed: Transformed, staging: Staging, numbers: Sequence[int]
-) -> None:
+def write_records(loading: Load, transformed: Transformed, staging: Staging, numbers: Sequence[int]) -> None:
     """Write batches and quarantine of a slice into an open load.
 
     Args:

@@ -1,0 +1,84 @@
+"""What a target is to the rest of the package: somewhere records go, with a proof of what is there.
+
+Databases keep their proof beside the data (`kuaimai.load.sql`). All others keep it in the coordination
+store's database, in the same tables (`kuaimai.load.booked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+import pyarrow as pa
+
+from kuaimai.load.lateness import Punctuality
+from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, WindowFacts
+from kuaimai.transform.tables import Table
+
+
+class Coverage(Protocol):
+    """What is known of the time that a target was given: what a plan asks, and writes down."""
+
+    def announce(self, windows: Sequence[PlannedWindow]) -> None:
+        """Write down what is going to be read, so that a read that never happens leaves an open window."""
+        ...
+
+    def coverage(
+        self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None
+    ) -> list[ReadWindow]:
+        """Return the windows that end after an instant and begin before another."""
+        ...
+
+    def began(self, pipeline: str, dimension: str) -> datetime | None:
+        """Return the start of the first window that was ever planned, or None."""
+        ...
+
+    def supersede(self, window_ids: Sequence[str]) -> None:
+        """Close windows that are not sealed, and whose time other windows have sealed since."""
+        ...
+
+    def look_back(self, pipeline: str, configured_minutes: int) -> int:
+        """Return how far back to look for records by their creation, in minutes."""
+        ...
+
+
+class Load(Protocol):
+    """One load: first all batches, then what is set aside, then a seal for each read."""
+
+    @property
+    def outside(self) -> int:
+        """How many records came later than the look-back reaches."""
+        ...
+
+    def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
+        """Take one batch of each table, parent first; `read` numbers the slice's reads."""
+        ...
+
+    def quarantine(self, records: Sequence[Quarantined]) -> None:
+        """Set records aside, after all batches are merged."""
+        ...
+
+    def seal(self, facts: WindowFacts) -> Sealing:
+        """Count what of a window is in the target, and write the proof."""
+        ...
+
+
+class Target(Coverage, Protocol):
+    """Somewhere records go."""
+
+    def loading(
+        self, tables: Sequence[Table], punctuality: Punctuality | None = None
+    ) -> AbstractContextManager[Load]:
+        """Open a load; leaving the block in peace makes it count.
+
+        Args:
+            tables: parent table first.
+            punctuality: counts late records; None where the load cannot say which ones are.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
