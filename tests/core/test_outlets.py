@@ -48,11 +48,11 @@ def test_targets_are_named_by_their_connection_or_their_kind(outlets):
     [
         ("[{kind: sql}, {kind: sql}]", "two are named 'kuaimai_target'"),
         ("[{kind: oracle}]", "'sql', 'files', 'http', 'noop'"),
-        ("[{kind: files}]", "'targets.0.files.url' is missing"),
+        ("[{kind: files}]", "'targets.0.url' is missing"),
         ("[{kind: files, url: mirror}]", "whole path"),
         ("[{kind: files, url: 's3://key:hidden@bucket/mirror'}]", "holds no credential"),
         ("[{kind: files, url: /data, formt: jsonl}]", "did you mean 'format'?"),
-        ("[{kind: http}]", "'targets.0.http.conn_id' is missing"),
+        ("[{kind: http}]", "'targets.0.conn_id' is missing"),
         ("[{kind: http, conn_id: a, rows: 10}]", "rows_key"),
         ("[{kind: http, conn_id: a, body: {idCheck: true}}]", "body needs rows_key"),
         ("[{kind: http, conn_id: a, rows_key: x, body: {x: 1}}]", "may not hold 'x'"),

@@ -246,8 +246,8 @@ class KuaimaiTransformOperator(_PipelineOperator):
         def one(manifest: Any) -> dict[str, Any]:
             made = stages.transform(spec, stages.from_manifest(manifest, stages.Extracted), files)
             self.log.info("%d batches, %d bad records", len(made.batches), made.bad)
-            if made.unknown_fields:
-                self.log.warning("fields the catalogue does not know: %s", ", ".join(made.unknown_fields))
+            for reason, count in made.reasons.items():
+                self.log.info("%d records left out: %s", count, reason)
             return stages.to_manifest(made)
 
         with told():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
@@ -34,6 +34,8 @@ from kuaimai.load.sql import (
     WindowFacts,
     Written,
 )
+from kuaimai.transform.drift import Seen
+from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table
 
 
@@ -90,6 +92,14 @@ class BookedTarget(ABC):
         self.book.prepare(())
         yield self._load(tables, punctuality)
 
+    def known_columns(self, pipeline: str) -> dict[str, str]:
+        """Return the fields beyond the catalogue that have columns: field → column."""
+        return self.book.known_columns(self.booked(pipeline))
+
+    def note_seen(self, pipeline: str, seen: Seen, policy: Policy) -> tuple[str, ...]:
+        """Remember what a slice saw of the fields; return what nobody was told of yet, a sentence each."""
+        return self.book.note_seen(self.booked(pipeline), seen, policy)
+
     def close(self) -> None:
         """Close the connections."""
         self.book.close()
@@ -130,6 +140,7 @@ class BookedLoad(ABC):
         self.outside = 0
         self.moment = datetime.fromtimestamp(target.book.now(), tz=timezone.utc)
         self._aside: list[Quarantined] = []
+        self._left_out: dict[int, set[str]] = {}
 
     @abstractmethod
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
@@ -151,12 +162,17 @@ class BookedLoad(ABC):
         """Set records aside, after all batches are merged."""
         self._aside += records
 
+    def leave_out(self, read: int, keys: Iterable[str]) -> None:
+        """Count keys as filtered, unless they land or are set aside in the same read."""
+        self._left_out.setdefault(read, set()).update(keys)
+
     def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of the window is in the target, and write the proof and what was set aside."""
         standing = self.standing(facts.read)
         aside = [one for one in self._aside if one.read == facts.read] + self.refused(facts)
         with self.target.book.connected() as connection:
             proof = _Proof(self, connection, standing, {facts.read: self.written(facts.read)})
+            proof.left_out = self._left_out.get(facts.read, set())
             proof.quarantine([self.target.set_aside(one) for one in aside])
             return proof.seal(self.target.signed(facts))
 
@@ -175,6 +191,7 @@ class _Proof(Loading):
         self.moment = load.moment
         self._standing = standing
         self._written = written
+        self.left_out: set[str] = set()
 
     def _has_landed(self, record: Quarantined) -> bool:
         return record.record_key in self._standing
@@ -185,6 +202,9 @@ class _Proof(Loading):
     def _mark_missing(self, facts: WindowFacts, scan: Scan) -> tuple[int, str | None]:  # noqa: ARG002
         """There are no rows here that could be marked: a file is never changed, an API is only written to."""
         return 0, None
+
+    def _count_filtered(self, read: int) -> int:  # noqa: ARG002 - it is about one read
+        return len(self.left_out - self._standing)
 
     def _resolve(self, facts: WindowFacts) -> None:
         """Close quarantined records of this method that have landed after all."""

@@ -94,6 +94,22 @@ def remember_key(read: int) -> str:
     return f'INSERT INTO "{SEEN}" ("read", "key") VALUES ({int(read)}, :key)'
 
 
+def remember_keys(read: int, count: int) -> str:
+    """Add `count` keys, `:key0` and so on, to the list of seen keys."""
+    rows = ", ".join(f"({int(read)}, :key{number})" for number in range(count))
+    return f'INSERT INTO "{SEEN}" ("read", "key") VALUES {rows}'
+
+
+def count_only(first: int, other: int) -> str:
+    """Count the keys that one read has seen and another has not."""
+    return f"""
+        SELECT COUNT(*) FROM (
+            SELECT "key", MAX(CASE WHEN "read" = {int(other)} THEN 1 ELSE 0 END) AS "other" FROM "{SEEN}"
+            WHERE "read" IN ({int(first)}, {int(other)}) GROUP BY "key") k
+        WHERE "other" = 0
+    """
+
+
 def has_seen(read: int) -> str:
     """Ask whether a key of this read was merged."""
     return f'SELECT 1 FROM "{SEEN}" WHERE "read" = {int(read)} AND "key" = :key'

@@ -6,7 +6,7 @@ store's database, in the same tables (`kuaimai.load.booked`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, WindowFacts
+from kuaimai.transform.drift import Seen
+from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table
 
 
@@ -48,6 +50,11 @@ class Load(Protocol):
     """One load: first all batches, then what is set aside, then a seal for each read."""
 
     @property
+    def tables(self) -> Sequence[Table]:
+        """The tables that the load was opened with, parent first."""
+        ...
+
+    @property
     def outside(self) -> int:
         """How many records came later than the look-back reaches."""
         ...
@@ -58,6 +65,10 @@ class Load(Protocol):
 
     def quarantine(self, records: Sequence[Quarantined]) -> None:
         """Set records aside, after all batches are merged."""
+        ...
+
+    def leave_out(self, read: int, keys: Iterable[str]) -> None:
+        """Count keys as filtered, unless they land or are set aside in the same read."""
         ...
 
     def seal(self, facts: WindowFacts) -> Sealing:
@@ -77,6 +88,14 @@ class Target(Coverage, Protocol):
             tables: parent table first.
             punctuality: counts late records; None where the load cannot say which ones are.
         """
+        ...
+
+    def known_columns(self, pipeline: str) -> dict[str, str]:
+        """Return the fields beyond the catalogue that have columns: field → column."""
+        ...
+
+    def note_seen(self, pipeline: str, seen: Seen, policy: Policy) -> tuple[str, ...]:
+        """Remember what a slice saw of the fields; return what nobody was told of yet, a sentence each."""
         ...
 
     def close(self) -> None:

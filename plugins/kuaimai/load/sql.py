@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.load import lateness, merge
+from kuaimai.load import drift, lateness, merge
 from kuaimai.load.lateness import LATENESS_COLUMNS, LATENESS_TABLE, Punctuality
 from kuaimai.load.proof import (
     CONTESTED,
@@ -30,6 +30,8 @@ from kuaimai.load.proof import (
     QUARANTINE_TABLE,
     RECONCILE_COLUMNS,
     RECONCILE_TABLE,
+    SCHEMA_COLUMNS,
+    SCHEMA_TABLE,
     SEALED,
     SUPERSEDED,
     TOTAL_COLUMNS,
@@ -38,6 +40,8 @@ from kuaimai.load.proof import (
     WINDOW_TABLE,
     why_open,
 )
+from kuaimai.transform.drift import Seen
+from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
 
 # A scan that misses more rows than this, and more than this share of all, or all of them, is not believed: a
@@ -45,6 +49,10 @@ from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION,
 MOST_MISSING = 20
 MOST_MISSING_SHARE = 0.3
 
+# Keys in one statement: every database takes so many values.
+_KEYS_AT_ONCE = 500
+# Numbers of reads count from here for keys that were left out; no slice has so many reads.
+_FILTERED = -1_000_000
 # A table beside the data: its label, its key column, its columns.
 Beside = tuple[str, str, Sequence[Column]]
 
@@ -55,6 +63,17 @@ _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
     (WINDOW, "id", "窗口编号"),
     (LOADED_AT, "time", "写入时间"),
     (DELETED_AT, "time", "消失时间（源头已不再包含此行；为空即有效）"),
+)
+
+
+# What loading does to a database, tried out by `kuaimai doctor`.
+_TRIAL = (
+    'CREATE TABLE "{name}" ("key" varchar(20) PRIMARY KEY)',
+    'ALTER TABLE "{name}" ADD COLUMN "value" varchar(20)',
+    'CREATE TEMPORARY TABLE "{name}_stage" ("key" varchar(20) PRIMARY KEY)',
+    """INSERT INTO "{name}" ("key") VALUES ('k')""",
+    """UPDATE "{name}" SET "value" = '值'""",
+    'SELECT * FROM "{name}"',
 )
 
 
@@ -134,6 +153,39 @@ class ReadWindow(msgspec.Struct, frozen=True):
     last_read_at: datetime | None = None
 
 
+class StateCount(msgspec.Struct, frozen=True):
+    """The windows of one dimension and state: how many, the latest end and read, what they found first."""
+
+    windows: int
+    end: datetime
+    read_at: datetime | None
+    found_only: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """The oldest window of a dimension that is not sealed, and why not."""
+
+    start: datetime
+    end: datetime
+    reason: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What the proof tables say about a pipeline.
+
+    Attributes:
+        dimensions: dimension → state → its windows.
+        waiting: dimension → the oldest window that is open or contested.
+        quarantined: records that are set aside and not resolved.
+        oldest_quarantined: since when the oldest of them is.
+    """
+
+    dimensions: dict[str, dict[str, StateCount]]
+    waiting: dict[str, Waiting]
+    quarantined: int
+    oldest_quarantined: datetime | None
+
+
 class Sealing(msgspec.Struct, frozen=True):
     """One window's verdict after loading.
 
@@ -153,6 +205,7 @@ class Sealing(msgspec.Struct, frozen=True):
         unchanged: rows that were there as they came.
         stale: rows that were older than what was there.
         missing: rows that a scan did not see, and that were marked as gone.
+        filtered: its keys that the pipeline's rules left out.
     """
 
     window_id: str
@@ -170,6 +223,7 @@ class Sealing(msgspec.Struct, frozen=True):
     unchanged: int
     stale: int
     missing: int = 0
+    filtered: int = 0
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -246,6 +300,17 @@ class SqlTarget(ABC):
         with self._told(), self.engine.begin() as connection:
             yield connection
 
+    def try_rights(self, name: str) -> None:
+        """Do what loading needs the rights for, with a table of that name, and leave nothing behind.
+
+        Raises:
+            KuaimaiError: the database does not answer, or a right is missing.
+        """
+        with self._told(), self.engine.connect() as connection, connection.begin() as transaction:
+            for statement in _TRIAL:
+                connection.execute(sa.text(statement.format(name=name)))
+            transaction.rollback()
+
     def coverage(
         self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None
     ) -> list[ReadWindow]:
@@ -289,6 +354,42 @@ class SqlTarget(ABC):
         ) or [(None,)]
         return None if start is None else self.read_instant(start)
 
+    def standing(self, pipeline: str) -> Standing:
+        """Return what the proof tables say about a pipeline; empty where nothing was planned yet."""
+        dimensions: dict[str, dict[str, StateCount]] = {}
+        for dimension, state, windows, end, read_at, found_only in self._ask(
+            WINDOW_TABLE,
+            "SELECT dimension, state, count(*), max(window_end), max(last_read_at), sum(found_only) "
+            f"FROM {WINDOW_TABLE} WHERE pipeline = :pipeline GROUP BY dimension, state",
+            pipeline=pipeline,
+        ):
+            dimensions.setdefault(dimension, {})[state] = StateCount(
+                int(windows),
+                self.read_instant(end),
+                None if read_at is None else self.read_instant(read_at),
+                int(found_only or 0),
+            )
+        waiting: dict[str, Waiting] = {}
+        for dimension, start, end, reason in self._ask(
+            WINDOW_TABLE,
+            f"SELECT dimension, window_start, window_end, reason FROM {WINDOW_TABLE} "
+            "WHERE pipeline = :pipeline AND state IN (:open, :contested) ORDER BY window_start, window_end",
+            pipeline=pipeline,
+            open=OPEN,
+            contested=CONTESTED,
+        ):
+            oldest = Waiting(self.read_instant(start), self.read_instant(end), reason or "")
+            waiting.setdefault(dimension, oldest)
+        ((quarantined, since),) = self._ask(
+            QUARANTINE_TABLE,
+            f"SELECT count(*), min(first_seen_at) FROM {QUARANTINE_TABLE} "
+            "WHERE pipeline = :pipeline AND resolved_at IS NULL",
+            pipeline=pipeline,
+        ) or [(0, None)]
+        return Standing(
+            dimensions, waiting, int(quarantined), None if since is None else self.read_instant(since)
+        )
+
     def announce(self, windows: Sequence[PlannedWindow]) -> None:
         """Write down what is going to be read, so that a read that never happens leaves an open window."""
         with self._told():
@@ -330,6 +431,22 @@ class SqlTarget(ABC):
         )
         return lateness.look_back(configured_minutes, [(row[0], row[1], int(row[2])) for row in seen])
 
+    def known_columns(self, pipeline: str) -> dict[str, str]:
+        """Return the fields beyond the catalogue that have columns: field → column."""
+        statement = f'SELECT "known" FROM "{SCHEMA_TABLE}" WHERE "pipeline" = :pipeline'
+        return drift.columns_in(row[0] for row in self._ask(SCHEMA_TABLE, statement, pipeline=pipeline))
+
+    def note_seen(self, pipeline: str, seen: Seen, policy: Policy) -> tuple[str, ...]:
+        """Remember what a slice saw of the fields; return what nobody was told of yet, a sentence each.
+
+        A load comes first: it makes the table.
+        """
+        moment = self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc))
+        row = drift.first_row(pipeline, seen.method, moment)
+        with self._told(), self.engine.begin() as connection:
+            connection.execute(sa.text(self.insert_row(SCHEMA_TABLE, SCHEMA_COLUMNS, "schema_id")), row)
+            return drift.note(connection, row["schema_id"], seen, policy, moment)
+
     def _ask(self, table: str, statement: str, **values: Any) -> list[Any]:
         with self._told():
             if not sa.inspect(self.engine).has_table(table):
@@ -356,6 +473,7 @@ class SqlTarget(ABC):
         wanted[QUARANTINE_TABLE] = ("隔离记录", "quarantine_id", QUARANTINE_COLUMNS)
         wanted[LATENESS_TABLE] = ("记录首次读到的延迟", "lateness_id", LATENESS_COLUMNS)
         wanted[RECONCILE_TABLE] = ("夜间核对结果", "reconcile_id", RECONCILE_COLUMNS)
+        wanted[SCHEMA_TABLE] = ("源数据结构", "schema_id", SCHEMA_COLUMNS)
         wanted[TOTAL_TABLE] = ("按店铺与状态的每日合计", "total_id", TOTAL_COLUMNS)
         with self.engine.connect() as connection:
             complete = not _missing(connection, wanted)
@@ -450,6 +568,7 @@ class Loading:
     ) -> None:
         self.target = target
         self.connection = connection
+        self.tables = tables
         self.parent, *self.children = tables
         self.punctuality = punctuality if punctuality and lateness.can_measure(tables[0]) else None
         self.outside = 0
@@ -457,6 +576,7 @@ class Loading:
         self._written: dict[int, Written] = {}
         self._set_aside: dict[int, int] = {}
         self._aside_keys: dict[int, set[str]] = {}
+        self._left_out: set[int] = set()
         self._late: dict[tuple[str, int], int] = {}
 
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
@@ -519,6 +639,16 @@ class Loading:
                 **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
             )
 
+    def leave_out(self, read: int, keys: Iterable[str]) -> None:
+        """Count keys as filtered, unless they land or are set aside in the same read."""
+        chosen = list(keys)
+        for start in range(0, len(chosen), _KEYS_AT_ONCE):
+            some = chosen[start : start + _KEYS_AT_ONCE]
+            values = {f"key{number}": key for number, key in enumerate(some)}
+            self._run(merge.remember_keys(_filtered(read), len(some)), **values)
+        if chosen:
+            self._left_out.add(read)
+
     def account(self, read: int, landed: Iterable[str], quarantined: int) -> None:
         """Let keys count in the proof of a read whose records need not be loaded again.
 
@@ -536,12 +666,14 @@ class Loading:
         """Count what of the window is in the target, and write the proof."""
         landed = self._landed(facts.read)
         quarantined = self._set_aside.get(facts.read, 0)
+        filtered = self._count_filtered(facts.read)
         written = self._written.get(facts.read, Written())
         reason = why_open(
             total_before=facts.total_before,
             total_after=facts.total_after,
             landed=landed,
             quarantined=quarantined,
+            filtered=filtered,
             read_before_its_end=facts.first_read_at < facts.window_end,
             proof=facts.proof,
             distinct=facts.distinct_keys,
@@ -560,6 +692,7 @@ class Loading:
             "shops": msgspec.json.encode(facts.shops).decode(),
             "landed": landed,
             "quarantined": quarantined,
+            "filtered": filtered,
             "missing": missing,
             "tries": tries,
             "found_only": (before[1] or 0) + written.inserted,
@@ -583,6 +716,7 @@ class Loading:
             total=facts.total_after,
             landed=landed,
             quarantined=quarantined,
+            filtered=filtered,
             missing=missing,
             **msgspec.structs.asdict(written),
         )
@@ -601,7 +735,8 @@ class Loading:
             self.connection.execute(remember, [{"key": key} for key in sorted(aside)])
         ids: dict[str, Any] = {f"id{at}": one for at, one in enumerate(scan.ids)} if scan.column else {}
         covered = merge.covered(scan.column, len(scan.ids))
-        unseen = f"{covered} AND {merge.unseen(self.parent, facts.read, _aside(facts.read))}"
+        seen = facts.read, _aside(facts.read), _filtered(facts.read)
+        unseen = f"{covered} AND {merge.unseen(self.parent, *seen)}"
         since = self._bound(facts.first_read_at)
         living = int(self._run(merge.count_rows(self.parent, covered), **ids).scalar())
         missing = int(self._run(merge.count_rows(self.parent, unseen), since=since, **ids).scalar())
@@ -643,6 +778,11 @@ class Loading:
     def _landed(self, read: int) -> int:
         return int(self._run(merge.count_landed(self.parent, read)).scalar() or 0)
 
+    def _count_filtered(self, read: int) -> int:
+        if read not in self._left_out:
+            return 0
+        return int(self._run(merge.count_only(_filtered(read), read)).scalar() or 0)
+
     def _resolve(self, facts: WindowFacts) -> None:
         self._run(
             merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
@@ -663,6 +803,11 @@ class Loading:
 def _aside(read: int) -> int:
     """The number under which the keys of a read are remembered that came and could not be stored."""
     return -1 - read
+
+
+def _filtered(read: int) -> int:
+    """The number under which the keys of a read are remembered that the pipeline's rules left out."""
+    return _FILTERED - read
 
 
 def _columns(table: Table) -> tuple[Column, ...]:

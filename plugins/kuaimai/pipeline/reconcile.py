@@ -227,7 +227,7 @@ class _Reconciling:
         self.target = target
         self.now = now
         self.base = catalog.method(pipeline.source.method)
-        self.tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
+        self.tables = Mapper(pipeline.record.name, pipeline.rules).tables
         times = self.base.times
         self.field = (times.dimensions[DIMENSION].stamp if times else None) or DIMENSION
         self.ledger = Ledger(target, self.tables, pipeline.record.fields[self.field].column)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
+from kuaimai.pipeline import shape
 from kuaimai.pipeline.outlets import (
     FilesOutlet,
     HttpOutlet,
@@ -25,10 +24,14 @@ from kuaimai.pipeline.outlets import (
     SqlOutlet,
     check_names,
 )
-from kuaimai.transform.personal import check_personal
+from kuaimai.pipeline.reading import read_document, refusal, unknown_key
+from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
 CREATED = "created"
+
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
 
 
 class _Strict(BaseModel):
@@ -167,11 +170,16 @@ class Pipeline(_Strict):
         time: how time is cut.
         schedule: cron, in Asia/Shanghai.
         late_after_minutes: a run that has not sealed its interval so long after its end alerts.
+        fields: API field, or `<list>.<field>` → what becomes of it.
+        keep_personal: personal fields to keep as they are, by their API names.
+        filters: records to pass over, or to set aside.
+        step: kind of record ("" for the pipeline's own) → a function of the user's.
+        schema_policy: written `schema`: what to do with fields that the catalogue does not know.
         targets: where the records go; each target is on its own.
         target: Airflow Connection of the database to write: short for one target of kind sql.
         batch_size: records per batch.
-        keep_personal: personal fields to keep, by their API names.
         fingerprint: of the file's content; stored with quarantined records.
+        folder: where the file is.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -180,11 +188,16 @@ class Pipeline(_Strict):
     time: Time = Time()
     schedule: str = "*/5 * * * *"
     late_after_minutes: int = Field(default=10, ge=1)
+    fields: shape.Fields = Field(default_factory=dict)
+    keep_personal: tuple[str, ...] = ()
+    filters: tuple[shape.FilterRule, ...] = ()
+    step: shape.Steps = Field(default_factory=dict)
+    schema_policy: Policy = Field(default="freeze", alias="schema")
     targets: tuple[Outlet, ...] = ()
     target: str = "kuaimai_target"
     batch_size: int = Field(default=1000, ge=1, le=100_000)
-    keep_personal: tuple[str, ...] = ()
-    fingerprint: str = ""
+    fingerprint: str = Field(default="", exclude=True)
+    folder: str = Field(default="", exclude=True)
 
     @field_validator("schedule")
     @classmethod
@@ -216,16 +229,17 @@ class Pipeline(_Strict):
     def _fits_the_catalogue(self) -> Pipeline:
         kinds = set()
         for name in self.source.methods:
-            method = catalog.method(name)
+            key = "source.method" if name == self.source.method else "source.enrich"
+            method = _told_at(key, catalog.method, name)
             if method.record is None:
-                raise ValueError(f"source: {name} returns no records")
+                raise ValueError(f"source.method: {name} returns no records")
             kinds.add(method.record)
             self._check_dimensions(method)
             if method.page and not method.page.min <= self.source.page_size <= method.page.max:
                 raise ValueError(
                     f"source.page_size: {name} gives {method.page.min} to {method.page.max} records a page"
                 )
-            method.check_names(self.source.params)
+            _told_at("source.params", method.check_names, self.source.params)
             for param in self.source.params:
                 if param in _set_by_us(method):
                     raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")
@@ -233,10 +247,10 @@ class Pipeline(_Strict):
             raise ValueError(
                 f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
             )
-        check_personal(self.records, self.keep_personal)
         if self.targets and "target" in self.model_fields_set:
             raise ValueError("targets: `target` is short for a single one; give only one of the two keys")
         check_names(self.targets)
+        self.rules  # noqa: B018 - checks fields, filters and steps
         return self
 
     def _check_dimensions(self, method: catalog.Method) -> None:
@@ -277,6 +291,35 @@ class Pipeline(_Strict):
         """The record and its children."""
         return (self.record, *(catalog.record(name) for name in self.record.children.values()))
 
+    @property
+    def rules(self) -> Rules:
+        """What becomes of the records on their way.
+
+        Raises:
+            ValueError: fields, filters or steps do not fit the catalogue.
+        """
+        times = catalog.method(self.source.method).times
+        known: Mapping[str, catalog.Dimension] = times.dimensions if times else {}
+        stamps = [known[one].stamp for one in self.time.dimensions if one in known]
+        return shape.rules(
+            self.record,
+            fields=self.fields,
+            keep_personal=self.keep_personal,
+            filters=self.filters,
+            steps=self.step,
+            policy=self.schema_policy,
+            stamps=[stamp for stamp in stamps if stamp],
+            folder=self.folder,
+        )
+
+
+def _told_at(key: str, ask: Callable[[_Asked], _Answer], about: _Asked) -> _Answer:
+    """Ask the catalogue; its refusal is told at the key."""
+    try:
+        return ask(about)
+    except ConfigError as err:
+        raise ValueError(f"{key}: {err.message}" + (f"; {err.hint}" if err.hint else "")) from None
+
 
 def _set_by_us(method: catalog.Method) -> set[str]:
     """Return the parameters that say which page, which time and whose records."""
@@ -306,27 +349,23 @@ def load_pipeline(path: Path) -> Pipeline:
     """Read and check one pipeline file.
 
     Raises:
-        ConfigError: names the file, every wrong key and the nearest one that exists.
+        ConfigError: names the file, and of every mistake the line, the key and the nearest right word.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except OSError as err:
-        raise ConfigError(f"pipeline {path} cannot be read: {err.strerror}") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        mark = getattr(err, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"pipeline {path}{line} is not valid YAML: {getattr(err, 'problem', err)}") from err
-    if not isinstance(content, dict):
-        raise ConfigError(f"pipeline {path} must be a mapping that begins with `name:`")
-    content["fingerprint"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    document = read_document(path)
+    for key in ("fingerprint", "folder"):
+        if key in document.content:
+            known = [one.alias or name for name, one in Pipeline.model_fields.items() if not one.exclude]
+            line = document.line(key)
+            raise ConfigError(f"pipeline {path}, line {line}: {unknown_key(key, known)}")
+    content = {
+        **document.content,
+        "fingerprint": hashlib.sha256(document.text.encode()).hexdigest()[:12],
+        "folder": str(path.parent),
+    }
     try:
         return Pipeline.model_validate(content)
     except pydantic.ValidationError as err:
-        problems = "; ".join(_problem(detail) for detail in err.errors())
-        raise ConfigError(f"pipeline {path}: {problems}") from err
-    except ConfigError as err:
-        raise ConfigError(f"pipeline {path}: {err.message}", hint=err.hint) from err
+        raise refusal(document, Pipeline, err) from err
 
 
 def load_pipelines(folder: Path) -> list[Pipeline]:
@@ -346,27 +385,3 @@ def load_pipelines(folder: Path) -> list[Pipeline]:
         if names.count(name) > 1:
             raise ConfigError(f"two files in {folder} define the pipeline {name!r}")
     return pipelines
-
-
-def _problem(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        known = _keys_at(detail["loc"][:-1])
-        near = get_close_matches(str(detail["loc"][-1]), known, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-        return f"unknown key {where!r}; {advice}"
-    if detail["type"] == "missing":
-        return f"key {where!r} is missing"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
-
-
-_PARTS: dict[str, type[BaseModel]] = {"source": Source, "time": Time, "further": Further}
-_PARTS |= {"sql": SqlOutlet, "files": FilesOutlet, "http": HttpOutlet, "noop": NoopOutlet}
-
-
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    model: type[BaseModel] = Pipeline
-    for part in location:
-        model = _PARTS.get(str(part), model)
-    return [name for name in model.model_fields if name != "fingerprint"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
@@ -43,8 +45,11 @@ from kuaimai.load.protocol import Coverage, Load, Target
 from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Scan, Sealing, WindowFacts
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.spec import Pipeline, Source
+from kuaimai.transform import drift
+from kuaimai.transform.drift import Seen
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.tables import Table, aligned
 
 log = logging.getLogger(__name__)
 
@@ -81,20 +86,32 @@ class Transformed(msgspec.Struct, frozen=True):
         batches: in the order to load.
         quarantine: staging file of the bad records, JSON lines; empty if there are none.
         bad: how many different bad records are in it.
-        unknown_fields: fields that the catalogue does not know; their values are in the raw pages only.
+        seen: staging file of what its reads saw of the records' fields, JSON lines.
+        filtered: staging file of the keys that the pipeline's rules left out, JSON lines; empty if none.
+        reasons: why they were left out → how many.
     """
 
     extracted: Extracted
     batches: tuple[Batch, ...]
     quarantine: str
     bad: int
-    unknown_fields: tuple[str, ...]
+    seen: str = ""
+    filtered: str = ""
+    reasons: dict[str, int] = {}
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """Keys of one read that the pipeline's rules left out."""
+
+    read: int
+    keys: tuple[str, ...]
 
 
 class Loaded(msgspec.Struct, frozen=True):
     """A slice that is in one target, with the verdict on each of its windows.
 
-    `target` is its name. `outside` counts records that came later than the look-back in force reaches.
+    `target` is its name. `outside` counts records that came later than the look-back in force reaches,
+    `changes` says what has changed at the source since earlier loads.
     """
 
     pipeline: str
@@ -105,6 +122,7 @@ class Loaded(msgspec.Struct, frozen=True):
     outside: int = 0
     look_back_minutes: int = 0
     target: str = ""
+    changes: tuple[str, ...] = ()
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -113,7 +131,7 @@ class Summary(msgspec.Struct, frozen=True):
     `read` counts the base method only: the enriching methods return the same records again. `contested` are
     those of the open windows that scheduled runs will not read again. `outside` counts new records that were
     made longer ago than the look-back of `look_back_minutes` reaches, `missing` those that a scan did not see
-    and marked as gone.
+    and marked as gone, `filtered` those that the pipeline's rules left out. `changes` are new at the source.
     """
 
     read: int
@@ -130,6 +148,8 @@ class Summary(msgspec.Struct, frozen=True):
     outside: int = 0
     look_back_minutes: int = 0
     missing: int = 0
+    filtered: int = 0
+    changes: tuple[str, ...] = ()
 
     @property
     def sealed(self) -> bool:
@@ -410,12 +430,19 @@ def _read_served(read: Callable[..., list[Read]], shops: list[Shop], folder: str
 
 
 def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Transformed:
-    """Turn the raw pages of a slice into typed batches; nothing is asked of the gateway."""
-    mapper = Mapper(pipeline.record.name, pipeline.keep_personal)
+    """Turn the raw pages of a slice into typed batches; nothing is asked of the gateway.
+
+    Raises:
+        ConfigError: a custom step failed; its own message is in it.
+    """
+    mapper = Mapper(pipeline.record.name, pipeline.rules)
     folder = f"{slice_folder(extracted.slice)}/batches"
     staging.remove(folder)
     batches: list[Batch] = []
     set_aside: list[Quarantined] = []
+    left_out: list[LeftOut] = []
+    reasons: Counter[str] = Counter()
+    seen: list[Seen] = []
     for number, read in enumerate(extracted.reads):
         window = _window_id(extracted, read)
         bad: dict[str, BadRecord] = {}
@@ -427,14 +454,33 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
             bad.update((one.key, one) for one in found)
             if len(into[0]):
                 stem = f"{folder}/{len(batches) + 1:05d}"
-                files = _write_batch(into, read, window, stem, staging)
+                made = mapper.batches(into, rank=read.rank, window_id=window)
+                files = _write_batch(mapper.tables, made, stem, staging)
                 batches.append(Batch(number, files, len(into[0])))
         set_aside += [_quarantined(pipeline, extracted, number, one) for one in bad.values()]
-    name = ""
-    if set_aside:
-        name = f"{folder}/quarantine.jsonl.zst"
-        staging.write_compressed(name, b"\n".join(msgspec.json.encode(one) for one in set_aside))
-    return Transformed(extracted, tuple(batches), name, len(set_aside), tuple(sorted(mapper.unknown_fields)))
+        filtered = {key: reason for key, reason in mapper.filtered.items() if key not in bad}
+        mapper.filtered = {}
+        if filtered:
+            left_out.append(LeftOut(number, tuple(filtered)))
+            reasons.update(filtered.values())
+        seen.append(mapper.seen(read.method))
+    return Transformed(
+        extracted,
+        tuple(batches),
+        quarantine=_write_lines(f"{folder}/quarantine.jsonl.zst", set_aside, staging),
+        bad=len(set_aside),
+        seen=_write_lines(f"{folder}/seen.jsonl.zst", drift.added_up(seen), staging),
+        filtered=_write_lines(f"{folder}/filtered.jsonl.zst", left_out, staging),
+        reasons=dict(reasons),
+    )
+
+
+def _write_lines(name: str, lines: Sequence[msgspec.Struct], staging: Staging) -> str:
+    """Write structs as lines of JSON; return the file's name, empty where there is nothing to write."""
+    if not lines:
+        return ""
+    staging.write_compressed(name, b"\n".join(map(msgspec.json.encode, lines)))
+    return name
 
 
 def asked_by(read: Read) -> dict[str, str]:
@@ -449,11 +495,19 @@ def load(
     pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target, *, name: str = ""
 ) -> Loaded:
     """Write a slice and its proof into a target called `name`; into a database in one transaction."""
-    tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
+    seen = _seen(transformed, staging)
+    tables = tables_of(pipeline, seen, target)
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
         write_records(loading, transformed, staging, range(len(extracted.reads)))
         windows = tuple(loading.seal(_facts(extracted, number)) for number in range(len(extracted.reads)))
+    policy = pipeline.rules.policy
+    changes = [
+        f"{one.method}: {change}"
+        for one in seen
+        if one.records or one.misfits or one.unknown
+        for change in target.note_seen(pipeline.name, one, policy)
+    ]
     return Loaded(
         pipeline=pipeline.name,
         number=extracted.slice.number,
@@ -463,7 +517,30 @@ def load(
         outside=loading.outside,
         look_back_minutes=extracted.slice.look_back_minutes,
         target=name,
+        changes=tuple(changes),
     )
+
+
+def _seen(transformed: Transformed, staging: Staging) -> list[Seen]:
+    if not transformed.seen:
+        return []
+    lines = staging.read_compressed(transformed.seen).splitlines()
+    return [msgspec.json.decode(line, type=Seen) for line in lines]
+
+
+def tables_of(pipeline: Pipeline, seen: Iterable[Seen], target: Target) -> list[Table]:
+    """Return the tables of a slice: those of the catalogue, as the pipeline shapes them, and new columns.
+
+    A column that was made for a field earlier belongs to them too: a record that came without the field again
+    empties it.
+    """
+    mapper = Mapper(pipeline.record.name, pipeline.rules)
+    if pipeline.rules.policy != "evolve":
+        return mapper.tables
+    new = dict(target.known_columns(pipeline.name))
+    for one in seen:
+        new.update(one.unknown)
+    return mapper.tables_with(new)
 
 
 def _punctuality(extracted: Extracted) -> Punctuality | None:
@@ -481,7 +558,7 @@ def _punctuality(extracted: Extracted) -> Punctuality | None:
 
 
 def write_records(loading: Load, transformed: Transformed, staging: Staging, numbers: Sequence[int]) -> None:
-    """Write batches and quarantine of a slice into an open load.
+    """Write batches, quarantine and what was left out of a slice into an open load.
 
     Args:
         loading: the open transaction.
@@ -491,14 +568,16 @@ def write_records(loading: Load, transformed: Transformed, staging: Staging, num
     """
     for batch in transformed.batches:
         with ExitStack() as files:
-            loading.merge(
-                numbers[batch.read],
-                [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files],
-            )
+            read = [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files]
+            loading.merge(numbers[batch.read], list(map(aligned, read, loading.tables)))
     if transformed.quarantine:
         lines = staging.read_compressed(transformed.quarantine).splitlines()
         records = [msgspec.json.decode(line, type=Quarantined) for line in lines]
         loading.quarantine([msgspec.structs.replace(one, read=numbers[one.read]) for one in records])
+    if transformed.filtered:
+        for line in staging.read_compressed(transformed.filtered).splitlines():
+            left_out = msgspec.json.decode(line, type=LeftOut)
+            loading.leave_out(numbers[left_out.read], left_out.keys)
 
 
 def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
@@ -522,6 +601,8 @@ def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
         contested=tuple(one for one in everything if one.state == CONTESTED),
         outside=sum(piece.outside for piece in slices),
         missing=sum(one.missing for one in everything),
+        filtered=sum(one.filtered for one in base),
+        changes=tuple(dict.fromkeys(change for piece in slices for change in piece.changes)),
         look_back_minutes=max((piece.look_back_minutes for piece in slices), default=0),
     )
 
@@ -549,12 +630,13 @@ def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer
         yield list(composed(read, answers, staging))
 
 
-def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> tuple[str, ...]:
+def _write_batch(
+    tables: Sequence[Table], batches: Sequence[pa.Table], stem: str, staging: Staging
+) -> tuple[str, ...]:
     names = []
-    for rows in into:
-        name = f"{stem}-{rows.table.name}.parquet"
+    for table, batch in zip(tables, batches, strict=True):
+        name = f"{stem}-{table.name}.parquet"
         with staging.writing(name) as file:
-            batch = rows.to_arrow(rank=read.rank, window_id=window)
             # Nobody searches these files: statistics and dictionaries would only cost.
             pq.write_table(batch, file, compression="zstd", use_dictionary=False, write_statistics=False)
         names.append(name)
@@ -607,7 +689,7 @@ def _scan(piece: Slice, read: Read) -> Scan | None:
 
 def _quarantined(pipeline: Pipeline, extracted: Extracted, number: int, bad: BadRecord) -> Quarantined:
     read = extracted.reads[number]
-    record = drop_personal(bad.record, pipeline.record, pipeline.keep_personal)
+    record = drop_personal(bad.record, pipeline.record, pipeline.rules)
     identity = f"{pipeline.name}|{read.method}|{bad.key}|{bad.reason}"
     return Quarantined(
         read=number,
@@ -647,9 +729,10 @@ def from_manifest(plain: Any, kind: type[Any]) -> Any:
 def pretty(summary: Summary) -> str:
     """Return one line for the log."""
     gone = f", {summary.missing} gone" if summary.missing else ""
+    left_out = f", {summary.filtered} filtered" if summary.filtered else ""
     state = "sealed" if summary.sealed else f"{len(summary.open_windows)} of {summary.windows} windows open"
     return (
-        f"{summary.read} records read, {summary.landed} landed, {summary.quarantined} quarantined "
+        f"{summary.read} records read, {summary.landed} landed, {summary.quarantined} quarantined{left_out} "
         f"({summary.inserted} new, {summary.updated} updated, {summary.unchanged} unchanged, "
         f"{summary.stale} superseded{gone}), {summary.requests} requests, {state}"
     )
