@@ -67,6 +67,7 @@ def test_each_warehouse_is_read_and_marked_on_its_own(tmp_path, pg_url):
     with mirror(tmp_path, pg_url, pipeline="stock", items=30) as shop:
         scan(shop)
         shop.box.faults.vanished = 0.2
+        shop.clock.advance(60)
         left = set(shop.truth())
         now = datetime.fromtimestamp(shop.clock(), CHINA)
         piece = stages.plan_slices(
