@@ -107,6 +107,7 @@ RECONCILE_COLUMNS: tuple[Column, ...] = (
     Column("repaired", "integer", "已补回的记录数"),
     Column("elsewhere", "integer", "网关按编号仍返回、但不在该时段的记录数"),
     Column("tombstoned", "integer", "网关已不再返回、标记为消失的记录数"),
+    Column("changed", "integer", "补上的变更数（当日下单或当日变更，此前各窗口均未见到）"),
     Column("tombstones", "json", "标记为消失的主键（JSON）"),
     Column("problem", "text", "仍未解决的差异"),
     Column("run_id", "text", "运行编号"),
