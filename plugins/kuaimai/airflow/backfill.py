@@ -270,14 +270,15 @@ def _without(folder: Path, offered: Mapping[str, Pipeline]) -> str:
 
 
 def _params(pipelines: Mapping[str, Pipeline]) -> dict[str, Param]:
+    # A person chooses the pipeline; where there is one alone there is nothing to choose.
+    only: dict[str, Any] = {"default": next(iter(pipelines))} if len(pipelines) == 1 else {}
     dimensions: dict[str, None] = {}
     for pipeline in pipelines.values():
         times = catalog.method(pipeline.source.method).times
         dimensions.update(dict.fromkeys(times.dimensions if times else ()))
     return {
         "pipeline": Param(
-            # A person chooses; where there is one alone there is nothing to choose.
-            **({"default": next(iter(pipelines))} if len(pipelines) == 1 else {}),
+            **only,
             type="string",
             enum=list(pipelines),
             title="Pipeline / 管道",

@@ -399,6 +399,12 @@ def _read(
     }
     if piece.window.dimension == SCAN:
         reads = [read_everything(client, method, piece.window, shops, **asked)]
+    elif piece.archive and (history := catalog.method(method).history):
+        # Counts would do, but what the archive proves is known by its readings; see `planner`.
+        reads = [
+            msgspec.structs.replace(one, method=method, asked=history)
+            for one in read_parts(client, history, piece.window, shops, by_readings=True, **asked)
+        ]
     else:
         by_cursor = source.paging == "cursor"
         reads = read_parts(
