@@ -513,6 +513,10 @@ class SqlTarget(ABC):
 
     # The steps of a merge that databases say in different words.
 
+    def leave_out(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
+        """Return the statements that drop from the stage what is stored as staged, or newer."""
+        return (merge.leave_out(parent, children),)
+
     def upsert(self, table: Table) -> Sequence[str]:
         """Return the statements that merge the staged rows into a table that has no parent."""
         return (merge.upsert(table),)
@@ -583,23 +587,31 @@ class Loading:
         """Merge one batch of each table, parent first; `read` numbers the slice's reads."""
         for table, batch in zip((self.parent, *self.children), batches, strict=True):
             self.target.stage(self.connection, table, batch)
+        standings = {how: int(count) for how, count in self._run(merge.compare(self.parent))}
+        new, unchanged, stale = (standings.get(how, 0) for how in (None, merge.UNCHANGED, merge.STALE))
         written = self._written.setdefault(read, Written())
-        new, unchanged, stale = map(int, self._run(merge.compare(self.parent)).one())
         written.inserted += new
+        written.updated += standings.get(merge.OLDER, 0)
         written.unchanged += unchanged
         written.stale += stale
-        written.updated += batches[0].num_rows - new - unchanged - stale
         if self.punctuality and new:
             self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
+        for statement in self.target.leave_out(self.parent, self.children) if unchanged or stale else ():
+            self._run(statement)
+        if self._run(merge.has_staged(self.parent)).first():
+            self._write()
+        for table in (self.parent, *self.children):
+            self.target.empty_stage(self.connection, table)
+
+    def _write(self) -> None:
+        """Write what is staged, parents first: which lines hold depends on which parents do."""
         for statement in self.target.upsert(self.parent):
             self._run(statement, now=self._now())
         for child in self.children:
             self._run(self.target.entomb(self.parent, child), now=self._now())
             for statement in self.target.upsert_children(self.parent, child):
                 self._run(statement, now=self._now())
-        for table in (self.parent, *self.children):
-            self.target.empty_stage(self.connection, table)
 
     def _count_late(self, told: Punctuality, read: int) -> None:
         """Count the staged rows that are new, by platform and lateness, before they are merged."""

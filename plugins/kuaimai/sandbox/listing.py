@@ -150,7 +150,7 @@ class Listing:
     def served(self, desk: Desk, now: int, record: Record) -> Record:
         """A record as it goes over the wire: private fields left out, the switches applied."""
         key, faults, seed = self.key(record), desk.faults, desk.world.seed
-        changed_at = second_of(record.get(self.marks.version)) if self.marks.version else now
+        changed_at = as_second(record.get(self.marks.version)) if self.marks.version else now
         record = {name: value for name, value in record.items() if not name.startswith("_")}
         record = odd(record, self.marks, key, faults, seed)
         record = reshaped(record, self.marks, faults, changed_at)
@@ -170,7 +170,7 @@ class Listing:
 
     def _touched(self, record: Record, second: int) -> Record:
         version = record.get(self.marks.version)
-        if second <= second_of(version):
+        if second <= as_second(version):
             return record
         return record | {self.marks.version: in_form_of(version, second)}
 
@@ -238,7 +238,7 @@ class _Search:
         by = self._spans[0][0] if self._spans else listing.marks.version
         if self._order is not None:
             by = self._order[0]
-        rows = [(second_of(record.get(by)), listing.key(record), record) for record in found]
+        rows = [(as_second(record.get(by)), listing.key(record), record) for record in found]
         rows.sort(key=lambda row: row[:2], reverse=self._order is not None and self._order[1])
         return rows
 
@@ -302,7 +302,7 @@ def _second(listing: Listing, params: Mapping[str, str], name: str) -> int:
     return int(params[name]) // _MILLISECONDS
 
 
-def second_of(value: Any) -> int:
+def as_second(value: Any) -> int:
     """Epoch second of a time in any of the service's forms; 0 for none and for a sentinel."""
     if isinstance(value, str):
         if not value:
@@ -326,7 +326,7 @@ def time_text(second: int) -> str:
 
 
 def _is_within(value: Any, first: int, last: int) -> bool:
-    second = second_of(value)
+    second = as_second(value)
     return bool(second) and first <= second <= last
 
 

@@ -6,11 +6,22 @@ function that gives the whole truth. Adding a method is adding an entry.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kuaimai.sandbox import aftersales, items, purchases, stock, suppliers
+from kuaimai.sandbox import (
+    aftersales,
+    items,
+    papers,
+    purchases,
+    registers,
+    sections,
+    shipping,
+    stock,
+    suppliers,
+)
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.item_lookups import items_by_id, single_item, single_sku, skus_of_item
 from kuaimai.sandbox.listing import Detail, Listing
@@ -28,14 +39,13 @@ from kuaimai.sandbox.trades import (
 from kuaimai.sandbox.world import GMT8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kuaimai.sandbox.book import Book
 
 REFRESH = "open.token.refresh"
 _MAX_SHOP_PAGE = 500
 
 Truth = dict[str, dict[str, Any]]
+Answer = Callable[[Desk, Call], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Method:
         may_omit_success: its documented example has no `success`.
     """
 
-    answer: Callable[[Desk, Call], dict[str, Any]]
+    answer: Answer
     truth: Callable[[Desk, Book], Truth] | None = None
     may_omit_success: bool = False
 
@@ -121,6 +131,10 @@ def _listed(how: Listing | Detail, *, may_omit_success: bool = False) -> Method:
     return Method(how, truth=lambda desk, book: how.truth(desk, book.at), may_omit_success=may_omit_success)
 
 
+def _answered(how: Listing | Detail | Answer) -> Method:
+    return _listed(how) if isinstance(how, (Listing, Detail)) else Method(how)
+
+
 METHODS: dict[str, Method] = {
     REFRESH: Method(refresh),
     "open.system.time.get": Method(system_time),
@@ -137,15 +151,29 @@ METHODS: dict[str, Method] = {
     OUTSTOCK: Method(outstock, truth=lambda desk, book: _by_sid(outstock_truth(desk, book))),
     ORDER_LIST: Method(order_list, truth=lambda desk, book: _by_sid(order_list_truth(desk, book))),
     aftersales.AFTERSALES: _listed(aftersales.LIST),
+    "erp.aftersale.operate.log.query": Method(aftersales.log_of_work_order),
     "item.list.query": _listed(items.LIST),
     "item.single.get": Method(single_item),
     "erp.item.sku.list.get": Method(skus_of_item),
     "erp.item.single.sku.get": Method(single_sku),
     "erp.item.list.get": Method(items_by_id),
+    # The first version of the item methods; that they answer like the second is our guess.
+    "item.list.get": Method(items_by_id),
+    "item.sku.list.get": Method(skus_of_item),
+    "item.supplier.list.get": _listed(registers.ITEM_SUPPLIERS),
     "stock.api.status.query": _listed(stock.LIST),
     "erp.item.warehouse.list.get": Method(stock.in_all_warehouses),
     "supplier.list.query": _listed(suppliers.LIST, may_omit_success=True),
     **{name: _listed(how, may_omit_success=True) for name, how in purchases.METHODS.items()},
+    **{name: _answered(how) for name, how in papers.METHODS.items()},
+    **{name: _answered(how) for name, how in registers.METHODS.items()},
+    **{name: _answered(how) for name, how in sections.METHODS.items()},
+    "erp.wave.logistics.order.query": _listed(shipping.DOCUMENTS),
+    "erp.trade.outstock.list.query": _listed(shipping.STOCK_OUT),
+    "erp.trade.trace.list": Method(
+        shipping.log_of_orders, truth=lambda desk, book: shipping.LOG.truth(desk, book.at)
+    ),
+    "erp.item.unique.code.query": _listed(shipping.CODES),
 }
 
 

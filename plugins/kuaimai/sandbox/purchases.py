@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kuaimai.sandbox.desk import Call, Desk
 from kuaimai.sandbox.items import Unit, units_of
 from kuaimai.sandbox.lines import milliseconds
-from kuaimai.sandbox.listing import Detail, Listing, Paging, Refine, TimeType, Window, second_of
+from kuaimai.sandbox.listing import Detail, Listing, Paging, Refine, TimeType, Window, as_second
 from kuaimai.sandbox.merchant import SOLD_ITEMS, WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.series import Series, series, span
@@ -167,7 +167,7 @@ def _number(record: Record, first: int) -> int:
 
 def _order_lines(desk: Desk, record: Record) -> list[Record]:
     plan = _plan(desk.world, _number(record, _FIRST_ORDER))
-    at = second_of(record["modified"])
+    at = as_second(record["modified"])
     return [
         {
             "purchaseOrderId": record["id"],
@@ -337,12 +337,12 @@ def _return_lines(desk: Desk, record: Record) -> list[Record]:
     ]
 
 
-def _aged(created: str, *, archived: bool) -> Refine:
+def aged(created: str, *, archived: bool) -> Refine:
     """Only what was created within the last 90 days, or only what is older; by creation is our guess."""
 
     def refine(_desk: Desk, call: Call, found: list[Record]) -> list[Record]:
         border = call.now - _HISTORY_DAYS * DAY
-        return [record for record in found if (second_of(record[created]) < border) is archived]
+        return [record for record in found if (as_second(record[created]) < border) is archived]
 
     return refine
 
@@ -366,7 +366,7 @@ def _listing(
         max_days=_HISTORY_DAYS if archived else None,
         filters={"id": "id", "code": "code", "status": "status"},
         allowed={"status": statuses},
-        refine=_aged(created, archived=archived),
+        refine=aged(created, archived=archived),
         text_total=like_order and not archived,
         omits_empty=like_order,
     )

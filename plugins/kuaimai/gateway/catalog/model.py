@@ -68,7 +68,7 @@ class Record:
         name: e.g. `trade`.
         label: Chinese name.
         key: field that identifies the record; `_key` where only several fields together do.
-        key_of: those fields; on a child they may name the parent's key too, and `#` is the line's position.
+        key_of: those fields; on a child they may name the parent's key too, and `#` (`NUMBER`).
         version: fields that date the record's last change, best first; empty for records without one.
         children: list field → kind of the records inside.
         parent_key: on a child, the field that names its parent.
