@@ -50,7 +50,7 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
 
     from kuaimai.airflow.stores import write_access
     from kuaimai.load.api import RowAnswers, WriteApi
-    from kuaimai.load.http import HttpTarget
+    from kuaimai.load.posting import HttpTarget
 
     access = write_access(outlet.conn_id)
     api = WriteApi(

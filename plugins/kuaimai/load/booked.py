@@ -50,6 +50,7 @@ class BookedTarget(ABC):
     def __init__(self, name: str, book: SqlTarget) -> None:
         self.name = name
         self.book = book
+        self.now = book.now
 
     def booked(self, pipeline: str) -> str:
         """Return what stands in the column `pipeline` of the proof."""
@@ -138,7 +139,7 @@ class BookedLoad(ABC):
         self.target = target
         self.tables = tables
         self.outside = 0
-        self.moment = datetime.fromtimestamp(target.book.now(), tz=timezone.utc)
+        self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
         self._aside: list[Quarantined] = []
         self._left_out: dict[int, set[str]] = {}
 
@@ -200,7 +201,7 @@ class _Proof(Loading):
         return len(self._standing)
 
     def _mark_missing(self, facts: WindowFacts, scan: Scan) -> tuple[int, str | None]:  # noqa: ARG002
-        """There are no rows here that could be marked: a file is never changed, an API is only written to."""
+        """Mark nothing: what was handed over is not ours to look through, or to take back."""
         return 0, None
 
     def _count_filtered(self, read: int) -> int:  # noqa: ARG002 - it is about one read

@@ -52,6 +52,7 @@ DAY = "day"
 NO_DAY = "__HIVE_DEFAULT_PARTITION__"
 
 _CREATED = "created"
+_NULL = msgspec.Raw(b"null")
 _DAY_MS, _EAST_8_MS = 86_400_000, 28_800_000
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -118,7 +119,7 @@ class JsonLines(FileFormat):
         json = {column.name for column in table.columns if column.type == "json"}
         arrays = [
             pa.array(
-                [_typed(line[name], schema.field(name).type, json=name in json) for line in lines],
+                [_typed(line.get(name, _NULL), schema.field(name).type, json=name in json) for line in lines],
                 pa.int64() if schema.field(name).type == INSTANT else schema.field(name).type,
             ).cast(schema.field(name).type)
             for name in names
@@ -255,8 +256,19 @@ def _all_rows(root: Any, table: Table, form: FileFormat) -> pa.Table:
         for path in sorted(day.iterdir(), key=str):
             if path.name.endswith(f".{form.suffix}") and not path.name.startswith("."):
                 with path.open("rb") as file:
-                    parts.append(form.read(table, file, schema.names).cast(schema))
+                    parts.append(_with_all(form.read(table, file, schema.names), schema))
     return pa.concat_tables(parts)
+
+
+def _with_all(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows with all columns of today; a file from before a column was known has nulls there."""
+    columns = [
+        rows.column(one.name).cast(one.type)
+        if one.name in rows.column_names
+        else pa.nulls(len(rows), one.type)
+        for one in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _newest(rows: pa.Table, key: str, further: Sequence[str] = ()) -> pa.Table:

@@ -284,7 +284,7 @@ class SqlTarget(ABC):
             self._prepare(tables)
             with self.engine.begin() as connection:
                 self._open_stage(connection, tables)
-                loading = Loading(self, connection, tables, punctuality)
+                loading = self._load(connection, tables, punctuality)
                 yield loading
                 # Last, because other loads wait for these rows until the commit.
                 loading.note_lateness()
@@ -406,8 +406,7 @@ class SqlTarget(ABC):
                         "reason": "planned, not read yet",
                         "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
                     }
-                    statement = self.insert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id")
-                    connection.execute(sa.text(statement), row)
+                    self.put_new_row(connection, WINDOW_TABLE, WINDOW_COLUMNS, "window_id", row)
 
     def supersede(self, window_ids: Sequence[str]) -> None:
         """Close windows that are not sealed, and whose time other windows have sealed since."""
@@ -444,7 +443,7 @@ class SqlTarget(ABC):
         moment = self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc))
         row = drift.first_row(pipeline, seen.method, moment)
         with self._told(), self.engine.begin() as connection:
-            connection.execute(sa.text(self.insert_row(SCHEMA_TABLE, SCHEMA_COLUMNS, "schema_id")), row)
+            self.put_new_row(connection, SCHEMA_TABLE, SCHEMA_COLUMNS, "schema_id", row)
             return drift.note(connection, row["schema_id"], seen, policy, moment)
 
     def _ask(self, table: str, statement: str, **values: Any) -> list[Any]:
@@ -537,6 +536,35 @@ class SqlTarget(ABC):
         """Return the statement that inserts one row of a proof table unless its key is there."""
         return merge.insert_row(name, columns, key)
 
+    def put_row(
+        self,
+        connection: sa.engine.Connection,
+        name: str,
+        columns: Sequence[Column],
+        key: str,
+        row: Mapping[str, Any],
+        *,
+        keep: Sequence[str] = (),
+    ) -> None:
+        """Insert or replace one row of a proof table; the columns in `keep` stay as first written."""
+        connection.execute(sa.text(self.upsert_row(name, columns, key, keep)), dict(row))
+
+    def put_new_row(
+        self,
+        connection: sa.engine.Connection,
+        name: str,
+        columns: Sequence[Column],
+        key: str,
+        row: Mapping[str, Any],
+    ) -> None:
+        """Insert one row of a proof table unless its key is there."""
+        connection.execute(sa.text(self.insert_row(name, columns, key)), dict(row))
+
+    def _load(
+        self, connection: sa.engine.Connection, tables: Sequence[Table], punctuality: Punctuality | None
+    ) -> Loading:
+        return Loading(self, connection, tables, punctuality)
+
     @abstractmethod
     def _make_engine(self) -> sa.engine.Engine: ...
 
@@ -626,7 +654,7 @@ class Loading:
             return
         for (source, minutes), records in sorted(self._late.items()):
             row = lateness.row_of(self.punctuality, self.moment, source, minutes)
-            self._run(self.target.insert_row(LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id"), **row)
+            self.target.put_new_row(self.connection, LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id", row)
             self._run(lateness.add_rows(), records=records, lateness_id=row["lateness_id"])
 
     def quarantine(self, records: Sequence[Quarantined]) -> None:
@@ -644,11 +672,13 @@ class Loading:
                 "last_seen_at": self._now(),
                 "resolved_at": None,
             }
-            self._run(
-                self.target.upsert_row(
-                    QUARANTINE_TABLE, QUARANTINE_COLUMNS, "quarantine_id", keep=("first_seen_at",)
-                ),
-                **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
+            self.target.put_row(
+                self.connection,
+                QUARANTINE_TABLE,
+                QUARANTINE_COLUMNS,
+                "quarantine_id",
+                {column.name: row[column.name] for column in QUARANTINE_COLUMNS},
+                keep=("first_seen_at",),
             )
 
     def leave_out(self, read: int, keys: Iterable[str]) -> None:
@@ -712,9 +742,12 @@ class Loading:
             "reason": reason,
             "recorded_at": self.moment,
         }
-        self._run(
-            self.target.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
-            **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+        self.target.put_row(
+            self.connection,
+            WINDOW_TABLE,
+            WINDOW_COLUMNS,
+            "window_id",
+            {column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
         )
         self._resolve(facts)
         return Sealing(
@@ -828,14 +861,14 @@ def _columns(table: Table) -> tuple[Column, ...]:
 
 def _missing(connection: sa.engine.Connection, wanted: dict[str, Any]) -> dict[str, list[Column] | None]:
     """Return table → missing columns, or None where the whole table is missing."""
-    inspector = sa.inspect(connection)
-    present = set(inspector.get_table_names())
+    present = set(sa.inspect(connection).get_table_names())
     missing: dict[str, list[Column] | None] = {}
     for name, (_, _, columns) in wanted.items():
         if name not in present:
             missing[name] = None
             continue
-        have = {column["name"] for column in inspector.get_columns(name)}
+        # Asked of the table itself: not every dialect can tell its columns.
+        have = set(connection.execute(sa.text(f'SELECT * FROM "{name}" WHERE 1 = 0')).keys())
         absent = [column for column in columns if column.name not in have]
         if absent:
             missing[name] = absent

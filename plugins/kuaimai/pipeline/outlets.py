@@ -95,7 +95,7 @@ class Answers(BaseModel):
 
 
 class HttpOutlet(_Outlet):
-    """A write API: POST of JSON, with a Bearer token; see `kuaimai.load.http`.
+    """A write API: POST of JSON, with a Bearer token; see `kuaimai.load.posting`.
 
     Attributes:
         conn_id: Airflow Connection of type HTTP; its password is the token.

@@ -121,8 +121,8 @@ class Loaded(msgspec.Struct, frozen=True):
     requests: int
     outside: int = 0
     look_back_minutes: int = 0
-    target: str = ""
     changes: tuple[str, ...] = ()
+    target: str = ""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -522,8 +522,8 @@ def load(
         requests=sum(read.requests for read in extracted.reads),
         outside=loading.outside,
         look_back_minutes=extracted.slice.look_back_minutes,
-        target=name,
         changes=tuple(changes),
+        target=name,
     )
 
 

@@ -145,10 +145,10 @@ def _with_new(fingerprints: pa.Array, names: Sequence[str], more: Sequence[pa.Ar
     if not names:
         return fingerprints
     said = [
-        pc.if_else(pc.is_valid(one), pc.binary_join_element_wise(name, one, "="), None)
+        pc.fill_null(pc.binary_join_element_wise(name, one, "\x00", "="), "")
         for name, one in zip(names, more, strict=True)
     ]
-    texts = pc.binary_join_element_wise(*said, "\x00", null_handling="skip")
+    texts = pc.binary_join_element_wise(*said, "")
     return pc.if_else(pc.equal(texts, ""), fingerprints, columns.fingerprints([fingerprints, texts]))
 
 

@@ -17,7 +17,7 @@ from write_api import TOKEN, write_api
 
 from kuaimai.errors import ConfigError, Throttled, Transient
 from kuaimai.load.api import RowAnswers, WriteApi
-from kuaimai.load.http import HttpTarget
+from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.transform.mapping import Mapper
 
