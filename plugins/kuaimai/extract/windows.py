@@ -194,6 +194,7 @@ def plan(
     most_heals: int = MOST_HEALS,
     cell: timedelta | None = None,
     again: Window | None = None,
+    unread: Mapping[str, int] | None = None,
 ) -> list[Slice]:
     """Return what a run reads: its own interval, and what earlier runs left unsealed before it.
 
@@ -213,6 +214,8 @@ def plan(
             interval as it is and heals by the hour.
         again: sealed time that a run which did not come to its end would have read again, for rows that
             became visible late; nobody else will.
+        unread: `window_id` → how often that window was planned and not read to its end. What could not be
+            read lets all others go first, so that it starves none of them.
     """
     # The present first: healing may take long, or fail.
     wanted: list[tuple[Window, tuple[Shop, ...], str]] = [
@@ -236,6 +239,12 @@ def plan(
             )
             for chunk in _chunks(group, shops_per_call)
         ]
+        failed = unread or {}
+        heals.sort(
+            key=lambda heal: failed.get(
+                window_id(pipeline, base_method, heal[0], [shop.id for shop in heal[1]]), 0
+            )
+        )
         wanted += heals[:most_heals]
     return [
         Slice(pipeline, run, number, window, chunk, reason)

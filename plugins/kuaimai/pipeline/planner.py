@@ -371,6 +371,7 @@ def _planned(method: str, piece: Slice) -> PlannedWindow:
         window_start=piece.window.start,
         window_end=piece.window.end,
         run_id=piece.run,
+        planned_as=piece.reason,
     )
 
 

@@ -235,6 +235,7 @@ def plan_slices(
         heal_since=heal_since,
         cell=further.slot if further and live else None,
         again=None if further else coverage.missed_overlap(pipeline, windows, base, interval, start),
+        unread={one.window_id: one.unread for one in windows},
     )
     if heal_since is not None:
         # A dimension that reads whole days does so hours after they ended.
@@ -264,6 +265,7 @@ def _planned(method: str, piece: Slice) -> PlannedWindow:
         window_start=piece.window.start,
         window_end=piece.window.end,
         run_id=piece.run,
+        planned_as=piece.reason,
     )
 
 
@@ -509,6 +511,7 @@ def _facts(extracted: Extracted, number: int) -> WindowFacts:
         first_read_at=read.first_read_at,
         last_read_at=read.last_read_at,
         proof=read.proof,
+        planned_as=piece.reason,
     )
 
 
