@@ -17,6 +17,8 @@ from kuaimai.gateway.clock import GATEWAY_ZONE
 DAY = timedelta(days=1)
 # Time that is healed is cut at the full hours: what did not seal is asked for under the same name again.
 HEAL_CELL = timedelta(hours=1)
+# Reason of a slice that reads the normal store for time that the archive is asked for as well.
+BORDER = "border"
 # Healing slices of one run, oldest first. The rest waits for the next run.
 MOST_HEALS = 48
 

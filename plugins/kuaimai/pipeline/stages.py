@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
 from kuaimai.extract.paging import Read, read_parts
 from kuaimai.extract.staging import Staging, safe_name
-from kuaimai.extract.windows import SealedSpan, Shop, Slice, Window, plan, window_id
+from kuaimai.extract.windows import BORDER, SealedSpan, Shop, Slice, Window, plan, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
@@ -269,13 +269,15 @@ def _planned(method: str, piece: Slice) -> PlannedWindow:
     )
 
 
-def _check_reach(method: str, start: datetime, reach_days: int | None, now: float) -> None:
+def _check_reach(
+    method: str, start: datetime, reach_days: int | None, now: float, *, hint: str | None = None
+) -> None:
     if reach_days is not None and start.timestamp() < now - reach_days * 86_400:
         raise ConfigError(
             f"{start:%Y-%m-%d} is more than {reach_days} days ago; the gateway has archived that time and "
             "would answer with nothing",
             method=method,
-            hint=f"begin within the last {reach_days} days",
+            hint=hint or f"begin within the last {reach_days} days",
         )
 
 
@@ -293,8 +295,19 @@ def extract(
     (`ended_well`): whoever clears it wants to know what is there now.
 
     Raises:
+        ConfigError: the slice waited until its time was in the archive.
         KuaimaiError: a call failed for good; the slice stays unread, its complete answers stay staged.
     """
+    if not piece.archive and piece.reason != BORDER:
+        times = catalog.method(pipeline.source.method).times
+        _check_reach(
+            pipeline.source.method,
+            piece.window.start,
+            times.reach_days if times else None,
+            now(),
+            hint="this slice has waited too long: trigger the backfill again for the same time, which is then "
+            "read from the archive",
+        )
     if staging.names(f"{raw_folder(piece)}/{_ENDED}"):
         staging.remove(raw_folder(piece))
     reads: list[Read] = []
