@@ -510,3 +510,21 @@ def test_quarantined_change_is_not_asked_for_every_night(tmp_path, switch):
         second = reconcile(shop)
         assert first.problems == second.problems == []
         assert asked(shop, since)[BASE, "ids"] == 0
+
+
+def test_what_the_night_has_read_gives_the_look_back_no_more_to_heal(shop):
+    """The first run by creation reads its look-back; the reconcile promised nothing before that."""
+    forget(shop, sorted(truth(shop))[::10])
+    assert reconcile(shop).total("repaired") > 5
+    plan = stages.plan_slices(
+        shop.pipeline,
+        run="first",
+        start=START - timedelta(minutes=30),
+        end=START,
+        shops=stages.fetch_shops(shop.client),
+        live=True,
+        target=shop.target,
+        dimension="created",
+        now=shop.clock,
+    )
+    assert {piece.reason for piece in plan} == {"interval"}

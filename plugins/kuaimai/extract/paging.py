@@ -148,21 +148,19 @@ def window_request(
         dimension = times.dimensions[window.dimension]
         request |= {**dimension.send, **dimension.ends(window.start.timestamp(), window.end.timestamp())}
     if archive:
-        if window.dimension not in _ARCHIVE_DIMENSIONS:
+        kept = times.archive if times else None
+        known = kept.dimensions if kept else ()
+        if kept is None or window.dimension not in known:
             raise DataError(
                 f"the archive of {method} cannot be read by {window.dimension!r}",
                 method=method,
-                hint=f"read it by one of {', '.join(_ARCHIVE_DIMENSIONS)}",
+                hint=f"read it by one of {', '.join(known)}" if known else "it has none that we know of",
             )
-        request["queryType"] = "1"
+        request[kept.param] = kept.value
     ids = ",".join(sorted(shop.id for shop in shops if shop.id))
     if scope and ids:
         request[scope.param] = ids
     return request
-
-
-# Documented: the archive knows neither `upd_time` nor `audit_time`.
-_ARCHIVE_DIMENSIONS = ("created", "pay_time", "consign_time")
 
 
 def _runs(parts: Iterable[Part]) -> list[list[Part]]:

@@ -125,6 +125,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     last_read_at: datetime
     proof: str = "counts"
     scan: Scan | None = None
+    planned_as: str | None = None
 
 
 class PlannedWindow(msgspec.Struct, frozen=True):
@@ -138,10 +139,14 @@ class PlannedWindow(msgspec.Struct, frozen=True):
     window_start: datetime
     window_end: datetime
     run_id: str
+    planned_as: str | None = None
 
 
 class ReadWindow(msgspec.Struct, frozen=True):
-    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when."""
+    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when.
+
+    `unread` counts how often it was planned, since it was last read to its end.
+    """
 
     window_id: str
     method: str
@@ -151,6 +156,7 @@ class ReadWindow(msgspec.Struct, frozen=True):
     state: str
     proof: str | None = None
     last_read_at: datetime | None = None
+    unread: int = 0
 
 
 class StateCount(msgspec.Struct, frozen=True):
@@ -320,7 +326,7 @@ class SqlTarget(ABC):
         """
         rows = self._ask(
             WINDOW_TABLE,
-            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at "
+            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at, unread "
             f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
@@ -339,16 +345,21 @@ class SqlTarget(ABC):
                 state=row[5],
                 proof=row[6],
                 last_read_at=None if row[7] is None else self.read_instant(row[7]),
+                unread=int(row[8] or 0),
             )
             for row in rows
         ]
 
     def began(self, pipeline: str, dimension: str) -> datetime | None:
-        """Return the start of the first window that was ever planned, or None."""
+        """Return the start of the first window that runs by schedule or by hand ever planned, or None.
+
+        A backfill and the reconcile read time that nobody promised to keep sealed.
+        """
         ((start,),) = self._ask(
             WINDOW_TABLE,
             f"SELECT min(window_start) FROM {WINDOW_TABLE} "
-            "WHERE pipeline = :pipeline AND dimension = :dimension",
+            "WHERE pipeline = :pipeline AND dimension = :dimension "
+            "AND (planned_as IS NULL OR planned_as IN ('interval', 'heal'))",
             pipeline=pipeline,
             dimension=dimension,
         ) or [(None,)]
@@ -407,6 +418,13 @@ class SqlTarget(ABC):
                         "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
                     }
                     self.put_new_row(connection, WINDOW_TABLE, WINDOW_COLUMNS, "window_id", row)
+                    connection.execute(
+                        sa.text(
+                            f"UPDATE {WINDOW_TABLE} SET unread = COALESCE(unread, 0) + 1 "
+                            "WHERE window_id = :id AND state = :open"
+                        ),
+                        {"id": window.window_id, "open": OPEN},
+                    )
 
     def supersede(self, window_ids: Sequence[str]) -> None:
         """Close windows that are not sealed, and whose time other windows have sealed since."""
@@ -737,6 +755,7 @@ class Loading:
             "filtered": filtered,
             "missing": missing,
             "tries": tries,
+            "unread": 0,
             "found_only": (before[1] or 0) + written.inserted,
             "state": state,
             "reason": reason,
@@ -748,6 +767,7 @@ class Loading:
             WINDOW_COLUMNS,
             "window_id",
             {column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+            keep=("planned_as",),
         )
         self._resolve(facts)
         return Sealing(

@@ -73,12 +73,19 @@ def known_since(
 
 
 def settled_windows(
-    pipeline: str, dimension: str, target: Coverage, *, since: datetime, until: datetime | None = None
+    pipeline: str,
+    dimension: str,
+    target: Coverage,
+    *,
+    since: datetime,
+    until: datetime | None = None,
+    border: datetime | None = None,
 ) -> list[ReadWindow]:
     """Return the windows of some time, after closing those that others have sealed since.
 
     A window that was planned as a whole and read in parts gives way to its parts, also while one of them is
-    contested: that part speaks for itself. A contested window gives way only to seals.
+    contested: that part speaks for itself. A contested window gives way only to seals. What begins before
+    `border` stays as it is: that time lies in two stores.
     """
     windows = target.coverage(pipeline, dimension, since, until)
     sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
@@ -95,6 +102,7 @@ def settled_windows(
             one.window_id
             for one in windows
             if one.state in covered
+            and (border is None or one.start >= border)
             and not any(
                 gaps(one.start, one.end, covered[one.state].get((shop, one.method), ())) for shop in one.shops
             )

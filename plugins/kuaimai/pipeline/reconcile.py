@@ -447,6 +447,7 @@ class _Reconciling:
             first_read_at=min(read.first_read_at for read in reads),
             last_read_at=max(read.last_read_at for read in reads),
             proof=reads[0].proof,
+            planned_as=piece.reason,
         )
 
     def _entomb(self, versions: dict[str, int]) -> tuple[tuple[str, ...], str | None]:
