@@ -6,7 +6,7 @@ store's database, in the same tables (`kuaimai.load.booked`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -23,8 +23,6 @@ from kuaimai.transform.tables import Table
 
 class Coverage(Protocol):
     """What is known of the time that a target was given: what a plan asks, and writes down."""
-
-    now: Callable[[], float]
 
     def announce(self, windows: Sequence[PlannedWindow]) -> None:
         """Write down what is going to be read, so that a read that never happens leaves an open window."""

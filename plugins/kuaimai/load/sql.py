@@ -45,10 +45,11 @@ from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
 
-# A scan that misses more rows than this, and more than this share of all, is not believed: a right that was
-# lost, or a filter that the gateway began to apply, looks just the same.
+# A scan that misses more rows than this, and more than this share of all, or all of them, is not believed: a
+# right that was lost, or a filter that the gateway began to apply, looks just the same.
 MOST_MISSING = 20
 MOST_MISSING_SHARE = 0.3
+
 # Keys in one statement: every database takes so many values.
 _KEYS_AT_ONCE = 500
 # Numbers of reads count from here for keys that were left out; no slice has so many reads.
@@ -125,6 +126,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     last_read_at: datetime
     proof: str = "counts"
     scan: Scan | None = None
+    planned_as: str | None = None
 
 
 class PlannedWindow(msgspec.Struct, frozen=True):
@@ -138,10 +140,14 @@ class PlannedWindow(msgspec.Struct, frozen=True):
     window_start: datetime
     window_end: datetime
     run_id: str
+    planned_as: str | None = None
 
 
 class ReadWindow(msgspec.Struct, frozen=True):
-    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when."""
+    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when.
+
+    `unread` counts how often it was planned, since it was last read to its end.
+    """
 
     window_id: str
     method: str
@@ -151,6 +157,7 @@ class ReadWindow(msgspec.Struct, frozen=True):
     state: str
     proof: str | None = None
     last_read_at: datetime | None = None
+    unread: int = 0
 
 
 class StateCount(msgspec.Struct, frozen=True):
@@ -320,7 +327,7 @@ class SqlTarget(ABC):
         """
         rows = self._ask(
             WINDOW_TABLE,
-            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at "
+            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at, unread "
             f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
@@ -339,16 +346,21 @@ class SqlTarget(ABC):
                 state=row[5],
                 proof=row[6],
                 last_read_at=None if row[7] is None else self.read_instant(row[7]),
+                unread=int(row[8] or 0),
             )
             for row in rows
         ]
 
     def began(self, pipeline: str, dimension: str) -> datetime | None:
-        """Return the start of the first window that was ever planned, or None."""
+        """Return the start of the first window that runs by schedule or by hand ever planned, or None.
+
+        A backfill and the reconcile read time that nobody promised to keep sealed.
+        """
         ((start,),) = self._ask(
             WINDOW_TABLE,
             f"SELECT min(window_start) FROM {WINDOW_TABLE} "
-            "WHERE pipeline = :pipeline AND dimension = :dimension",
+            "WHERE pipeline = :pipeline AND dimension = :dimension "
+            "AND (planned_as IS NULL OR planned_as IN ('interval', 'heal'))",
             pipeline=pipeline,
             dimension=dimension,
         ) or [(None,)]
@@ -407,6 +419,13 @@ class SqlTarget(ABC):
                         "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
                     }
                     self.put_new_row(connection, WINDOW_TABLE, WINDOW_COLUMNS, "window_id", row)
+                    connection.execute(
+                        sa.text(
+                            f"UPDATE {WINDOW_TABLE} SET unread = COALESCE(unread, 0) + 1 "
+                            "WHERE window_id = :id AND state = :open"
+                        ),
+                        {"id": window.window_id, "open": OPEN},
+                    )
 
     def supersede(self, window_ids: Sequence[str]) -> None:
         """Close windows that are not sealed, and whose time other windows have sealed since."""
@@ -763,6 +782,7 @@ class Loading:
             "filtered": filtered,
             "missing": missing,
             "tries": tries,
+            "unread": 0,
             "found_only": (before[1] or 0) + written.inserted,
             "state": state,
             "reason": reason,
@@ -774,6 +794,7 @@ class Loading:
             WINDOW_COLUMNS,
             "window_id",
             {column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+            keep=("planned_as",),
         )
         self._resolve(facts)
         return Sealing(
@@ -811,7 +832,8 @@ class Loading:
         since = self._bound(facts.first_read_at)
         living = int(self._run(merge.count_rows(self.parent, covered), **ids).scalar())
         missing = int(self._run(merge.count_rows(self.parent, unseen), since=since, **ids).scalar())
-        if missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) and not scan.asked:
+        many = missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) or 1 < living == missing
+        if many and not scan.asked:
             return 0, (
                 f"{missing} of {living} rows were not seen, which is too many to be believed, and none was "
                 "marked; if they are gone, trigger the DAG by hand"
