@@ -205,6 +205,7 @@ def edited():
         ("erp.item.list.get", "returnSkus: 1", "returnSku: 1", "send: no parameter 'returnSku'"),
         ("erp.item.outerid.list.get", "[outerId].tb", "[outer].tb", "has no field 'outer'"),
         ("stock.api.status.query", "param: warehouseId", "param: warehouse", "scope: no parameter"),
+        ("stock.api.status.query", "field: wareHouseId", "field: warehouseId", "scope: stock has no field"),
         ("erp.trade.list.query", "like: erp.trade", "like: trade", "is not in the catalogue"),
     ],
 )
@@ -238,7 +239,7 @@ def test_fault_in_a_method_is_told(edited, name, old, new, told):
         ("purchase", "    created: { type", "    created: { sentinels: [0], type", "sentinels of times"),
         ("purchase_line", "sysSkuId, ", "sysSku, ", "key_of: no field 'sysSku'"),
         ("purchase_line", "parent_key: purchaseOrderId", "parent_key: x", "parent_key: no field 'x'"),
-        ("purchase_line", "  parent_key: purchaseOrderId\n", "", "only lines have a position"),
+        ("purchase_line", "  parent_key: purchaseOrderId\n", "", "only lines are numbered"),
     ],
 )
 def test_fault_in_a_record_is_told(edited, name, old, new, told):

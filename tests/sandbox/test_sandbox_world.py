@@ -11,10 +11,11 @@ import pytest
 from kuaimai.sandbox import Faults, World
 from kuaimai.sandbox.book import TIME_TYPES, Book, row_of, second_of
 from kuaimai.sandbox.gateway import Gateway
-from kuaimai.sandbox.listing import Listing, as_second
+from kuaimai.sandbox.listing import Listing
 from kuaimai.sandbox.methods import METHODS
 from kuaimai.sandbox.records import full_trade, order_of_tid, outstock_trade, sid_of
 from kuaimai.sandbox.steps import Step
+from kuaimai.sandbox.time_forms import as_second
 from kuaimai.sandbox.world import GMT8
 
 START = datetime(2026, 3, 1, tzinfo=GMT8)

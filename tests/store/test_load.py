@@ -255,6 +255,26 @@ def test_window_that_was_planned_and_never_read_is_open(target):
     assert rows(target, "SELECT state, reason FROM kuaimai_window") == [("sealed", None)]
 
 
+def test_window_counts_how_often_it_was_planned_and_not_read_to_its_end(target):
+    for _ in range(3):
+        target.announce([planned()])
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [3]
+    store(target, [order(1)], total=2)
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [0]
+    target.announce([planned()])
+    store(target, [order(1)])
+    target.announce([planned()])  # what is sealed waits for nobody
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [0]
+
+
+@pytest.mark.parametrize("reason", ["backfill", "border", "reconcile"])
+def test_time_that_was_read_apart_from_the_schedule_is_not_when_it_began(target, reason):
+    target.announce([msgspec.structs.replace(planned("w2"), planned_as=reason)])
+    assert target.began("trades", "upd_time") is None
+    store(target, [order(1)])
+    assert target.began("trades", "upd_time") == START
+
+
 def test_open_window_is_closed_when_others_have_sealed_its_time(target):
     target.announce([planned("w2")])
     store(target, [order(1)])

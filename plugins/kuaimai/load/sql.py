@@ -20,7 +20,8 @@ import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.load import drift, lateness, merge
+from kuaimai.load import drift, held, lateness, merge
+from kuaimai.load.held import Held
 from kuaimai.load.lateness import LATENESS_COLUMNS, LATENESS_TABLE, Punctuality
 from kuaimai.load.proof import (
     CONTESTED,
@@ -44,10 +45,11 @@ from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
 
-# A scan that misses more rows than this, and more than this share of all, is not believed: a right that was
-# lost, or a filter that the gateway began to apply, looks just the same.
+# A scan that misses more rows than this, and more than this share of all, or all of them, is not believed: a
+# right that was lost, or a filter that the gateway began to apply, looks just the same.
 MOST_MISSING = 20
 MOST_MISSING_SHARE = 0.3
+
 # Keys in one statement: every database takes so many values.
 _KEYS_AT_ONCE = 500
 # Numbers of reads count from here for keys that were left out; no slice has so many reads.
@@ -124,6 +126,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     last_read_at: datetime
     proof: str = "counts"
     scan: Scan | None = None
+    planned_as: str | None = None
 
 
 class PlannedWindow(msgspec.Struct, frozen=True):
@@ -137,10 +140,14 @@ class PlannedWindow(msgspec.Struct, frozen=True):
     window_start: datetime
     window_end: datetime
     run_id: str
+    planned_as: str | None = None
 
 
 class ReadWindow(msgspec.Struct, frozen=True):
-    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when."""
+    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when.
+
+    `unread` counts how often it was planned, since it was last read to its end.
+    """
 
     window_id: str
     method: str
@@ -150,6 +157,7 @@ class ReadWindow(msgspec.Struct, frozen=True):
     state: str
     proof: str | None = None
     last_read_at: datetime | None = None
+    unread: int = 0
 
 
 class StateCount(msgspec.Struct, frozen=True):
@@ -283,7 +291,7 @@ class SqlTarget(ABC):
             self._prepare(tables)
             with self.engine.begin() as connection:
                 self._open_stage(connection, tables)
-                loading = Loading(self, connection, tables, punctuality)
+                loading = self._load(connection, tables, punctuality)
                 yield loading
                 # Last, because other loads wait for these rows until the commit.
                 loading.note_lateness()
@@ -319,7 +327,7 @@ class SqlTarget(ABC):
         """
         rows = self._ask(
             WINDOW_TABLE,
-            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at "
+            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at, unread "
             f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
@@ -338,16 +346,21 @@ class SqlTarget(ABC):
                 state=row[5],
                 proof=row[6],
                 last_read_at=None if row[7] is None else self.read_instant(row[7]),
+                unread=int(row[8] or 0),
             )
             for row in rows
         ]
 
     def began(self, pipeline: str, dimension: str) -> datetime | None:
-        """Return the start of the first window that was ever planned, or None."""
+        """Return the start of the first window that runs by schedule or by hand ever planned, or None.
+
+        A backfill and the reconcile read time that nobody promised to keep sealed.
+        """
         ((start,),) = self._ask(
             WINDOW_TABLE,
             f"SELECT min(window_start) FROM {WINDOW_TABLE} "
-            "WHERE pipeline = :pipeline AND dimension = :dimension",
+            "WHERE pipeline = :pipeline AND dimension = :dimension "
+            "AND (planned_as IS NULL OR planned_as IN ('interval', 'heal'))",
             pipeline=pipeline,
             dimension=dimension,
         ) or [(None,)]
@@ -405,8 +418,14 @@ class SqlTarget(ABC):
                         "reason": "planned, not read yet",
                         "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
                     }
-                    statement = self.insert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id")
-                    connection.execute(sa.text(statement), row)
+                    self.put_new_row(connection, WINDOW_TABLE, WINDOW_COLUMNS, "window_id", row)
+                    connection.execute(
+                        sa.text(
+                            f"UPDATE {WINDOW_TABLE} SET unread = COALESCE(unread, 0) + 1 "
+                            "WHERE window_id = :id AND state = :open"
+                        ),
+                        {"id": window.window_id, "open": OPEN},
+                    )
 
     def supersede(self, window_ids: Sequence[str]) -> None:
         """Close windows that are not sealed, and whose time other windows have sealed since."""
@@ -430,6 +449,16 @@ class SqlTarget(ABC):
         )
         return lateness.look_back(configured_minutes, [(row[0], row[1], int(row[2])) for row in seen])
 
+    def held(self, pipeline: str) -> list[Held]:
+        """Return the records of a pipeline in quarantine that did not land since, the oldest first."""
+        rows = self._ask(QUARANTINE_TABLE, held.HELD, pipeline=pipeline)
+        return [Held(*(_as_json(value) for value in row)) for row in rows]
+
+    def oldest_held(self, pipeline: str) -> tuple[int, datetime | None]:
+        """Return how many these are, and since when the oldest is there."""
+        ((count, since),) = self._ask(QUARANTINE_TABLE, held.OLDEST, pipeline=pipeline) or [(0, None)]
+        return int(count), None if since is None else self.read_instant(since)
+
     def known_columns(self, pipeline: str) -> dict[str, str]:
         """Return the fields beyond the catalogue that have columns: field → column."""
         statement = f'SELECT "known" FROM "{SCHEMA_TABLE}" WHERE "pipeline" = :pipeline'
@@ -443,7 +472,7 @@ class SqlTarget(ABC):
         moment = self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc))
         row = drift.first_row(pipeline, seen.method, moment)
         with self._told(), self.engine.begin() as connection:
-            connection.execute(sa.text(self.insert_row(SCHEMA_TABLE, SCHEMA_COLUMNS, "schema_id")), row)
+            self.put_new_row(connection, SCHEMA_TABLE, SCHEMA_COLUMNS, "schema_id", row)
             return drift.note(connection, row["schema_id"], seen, policy, moment)
 
     def _ask(self, table: str, statement: str, **values: Any) -> list[Any]:
@@ -536,6 +565,35 @@ class SqlTarget(ABC):
         """Return the statement that inserts one row of a proof table unless its key is there."""
         return merge.insert_row(name, columns, key)
 
+    def put_row(
+        self,
+        connection: sa.engine.Connection,
+        name: str,
+        columns: Sequence[Column],
+        key: str,
+        row: Mapping[str, Any],
+        *,
+        keep: Sequence[str] = (),
+    ) -> None:
+        """Insert or replace one row of a proof table; the columns in `keep` stay as first written."""
+        connection.execute(sa.text(self.upsert_row(name, columns, key, keep)), dict(row))
+
+    def put_new_row(
+        self,
+        connection: sa.engine.Connection,
+        name: str,
+        columns: Sequence[Column],
+        key: str,
+        row: Mapping[str, Any],
+    ) -> None:
+        """Insert one row of a proof table unless its key is there."""
+        connection.execute(sa.text(self.insert_row(name, columns, key)), dict(row))
+
+    def _load(
+        self, connection: sa.engine.Connection, tables: Sequence[Table], punctuality: Punctuality | None
+    ) -> Loading:
+        return Loading(self, connection, tables, punctuality)
+
     @abstractmethod
     def _make_engine(self) -> sa.engine.Engine: ...
 
@@ -625,7 +683,7 @@ class Loading:
             return
         for (source, minutes), records in sorted(self._late.items()):
             row = lateness.row_of(self.punctuality, self.moment, source, minutes)
-            self._run(self.target.insert_row(LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id"), **row)
+            self.target.put_new_row(self.connection, LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id", row)
             self._run(lateness.add_rows(), records=records, lateness_id=row["lateness_id"])
 
     def quarantine(self, records: Sequence[Quarantined]) -> None:
@@ -643,11 +701,13 @@ class Loading:
                 "last_seen_at": self._now(),
                 "resolved_at": None,
             }
-            self._run(
-                self.target.upsert_row(
-                    QUARANTINE_TABLE, QUARANTINE_COLUMNS, "quarantine_id", keep=("first_seen_at",)
-                ),
-                **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
+            self.target.put_row(
+                self.connection,
+                QUARANTINE_TABLE,
+                QUARANTINE_COLUMNS,
+                "quarantine_id",
+                {column.name: row[column.name] for column in QUARANTINE_COLUMNS},
+                keep=("first_seen_at",),
             )
 
     def leave_out(self, read: int, keys: Iterable[str]) -> None:
@@ -659,6 +719,22 @@ class Loading:
             self._run(merge.remember_keys(_filtered(read), len(some)), **values)
         if chosen:
             self._left_out.add(read)
+
+    def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:  # noqa: ARG002 - see booked
+        """Return those of some merged keys that are in the target."""
+        found: set[str] = set()
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = {f"key{number}": key for number, key in enumerate(keys[start : start + _KEYS_AT_ONCE])}
+            marks = ", ".join(f":{name}" for name in some)
+            statement = f'SELECT "{self.parent.key}" FROM "{self.parent.name}" '
+            found |= {
+                row[0] for row in self._run(f'{statement} WHERE "{self.parent.key}" IN ({marks})', **some)
+            }
+        return found
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+        return held.resolve(self.connection, landed, left_out, self._now())
 
     def account(self, read: int, landed: Iterable[str], quarantined: int) -> None:
         """Let keys count in the proof of a read whose records need not be loaded again.
@@ -706,14 +782,19 @@ class Loading:
             "filtered": filtered,
             "missing": missing,
             "tries": tries,
+            "unread": 0,
             "found_only": (before[1] or 0) + written.inserted,
             "state": state,
             "reason": reason,
             "recorded_at": self.moment,
         }
-        self._run(
-            self.target.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
-            **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+        self.target.put_row(
+            self.connection,
+            WINDOW_TABLE,
+            WINDOW_COLUMNS,
+            "window_id",
+            {column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+            keep=("planned_as",),
         )
         self._resolve(facts)
         return Sealing(
@@ -751,7 +832,8 @@ class Loading:
         since = self._bound(facts.first_read_at)
         living = int(self._run(merge.count_rows(self.parent, covered), **ids).scalar())
         missing = int(self._run(merge.count_rows(self.parent, unseen), since=since, **ids).scalar())
-        if missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) and not scan.asked:
+        many = missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) or 1 < living == missing
+        if many and not scan.asked:
             return 0, (
                 f"{missing} of {living} rows were not seen, which is too many to be believed, and none was "
                 "marked; if they are gone, trigger the DAG by hand"
@@ -815,6 +897,11 @@ def _aside(read: int) -> int:
     return -1 - read
 
 
+def _as_json(value: Any) -> str:
+    """Return JSON as text, also where the driver has read it already."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
 def _filtered(read: int) -> int:
     """The number under which the keys of a read are remembered that the pipeline's rules left out."""
     return _FILTERED - read
@@ -826,14 +913,14 @@ def _columns(table: Table) -> tuple[Column, ...]:
 
 def _missing(connection: sa.engine.Connection, wanted: dict[str, Any]) -> dict[str, list[Column] | None]:
     """Return table → missing columns, or None where the whole table is missing."""
-    inspector = sa.inspect(connection)
-    present = set(inspector.get_table_names())
+    present = set(sa.inspect(connection).get_table_names())
     missing: dict[str, list[Column] | None] = {}
     for name, (_, _, columns) in wanted.items():
         if name not in present:
             missing[name] = None
             continue
-        have = {column["name"] for column in inspector.get_columns(name)}
+        # Asked of the table itself: not every dialect can tell its columns.
+        have = set(connection.execute(sa.text(f'SELECT * FROM "{name}" WHERE 1 = 0')).keys())
         absent = [column for column in columns if column.name not in have]
         if absent:
             missing[name] = absent

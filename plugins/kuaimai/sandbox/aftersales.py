@@ -10,13 +10,14 @@ from typing import Any
 
 from kuaimai.sandbox.desk import Call, Desk
 from kuaimai.sandbox.lines import milliseconds, shares_of, sku_of, yuan
-from kuaimai.sandbox.listing import Listing, Paging, Window, as_second, required
+from kuaimai.sandbox.listing import Listing, Paging, Window, required
 from kuaimai.sandbox.merchant import WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.records import sid_of, tid_of
 from kuaimai.sandbox.series import drawn, span
 from kuaimai.sandbox.shelf import Lived, Record, Source
 from kuaimai.sandbox.steps import Step
+from kuaimai.sandbox.time_forms import as_second
 from kuaimai.sandbox.world import DAY, HOUR, MINUTE, World
 
 AFTERSALES = "erp.aftersale.list.query"

@@ -15,6 +15,7 @@ from kuaimai.sandbox import (
     aftersales,
     items,
     papers,
+    places,
     purchases,
     registers,
     sections,
@@ -25,9 +26,7 @@ from kuaimai.sandbox import (
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.item_lookups import items_by_id, single_item, single_sku, skus_of_item
 from kuaimai.sandbox.listing import Detail, Listing
-from kuaimai.sandbox.merchant import WAREHOUSES, shop_records
 from kuaimai.sandbox.records import sid_of
-from kuaimai.sandbox.trade_query import whole_number
 from kuaimai.sandbox.trades import (
     ORDER_LIST,
     OUTSTOCK,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from kuaimai.sandbox.book import Book
 
 REFRESH = "open.token.refresh"
-_MAX_SHOP_PAGE = 500
 
 Truth = dict[str, dict[str, Any]]
 Answer = Callable[[Desk, Call], dict[str, Any]]
@@ -112,20 +110,6 @@ def system_time(_desk: Desk, call: Call) -> dict[str, Any]:
     return {"time": datetime.fromtimestamp(call.now, GMT8).strftime("%Y-%m-%d %H:%M:%S")}
 
 
-def shop_list(desk: Desk, call: Call) -> dict[str, Any]:
-    """`erp.shop.list.query`: all shops; the parameter `id` has no effect, as measured."""
-    page_no = whole_number(call.params, "pageNo", 1, code="20001")
-    size = min(whole_number(call.params, "pageSize", _MAX_SHOP_PAGE, code="20002"), _MAX_SHOP_PAGE)
-    rows = shop_records(desk.world.shops)
-    total: int | str = str(len(rows)) if desk.faults.total_as_string else len(rows)
-    return {"total": total, "list": rows[(page_no - 1) * size : page_no * size]}
-
-
-def warehouse_list(_desk: Desk, _call: Call) -> dict[str, Any]:
-    """`erp.warehouse.list.query`: all warehouses, without paging."""
-    return {"list": list(WAREHOUSES)}
-
-
 def _listed(how: Listing | Detail, *, may_omit_success: bool = False) -> Method:
     """The method that answers as `how` says."""
     return Method(how, truth=lambda desk, book: how.truth(desk, book.at), may_omit_success=may_omit_success)
@@ -138,16 +122,8 @@ def _answered(how: Listing | Detail | Answer) -> Method:
 METHODS: dict[str, Method] = {
     REFRESH: Method(refresh),
     "open.system.time.get": Method(system_time),
-    "erp.shop.list.query": Method(
-        shop_list,
-        truth=lambda desk, _book: {str(row["userId"]): row for row in shop_records(desk.world.shops)},
-        may_omit_success=True,
-    ),
-    "erp.warehouse.list.query": Method(
-        warehouse_list,
-        truth=lambda _desk, _book: {str(row["id"]): row for row in WAREHOUSES},
-        may_omit_success=True,
-    ),
+    "erp.shop.list.query": _listed(places.SHOPS, may_omit_success=True),
+    "erp.warehouse.list.query": _listed(places.WAREHOUSE_LIST, may_omit_success=True),
     OUTSTOCK: Method(outstock, truth=lambda desk, book: _by_sid(outstock_truth(desk, book))),
     ORDER_LIST: Method(order_list, truth=lambda desk, book: _by_sid(order_list_truth(desk, book))),
     aftersales.AFTERSALES: _listed(aftersales.LIST),

@@ -12,12 +12,13 @@ from typing import Any
 
 from kuaimai.sandbox.desk import Call, Desk
 from kuaimai.sandbox.items import Unit, units_of
-from kuaimai.sandbox.listing import Detail, Listing, Paging, TimeType, Window, required, time_text
+from kuaimai.sandbox.listing import Detail, Listing, Paging, TimeType, Window, required
 from kuaimai.sandbox.merchant import SOLD_ITEMS, WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.purchases import aged
 from kuaimai.sandbox.series import Series, series, span
 from kuaimai.sandbox.shelf import Lived, Record, Source
+from kuaimai.sandbox.time_forms import time_text
 from kuaimai.sandbox.world import HOUR, MINUTE, World
 
 Answer = Callable[[Desk, Call], dict[str, Any]]

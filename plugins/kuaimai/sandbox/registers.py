@@ -7,13 +7,14 @@ from typing import Any
 
 from kuaimai.sandbox import items
 from kuaimai.sandbox.desk import Call, Desk, Refusal
-from kuaimai.sandbox.listing import Listing, Paging, as_second, required, time_text
+from kuaimai.sandbox.listing import Listing, Paging, parts, required
 from kuaimai.sandbox.merchant import SOLD_ITEMS, WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.series import FOREVER
 from kuaimai.sandbox.shelf import Record, Source
 from kuaimai.sandbox.stock import LIST as STOCK
 from kuaimai.sandbox.suppliers import supplier
+from kuaimai.sandbox.time_forms import as_second, time_text
 from kuaimai.sandbox.trade_query import moment
 from kuaimai.sandbox.world import DAY, World
 
@@ -156,7 +157,7 @@ def _asked_for(_desk: Desk, call: Call, found: list[Record]) -> list[Record]:
     """One of four id lists must be sent, of 20 ids at most."""
     names = {"sysItemIds": "20520", "sysSkuIds": "20521", "outerIds": "20522", "skuOuterIds": "20523"}
     for param, code in names.items():
-        if len([part for part in call.params.get(param, "").split(",") if part]) > _MAX_RELATIONS:
+        if len(parts(call.params.get(param, ""))) > _MAX_RELATIONS:
             raise Refusal(code, f"数量最大支持{_MAX_RELATIONS}个！字段：[{param}]")
     if not any(call.params.get(param) for param in names):
         raise Refusal("20519", "参数必须四选一")
@@ -178,8 +179,8 @@ def platform_codes(desk: Desk, call: Call) -> dict[str, Any]:
 
     Measured: when no code of the call is known, the answer is code 20150.
     """
-    by_code = [part for part in call.params.get("outerIds", "").split(",") if part]
-    by_item = [part for part in call.params.get("numIidList", "").split(",") if part]
+    by_code = parts(call.params.get("outerIds", ""))
+    by_item = parts(call.params.get("numIidList", ""))
     if not (by_code or by_item):
         raise Refusal("20146", "商家编码不能为空")
     if len(by_code) > _MAX_CODES:

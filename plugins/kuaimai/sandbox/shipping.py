@@ -6,13 +6,14 @@ from typing import Any
 
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.lines import shares_of, sku_of
-from kuaimai.sandbox.listing import Listing, Paging, TimeType, Window, time_text
+from kuaimai.sandbox.listing import Listing, Paging, TimeType, Window, parts
 from kuaimai.sandbox.merchant import WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.records import full_trade, sid_of, tid_of
 from kuaimai.sandbox.series import span
 from kuaimai.sandbox.shelf import Lived, Record, Source
 from kuaimai.sandbox.steps import Draw, Step
+from kuaimai.sandbox.time_forms import time_text
 from kuaimai.sandbox.world import World
 
 _FIRST_DOCUMENT = 123_450_001
@@ -80,7 +81,7 @@ def _documents_lived(world: World, n: int, at: int) -> Lived:
 
 def _few_enough(_desk: Desk, call: Call, found: list[Record]) -> list[Record]:
     for name in _BY_ID:
-        if len([part for part in call.params.get(name, "").split(",") if part]) > _MAX_IDS:
+        if len(parts(call.params.get(name, ""))) > _MAX_IDS:
             raise Refusal("33", f"查询数量最大支持{_MAX_IDS}个！字段：[{name}]")
     return found
 
@@ -172,7 +173,7 @@ def _with_a_status(_desk: Desk, call: Call, found: list[Record]) -> list[Record]
     if not call.params.get("status"):
         raise Refusal("32", "缺少必要参数！字段：[status]")
     for name, code in (("sids", "20003"), ("shortIds", "20005")):
-        if len([part for part in call.params.get(name, "").split(",") if part]) > _MAX_STOCK_OUT:
+        if len(parts(call.params.get(name, ""))) > _MAX_STOCK_OUT:
             raise Refusal(code, f"数量最大支持{_MAX_STOCK_OUT}组！字段：[{name}]")
     return found
 
@@ -193,7 +194,7 @@ STOCK_OUT = Listing(
 
 def _within_limits(call: Call, found: list[Record]) -> list[Record]:
     for name, most, code in (("sids", _MAX_LOGGED, "20020"), ("operators", _MAX_OPERATORS, "20021")):
-        if len([part for part in call.params.get(name, "").split(",") if part]) > most:
+        if len(parts(call.params.get(name, ""))) > most:
             raise Refusal(code, f"数量最大支持{most}组！字段：[{name}]")
     return found
 

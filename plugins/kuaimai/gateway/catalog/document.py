@@ -34,6 +34,7 @@ Amounts in the target are yuan; `fen` says that the API sends a hundredth. Times
 """
 
 _UNITS = {"kg": "kg 千克", "cm": "cm 厘米", "day": "days 天", "ratio": "ratio 比率"}
+_TOTALS = {"first": "on the first page 仅首页", "all": "on every page 每页", "none": "never 无"}
 _FORMS = {"ms": "", "digits": "ms in text 毫秒文本", "text": "yyyy-MM-dd HH:mm:ss"}
 
 
@@ -85,30 +86,21 @@ def _facts(method: Method) -> Iterator[tuple[str, str, str]]:
     yield "send", "Always sent 固定发送", _codes(f"{name}={value}" for name, value in method.send.items())
     yield "record", "Records 记录", f"[{record.name}](#record-{record.name}) {record.label}" if record else ""
     yield "list_keys", "Under 列表键", _codes(method.list_keys)
-    yield "", "Key 主键", _codes(record.key_of or (record.key,)) if record else ""
+    yield "", "Key 主键", _codes(record.key_fields) if record else ""
     if page:
         yield "page", "Page size 每页", f"{page.min} – {_marked(method, 'page.max', str(page.max))}"
         yield "page", "Page size unsent 不传时", str(page.default or "")
-        yield (
-            "page.total_on",
-            "Total 总数",
-            {
-                "first": "on the first page 仅首页",
-                "all": "on every page 每页",
-                "none": "never 无",
-            }[page.total_on],
-        )
+        yield "page.total_on", "Total 总数", _TOTALS[page.total_on]
     if scope:
-        yield "scope", "Asked per 范围", f"{scope.of}: `{scope.param}`, at most 最多 {scope.max}"
+        whose = f", its field 对应字段 {scope.field}" if scope.field else ""
+        yield "scope", "Asked per 范围", f"{scope.of}: `{scope.param}`, at most 最多 {scope.max}{whose}"
     if ids:
         yield "ids", "By id 按编号", f"`{ids.param}`, at most 最多 {ids.max}"
     if times:
         yield "times.max_days", "Longest window 最长窗口", f"{times.max_days} d 天"
-        yield (
-            "times.reach_days",
-            "Reaches back 可查",
-            f"{times.reach_days} d 天" if times.reach_days else "all 全部",
-        )
+        reach = f"{times.reach_days} d 天" if times.reach_days else "all 全部"
+        yield "times.reach_days", "Reaches back 可查", reach
+        yield "", "Without a time 不限时间", "everything 全部" if times.optional else ""
         if times.archive:
             sent = f"`{times.archive.param}={times.archive.value}`"
             yield "times.archive", "Archive 归档", f"{sent}: {_codes(times.archive.dimensions)}"
@@ -130,7 +122,7 @@ def _dimensions(method: Method, times: Times) -> Iterator[tuple[str, ...]]:
 def _record(record: Record) -> Iterator[str]:
     yield from ("", f'<a id="record-{record.name}"></a>', f"#### `{record.name}` {record.label}", "")
     mark = "?" if {"key", "key_of"} & record.unsure else ""
-    facts = [f"Key 主键{mark}: {_codes(record.key_of or (record.key,))}"]
+    facts = [f"Key 主键{mark}: {_codes(record.key_fields)}"]
     if record.version:
         facts.append(f"version 版本: {_codes(record.version)}")
     facts += [f"`{name}` → [{kind}](#record-{kind})" for name, kind in record.children.items()]
