@@ -276,10 +276,11 @@ def test_each_line_is_written_by_the_strategys_own_statement(box, clock, tmp_pat
         document=documents,
     )
     end = datetime.fromtimestamp(clock(), cases.CHINA)
+    start = end - timedelta(minutes=40)
     with client(box, clock) as gateway:
         shops = [one for one in stages.fetch_scopes(pipeline, gateway) if one.source in ("fxg", "jd", "sys")]
         plan = stages.plan_slices(
-            pipeline, run="r", start=START, end=end, shops=shops, live=False, target=target, now=clock
+            pipeline, run="r", start=start, end=end, shops=shops, live=False, target=target, now=clock
         )
         loaded = []
         for piece in plan:
@@ -291,7 +292,7 @@ def test_each_line_is_written_by_the_strategys_own_statement(box, clock, tmp_pat
         found = dict(connection.execute(sa.text("SELECT sid, qty FROM order_line")).fetchall())
     engine.dispose()
     target.close()
-    first_ms, last_ms = START.timestamp() * 1000, clock() * 1000
+    first_ms, last_ms = start.timestamp() * 1000, clock() * 1000
     ids = {int(shop.id) for shop in shops}
     truth = {
         sid: record["orders"]
