@@ -20,7 +20,8 @@ import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.load import drift, lateness, merge
+from kuaimai.load import drift, held, lateness, merge
+from kuaimai.load.held import Held
 from kuaimai.load.lateness import LATENESS_COLUMNS, LATENESS_TABLE, Punctuality
 from kuaimai.load.proof import (
     CONTESTED,
@@ -448,6 +449,16 @@ class SqlTarget(ABC):
         )
         return lateness.look_back(configured_minutes, [(row[0], row[1], int(row[2])) for row in seen])
 
+    def held(self, pipeline: str) -> list[Held]:
+        """Return the records of a pipeline in quarantine that did not land since, the oldest first."""
+        rows = self._ask(QUARANTINE_TABLE, held.HELD, pipeline=pipeline)
+        return [Held(*(_as_json(value) for value in row)) for row in rows]
+
+    def oldest_held(self, pipeline: str) -> tuple[int, datetime | None]:
+        """Return how many these are, and since when the oldest is there."""
+        ((count, since),) = self._ask(QUARANTINE_TABLE, held.OLDEST, pipeline=pipeline) or [(0, None)]
+        return int(count), None if since is None else self.read_instant(since)
+
     def known_columns(self, pipeline: str) -> dict[str, str]:
         """Return the fields beyond the catalogue that have columns: field → column."""
         statement = f'SELECT "known" FROM "{SCHEMA_TABLE}" WHERE "pipeline" = :pipeline'
@@ -709,6 +720,22 @@ class Loading:
         if chosen:
             self._left_out.add(read)
 
+    def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:  # noqa: ARG002 - see booked
+        """Return those of some merged keys that are in the target."""
+        found: set[str] = set()
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = {f"key{number}": key for number, key in enumerate(keys[start : start + _KEYS_AT_ONCE])}
+            marks = ", ".join(f":{name}" for name in some)
+            statement = f'SELECT "{self.parent.key}" FROM "{self.parent.name}" '
+            found |= {
+                row[0] for row in self._run(f'{statement} WHERE "{self.parent.key}" IN ({marks})', **some)
+            }
+        return found
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+        return held.resolve(self.connection, landed, left_out, self._now())
+
     def account(self, read: int, landed: Iterable[str], quarantined: int) -> None:
         """Let keys count in the proof of a read whose records need not be loaded again.
 
@@ -868,6 +895,11 @@ class Loading:
 def _aside(read: int) -> int:
     """The number under which the keys of a read are remembered that came and could not be stored."""
     return -1 - read
+
+
+def _as_json(value: Any) -> str:
+    """Return JSON as text, also where the driver has read it already."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _filtered(read: int) -> int:
