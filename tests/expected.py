@@ -57,6 +57,8 @@ def plain(kind: Record, name: str, value: Any) -> Any:
     field = {one.column: one for one in kind.fields.values()}[name]
     if isinstance(value, datetime):
         return round(value.timestamp() * 1000)
+    if value is not None and field.type in {"number", "yuan", "fen"}:
+        return Decimal(value)
     if value is not None and field.type == "json":
         text = value if isinstance(value, str) else json.dumps(value)
         return _unordered(json.loads(text, parse_float=Decimal))

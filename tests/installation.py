@@ -136,7 +136,7 @@ class Mirror:
         return found
 
     def truth(self) -> dict[str, dict[str, Any]]:
-        """What the gateway has now of the pipeline's records, by key, with what a list leaves out in its place."""
+        """What the gateway has now of the pipeline's records, by key, with what lists leave out."""
         method = catalog.method(self.pipeline.source.method)
         found = self.box.truth(method.name)
         if method.detail is None:
@@ -187,6 +187,10 @@ class Mirror:
             found += values[:5]
         return found
 
+    def _instant(self, kind: catalog.Record, name: str, value: Any) -> Any:
+        times = {one.column for one in kind.fields.values() if one.type == "time"}
+        return self.target.read_instant(value) if name in times and value is not None else value
+
     def living(self, kind: catalog.Record) -> dict[str, dict[str, Any]]:
         """Return key → column → value of the rows of a table that are not marked as gone."""
         table = sa.Table(f"kuaimai_{kind.name}", sa.MetaData(), autoload_with=self.target.engine)
@@ -194,7 +198,10 @@ class Mirror:
         key = kind.fields[kind.key].column
         with self.target.engine.connect() as connection:
             rows = connection.execute(sa.select(table).where(table.c[DELETED_AT].is_(None))).mappings()
-            found = [{name: expected.plain(kind, name, row[name]) for name in names} for row in rows]
+            found = [
+                {name: expected.plain(kind, name, self._instant(kind, name, row[name])) for name in names}
+                for row in rows
+            ]
         assert len({row[key] for row in found}) == len(found)
         return expected.keyed(kind, found)
 

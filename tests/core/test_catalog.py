@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from kuaimai.errors import ConfigError, DataError
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, read_envelope
 from kuaimai.gateway.catalog.check import problems
-
+from kuaimai.gateway.catalog.document import catalogue_page
 
 # Every read method for syncing that open.kuaimai.com has, core first, then further.
 READ_METHODS = """
@@ -35,11 +36,11 @@ erp.trade.trace.list erp.trade.waves.query erp.item.unique.code.query erp.trade.
 purchase.order.history.query purchase.order.history.get warehouse.entry.history.list.query
 warehouse.entry.history.list.get purchase.return.history.list.query purchase.return.history.list.get
 erp.purchase.shelf.history.query erp.purchase.shelf.history.get
-""".split()
+"""
 
 
 def test_every_read_method_is_there():
-    assert set(READ_METHODS) - set(catalog.method_names()) == set()
+    assert set(READ_METHODS.split()) - set(catalog.method_names()) == set()
 
 
 def test_whole_catalogue_holds_together():
@@ -179,7 +180,7 @@ def edited():
             "purchase.order.query",
             "record: purchase",
             "record: receipt",
-            "receipt has no list 'lines' of what",
+            "receipt has no list 'lines'",
         ),
         ("purchase.order.query", "list_keys: [list]", "list_keys: []", "list_keys: there are none"),
         ("purchase.order.query", "list_keys: [list]", "list_keys: [list, list]", "one is named twice"),
@@ -190,7 +191,7 @@ def edited():
             "purchase.order.query",
             "history: purchase.order",
             "history: purchase",
-            "history: there is no method",
+            "there is no method",
         ),
         ("purchase.order.query", "stamp: modified", "stamp: modifed", "has no time 'modifed'"),
         ("purchase.order.query", "stamp: modified", "stamp: code", "has no time 'code'"),
@@ -204,6 +205,7 @@ def edited():
         ("erp.item.list.get", "returnSkus: 1", "returnSku: 1", "send: no parameter 'returnSku'"),
         ("erp.item.outerid.list.get", "[outerId].tb", "[outer].tb", "has no field 'outer'"),
         ("stock.api.status.query", "param: warehouseId", "param: warehouse", "scope: no parameter"),
+        ("stock.api.status.query", "field: wareHouseId", "field: warehouseId", "scope: stock has no field"),
         ("erp.trade.list.query", "like: erp.trade", "like: trade", "is not in the catalogue"),
     ],
 )
@@ -237,7 +239,7 @@ def test_fault_in_a_method_is_told(edited, name, old, new, told):
         ("purchase", "    created: { type", "    created: { sentinels: [0], type", "sentinels of times"),
         ("purchase_line", "sysSkuId, ", "sysSku, ", "key_of: no field 'sysSku'"),
         ("purchase_line", "parent_key: purchaseOrderId", "parent_key: x", "parent_key: no field 'x'"),
-        ("purchase_line", "  parent_key: purchaseOrderId\n", "", "only lines have a position"),
+        ("purchase_line", "  parent_key: purchaseOrderId\n", "", "only lines are numbered"),
     ],
 )
 def test_fault_in_a_record_is_told(edited, name, old, new, told):
@@ -248,3 +250,19 @@ def test_fault_in_a_record_is_told(edited, name, old, new, told):
 def test_kind_that_nothing_leads_to_is_told(edited):
     edited("methods", "brand.list.get", "record: brand", "record: item_tag")
     assert problems() == ["brand: no method, list or field leads to it"]
+
+
+def test_page_of_the_catalogue_is_up_to_date():
+    page = Path(__file__).parents[2] / "docs" / "catalogue.md"
+    assert page.read_text(encoding="utf-8") == catalogue_page(), (
+        "run: PYTHONPATH=plugins python -m kuaimai.gateway.catalog.document > docs/catalogue.md"
+    )
+
+
+def test_page_of_the_catalogue_names_everything():
+    page = catalogue_page()
+    for name in catalog.method_names():
+        assert f"#### `{name}` {catalog.method(name).label}" in page
+    for name in catalog.record_names():
+        for field in catalog.record(name).fields.values():
+            assert f"| `{field.name}` | `{field.column}` | " in page

@@ -90,6 +90,16 @@ def test_work_orders_belong_to_refunded_orders(open_box):
     assert all(str(row["masterId"]) in by_id(rows) for row in split)
 
 
+def test_the_log_of_a_work_order(open_box):
+    caller = open_box()
+    done = next(row for row in caller.rows(AFTERSALES) if row["onlineStatus"] == 7)
+    log = caller.call("erp.aftersale.operate.log.query", workOrderId=done["id"])["list"]
+    assert [row["operateTime"] for row in log] == [
+        int(done["created"]), int(done["finished"]), done["platformCompleteTime"],
+    ]  # fmt: skip
+    assert caller.call("erp.aftersale.operate.log.query")["code"] == "32"
+
+
 def test_a_refund_changes_its_work_order_days_later(open_box, clock):
     caller = open_box(hours=1)
     before = caller.box.truth(AFTERSALES)

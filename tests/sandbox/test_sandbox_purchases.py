@@ -90,11 +90,12 @@ def test_amounts_are_fen_and_add_up(open_box):
 def test_receipts_are_what_arrived(open_box):
     caller = open_box()
     orders = caller.box.truth("purchase.order.query")
+    received = caller.box.truth("warehouse.entry.list.get")
     arrived = dict.fromkeys(orders, 0)
     for key, receipt in caller.box.truth("warehouse.entry.list.query").items():
         if receipt["status"] != "NOT_FINISH":
             arrived[str(receipt["purchaseOrderId"])] += receipt["quantity"]
-        lines = caller.box.truth("warehouse.entry.list.get")[key]["list"]
+        lines = received[key]["list"]
         assert receipt["totalDetailFee"] == sum(line["amount"] for line in lines)
         assert receipt["getGoodNum"] == sum(line["goodNum"] for line in lines)
     assert arrived == {key: order["arrivedQuantity"] for key, order in orders.items()}

@@ -255,6 +255,26 @@ def test_window_that_was_planned_and_never_read_is_open(target):
     assert rows(target, "SELECT state, reason FROM kuaimai_window") == [("sealed", None)]
 
 
+def test_window_counts_how_often_it_was_planned_and_not_read_to_its_end(target):
+    for _ in range(3):
+        target.announce([planned()])
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [3]
+    store(target, [order(1)], total=2)
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [0]
+    target.announce([planned()])
+    store(target, [order(1)])
+    target.announce([planned()])  # what is sealed waits for nobody
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [0]
+
+
+@pytest.mark.parametrize("reason", ["backfill", "border", "reconcile"])
+def test_time_that_was_read_apart_from_the_schedule_is_not_when_it_began(target, reason):
+    target.announce([msgspec.structs.replace(planned("w2"), planned_as=reason)])
+    assert target.began("trades", "upd_time") is None
+    store(target, [order(1)])
+    assert target.began("trades", "upd_time") == START
+
+
 def test_open_window_is_closed_when_others_have_sealed_its_time(target):
     target.announce([planned("w2")])
     store(target, [order(1)])
@@ -366,6 +386,44 @@ def test_column_that_the_catalogue_learnt_later_is_added(target):
         connection.execute(sa.text("ALTER TABLE kuaimai_trade DROP COLUMN sys_memo"))
     store(target, [order(1, T0 + 1, sysMemo="new")])
     assert rows(target, "SELECT sys_memo FROM kuaimai_trade") == [("new",)]
+
+
+def test_postgres_does_not_even_lock_a_row_that_did_not_change(pg_url):
+    target = open_target(pg_url)
+    records = [order(1, lines=[line(11), line(12)]), order(2, T0 + 5)]
+    store(target, records)
+    again = store(target, [records[0], order(2, T0)])
+    assert (again.unchanged, again.stale) == (1, 1)
+    for table in Mapper("trade").tables:
+        assert rows(target, f"SELECT count(*) FROM {table.name} WHERE xmax <> 0") == [(0,)]
+    target.close()
+
+
+@pytest.mark.parametrize("stored", [0, 1000])
+def test_postgres_never_compares_a_batch_row_by_row_with_another_table(pg_url, stored):
+    target = open_target(pg_url)
+    records = [order(key, T0, lines=[line(key)]) for key in range(1, 1001)]
+    store(target, records[:stored] or [order(9999)])
+    parent, child = Mapper("trade").tables
+    with target.loading([parent, child]) as loading:
+        for table, piece in zip((parent, child), batch(records), strict=True):
+            target.stage(loading.connection, table, piece)
+        for statement in (
+            merge.compare(parent),
+            *target.leave_out(parent, [child]),
+            *target.upsert(parent),
+            target.entomb(parent, child),
+            *target.upsert_children(parent, child),
+        ):
+            if "INDEX" in statement:
+                loading.connection.execute(sa.text(statement))
+                continue
+            bound = {"now": START} if ":now" in statement else {}
+            plan = loading.connection.execute(sa.text(f"EXPLAIN {statement}"), bound).scalars().all()
+            # A nested loop without an index, and the whole target instead of what was asked for.
+            assert not [step for step in plan if "Join Filter" in step], "\n".join(plan)
+            assert not [step for step in plan if "Seq Scan on kuaimai_" in step], "\n".join(plan)
+    target.close()
 
 
 def test_columns_carry_the_chinese_names_as_comments(pg_url):
@@ -525,7 +583,9 @@ def test_no_statement_for_mysql_names_a_temporary_table_twice():
         *target.upsert(parent),
         *target.upsert_children(parent, child),
         target.entomb(parent, child),
+        *target.leave_out(parent, [child]),
         merge.compare(parent),
+        merge.has_staged(parent),
         merge.remember(parent, 0),
         merge.has_seen(0),
         merge.count_landed(parent, 0),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from kuaimai.airflow.operators import (
     told,
 )
 from kuaimai.errors import ConfigError
+from kuaimai.gateway import catalog
 from kuaimai.pipeline.planner import ROWS_PER_SLICE
 from kuaimai.pipeline.spec import Pipeline, load_pipeline
 
@@ -59,7 +60,7 @@ def backfill_dag(folder: Path) -> DAG | None:
     with DAG(
         "kuaimai_backfill",
         description="A stretch of the past, planned by rows / 按行数规划的历史补数",
-        doc_md=_DOC,
+        doc_md=_DOC.format(without=_without(folder, pipelines)),
         schedule=None,
         start_date=_START,
         catchup=False,
@@ -104,12 +105,18 @@ def backfill_dag(folder: Path) -> DAG | None:
     return dag
 
 
+def default_dimension(spec: Pipeline) -> str:
+    """Return the time by which the past of a pipeline is read unless a person says otherwise."""
+    times = catalog.method(spec.source.method).times
+    return DIMENSION if times and DIMENSION in times.dimensions else spec.time.dimension
+
+
 def make_plan(
     spec: Pipeline,
     asked: RunInterval,
     *,
     run: str,
-    dimension: str = DIMENSION,
+    dimension: str | None = None,
     kuaimai_conn_id: str = DEFAULT_CONNECTION,
     rows_per_slice: int = ROWS_PER_SLICE,
     again: bool = False,
@@ -121,7 +128,7 @@ def make_plan(
         spec: the pipeline.
         asked: the time and the shops.
         run: the run's id.
-        dimension: the time by which to read.
+        dimension: the time by which to read; None for `default_dimension`.
         kuaimai_conn_id: Connection of the gateway; its `requests_per_second` is the budget.
         rows_per_slice: at most so many records in a slice.
         again: read also what is sealed.
@@ -142,7 +149,7 @@ def make_plan(
             start=asked.start,
             end=asked.end,
             shops=asked.chosen(stages.fetch_scopes(spec, client)),
-            dimension=dimension,
+            dimension=dimension or default_dimension(spec),
             client=client,
             rate=hook.settings.requests_per_second,
             target=targets,
@@ -223,7 +230,8 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
             now = datetime.now(timezone.utc).timestamp()
             with opened(spec) as targets:
                 for _, target in targets:
-                    planner.settle(spec, params["dimension"], asked.start, target, now)
+                    dimension = params["dimension"] or default_dimension(spec)
+                    planner.settle(spec, dimension, asked.start, target, now)
         self.log.info("%s", stages.pretty(summary))
         for window in summary.open_windows:
             self.log.warning("not sealed: %s", window)
@@ -236,26 +244,41 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
 
 
 def _pipelines(folder: Path) -> dict[str, Pipeline]:
-    """Return the pipelines by their file's stem; a file with a mistake has a DAG of its own that shows it."""
-    found = {}
+    """Return the pipelines with a past, by their file's stem.
+
+    Those that are read as a whole have none; a file with a mistake has a DAG of its own that shows it.
+    """
+    return {stem: pipeline for stem, pipeline in _readable(folder) if pipeline.has_times}
+
+
+def _readable(folder: Path) -> Iterator[tuple[str, Pipeline]]:
     for path in sorted(folder.glob("*.yaml")):
-        try:
-            found[path.stem] = load_pipeline(path)
-        except ConfigError:
-            continue
-    return found
+        with suppress(ConfigError):
+            yield path.stem, load_pipeline(path)
+
+
+def _without(folder: Path, offered: Mapping[str, Pipeline]) -> str:
+    """Return a line about the pipelines that are not offered."""
+    others = [f"`{stem}`" for stem, _ in _readable(folder) if stem not in offered]
+    if not others:
+        return ""
+    return (
+        "* Not offered, because their method knows no times and every run reads everything: "
+        f"{', '.join(others)}.\n"
+        f"  不提供（接口没有时间条件，每次运行都是全量）：{', '.join(others)}\n"
+    )
 
 
 def _params(pipelines: Mapping[str, Pipeline]) -> dict[str, Param]:
-    from kuaimai.gateway import catalog
-
+    # A person chooses the pipeline; where there is one alone there is nothing to choose.
+    only: dict[str, Any] = {"default": next(iter(pipelines))} if len(pipelines) == 1 else {}
     dimensions: dict[str, None] = {}
     for pipeline in pipelines.values():
         times = catalog.method(pipeline.source.method).times
         dimensions.update(dict.fromkeys(times.dimensions if times else ()))
     return {
         "pipeline": Param(
-            next(iter(pipelines)),
+            **only,
             type="string",
             enum=list(pipelines),
             title="Pipeline / 管道",
@@ -282,12 +305,14 @@ def _params(pipelines: Mapping[str, Pipeline]) -> dict[str, Param]:
             description="Shop ids (userId), one per line; empty for all. 店铺编号，每行一个；留空为全部。",
         ),
         "dimension": Param(
-            DIMENSION if DIMENSION in dimensions else next(iter(dimensions)),
-            type="string",
-            enum=list(dimensions),
+            None,
+            type=["null", "string"],
+            enum=[None, *dimensions],
             title="Time dimension / 时间维度",
-            description="Which time of a record lies between from and to. Beyond three months only created, "
-            "pay_time and consign_time. 按哪个时间取数；三个月以前只支持 created、pay_time、consign_time。",
+            description="Which time of a record lies between from and to; empty for created, or for the "
+            "pipeline's own where its method does not know that. Orders beyond three months only by created, "
+            "pay_time and consign_time. 按哪个时间取数；留空为 created，接口不支持时用管道自己的时间维度。"
+            "三个月以前的订单只支持 created、pay_time、consign_time。",
         ),
         "dry_run": Param(
             False,  # noqa: FBT003 - Airflow's signature
@@ -325,4 +350,4 @@ cost: rows of each day, requests, minutes, share of the request budget.
   not sealed yet, unless *again* is set.
 * Older than three months: read from the gateway's archive, by created, pay_time or consign_time.
 * A newer row is never overwritten by an older one; live runs may go on meanwhile.
-"""
+{without}"""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pendulum
 
-from kuaimai.airflow.compat import Context, is_scheduled
+from kuaimai.airflow.compat import Context, is_scheduled, run_type
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import EVERYTHING, WAREHOUSE, Shop
 
@@ -84,6 +84,20 @@ def run_interval(context: Context) -> RunInterval:
             "this run has no interval of its own", hint="trigger it with the params start and end"
         )
     return _checked(start, end, live=is_scheduled(context), shops=shops)
+
+
+def scan_interval(context: Context) -> RunInterval:
+    """Return the time that the run of `context` stands for when it reads everything, whatever its time.
+
+    A run without an interval of its own, as one by hand may be, stands for the minute before it began.
+    """
+    shops = context["params"].get("shops") or ()
+    by_hand = run_type(context) == "manual"
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start is not None and end is not None and start != end:
+        return _checked(start, end, live=not by_hand, shops=shops)
+    moment: datetime = context["dag_run"].start_date or pendulum.now()
+    return _checked(moment - timedelta(minutes=1), moment, live=not by_hand, shops=shops)
 
 
 def asked_interval(

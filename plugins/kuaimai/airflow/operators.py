@@ -17,7 +17,7 @@ from kuaimai.airflow.compat import (
     Context,
     is_scheduled,
 )
-from kuaimai.airflow.interval import run_interval
+from kuaimai.airflow.interval import run_interval, scan_interval
 from kuaimai.errors import ConfigError, KuaimaiError, Rejected, SessionError
 
 if TYPE_CHECKING:
@@ -162,10 +162,13 @@ class KuaimaiPlanOperator(_GatewayOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Fetch the shops and cut the run into slices."""
         from kuaimai.airflow.targets import planned_for
+        from kuaimai.extract.windows import SCAN
         from kuaimai.pipeline import stages
 
         with told():
-            spec, asked = self.spec(), run_interval(context)
+            spec = self.spec()
+            scans = (self.dimension or spec.time.dimension) == SCAN
+            asked = scan_interval(context) if scans else run_interval(context)
             shops = asked.chosen(stages.fetch_scopes(spec, self.client(context)))
             with planned_for(spec) as targets:
                 slices = stages.plan_slices(

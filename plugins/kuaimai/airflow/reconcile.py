@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def reconcile_dag(folder: Path) -> DAG | None:
     with DAG(
         "kuaimai_reconcile",
         description="The last days once more, against the gateway / 夜间核对最近数日",
-        doc_md=_DOC,
+        doc_md=_DOC.format(without=_without(folder, pipelines)),
         schedule=CronDataIntervalTimetable("10 4 * * *", timezone=ZONE),
         start_date=_START,
         # The next night compares the same days again.
@@ -128,6 +129,22 @@ def _pipelines(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _without(folder: Path, compared: Mapping[str, Path]) -> str:
+    """Return a line about the pipelines that are not compared."""
+    others = []
+    for path in sorted(folder.glob("*.yaml")):
+        if path not in compared.values():
+            with suppress(ConfigError):
+                others.append(f"`{load_pipeline(path).name}`")
+    if not others:
+        return ""
+    return (
+        f"Only orders are compared. Not compared: {', '.join(others)}; what is gone of records that are read "
+        "as a whole, their own scans find.\n"
+        f"仅核对订单；不核对 {', '.join(others)}，全量读取的数据由其自身的扫描发现删除。\n"
+    )
+
+
 def _params(pipelines: list[str]) -> dict[str, Param]:
     return {
         "days": Param(
@@ -170,4 +187,5 @@ per group of shops and two hours. A quiet night costs one small request for each
 
 A difference that remains fails the task, and the message names the hours.
 核对后仍有差异时任务失败并告警，消息中列出时段。
-"""
+
+{without}"""

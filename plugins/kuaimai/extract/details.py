@@ -66,15 +66,15 @@ def read_details(
         Rejected: every call was refused.
         KuaimaiError: a call failed for good; what was complete by then need not be asked for again.
     """
-    detail = catalog.method(read.method).detail
+    detail = catalog.method(read.source).detail
     if detail is None:
         return read
     spent = client.requests
     folder = f"{read.folder}/details"
     wanted = {
-        _name(read.method, row): str(row[detail.field])
+        _name(read.source, row): str(row[detail.field])
         for name in read.page_names()
-        for row in _rows(read.method, staging.read_compressed(name))
+        for row in _rows(read.source, staging.read_compressed(name))
         if row.get(detail.field) is not None
     }
     known = {
@@ -101,7 +101,7 @@ def read_details(
 
 def composed(read: Read, answers: Iterable[Answer], staging: Staging) -> Iterator[Answer]:
     """Give answers of a read back with what the list left out in its place in each record."""
-    entry = catalog.method(read.method)
+    entry = catalog.method(read.source)
     if not read.details or entry.detail is None:
         yield from answers
         return
@@ -114,7 +114,7 @@ def composed(read: Read, answers: Iterable[Answer], staging: Staging) -> Iterato
             files[name].append(f"{read.details}/{file}")
     for answer in answers:
         rows = [
-            {**row, entry.detail.into: _lines(entry.detail, files.get(_name(read.method, row), ()), staging)}
+            {**row, entry.detail.into: _lines(entry.detail, files.get(_name(read.source, row), ()), staging)}
             for row in answer.rows(entry.list_keys)
         ]
         raw = encode_json({entry.list_keys[0]: rows})

@@ -45,6 +45,7 @@ def read_parts(
     archive: bool = False,
     by_cursor: bool = False,
     params: Mapping[str, str] | None = None,
+    by_readings: bool = False,
     connections: int = CONNECTIONS,
     now: Callable[[], float] = time.time,
 ) -> list[Read]:
@@ -62,6 +63,7 @@ def read_parts(
         archive: ask for what the gateway has archived (`queryType=1`).
         by_cursor: read a second that holds more than a page by cursor instead of page numbers.
         params: business parameters that are sent with every request.
+        by_readings: prove the window by two readings that agree, whatever the gateway counts.
         connections: how many requests are on their way at the same time, inside the budget.
         now: clock, epoch seconds.
 
@@ -80,7 +82,7 @@ def read_parts(
     whole = Stretch(math.floor(window.start.timestamp()), math.floor(window.end.timestamp()))
     question = hashlib.sha256(encode_json([method, sorted(request.items())])).hexdigest()[:8]
     staged = Staged(staging, f"{folder}/{question}", whole.start)
-    uncounted = archive or not counts(method)
+    uncounted = archive or by_readings or not counts(method)
     settle = partial(read_settled, asking, staged=staged, by_cursor=by_cursor, archive=uncounted)
     snapshots = Snapshots(asking, staged, settle, by_pages=uncounted, connections=connections)
     parts = snapshots.read(whole, staged.complete(asking, method))
@@ -146,21 +148,19 @@ def window_request(
         dimension = times.dimensions[window.dimension]
         request |= {**dimension.send, **dimension.ends(window.start.timestamp(), window.end.timestamp())}
     if archive:
-        if window.dimension not in _ARCHIVE_DIMENSIONS:
+        kept = times.archive if times else None
+        known = kept.dimensions if kept else ()
+        if kept is None or window.dimension not in known:
             raise DataError(
                 f"the archive of {method} cannot be read by {window.dimension!r}",
                 method=method,
-                hint=f"read it by one of {', '.join(_ARCHIVE_DIMENSIONS)}",
+                hint=f"read it by one of {', '.join(known)}" if known else "it has none that we know of",
             )
-        request["queryType"] = "1"
+        request[kept.param] = kept.value
     ids = ",".join(sorted(shop.id for shop in shops if shop.id))
     if scope and ids:
         request[scope.param] = ids
     return request
-
-
-# Documented: the archive knows neither `upd_time` nor `audit_time`.
-_ARCHIVE_DIMENSIONS = ("created", "pay_time", "consign_time")
 
 
 def _runs(parts: Iterable[Part]) -> list[list[Part]]:

@@ -20,6 +20,8 @@ DAY = timedelta(days=1)
 SCAN = "scan"
 # Time that is healed is cut at the full hours: what did not seal is asked for under the same name again.
 HEAL_CELL = timedelta(hours=1)
+# Reason of a slice that reads the normal store for time that the archive is asked for as well.
+BORDER = "border"
 # Healing slices of one run, oldest first. The rest waits for the next run.
 MOST_HEALS = 48
 
@@ -206,6 +208,7 @@ def plan(
     most_heals: int = MOST_HEALS,
     cell: timedelta | None = None,
     again: Window | None = None,
+    unread: Mapping[str, int] | None = None,
 ) -> list[Slice]:
     """Return what a run reads: its own interval, and what earlier runs left unsealed before it.
 
@@ -225,6 +228,8 @@ def plan(
             interval as it is and heals by the hour.
         again: sealed time that a run which did not come to its end would have read again, for rows that
             became visible late; nobody else will.
+        unread: `window_id` → how often that window was planned and not read to its end. What could not be
+            read lets all others go first, so that it starves none of them.
     """
     # The present first: healing may take long, or fail.
     wanted: list[tuple[Window, tuple[Shop, ...], str]] = [
@@ -248,6 +253,12 @@ def plan(
             )
             for chunk in _chunks(group, shops_per_call)
         ]
+        failed = unread or {}
+        heals.sort(
+            key=lambda heal: failed.get(
+                window_id(pipeline, base_method, heal[0], [shop.id for shop in heal[1]]), 0
+            )
+        )
         wanted += heals[:most_heals]
     return [
         Slice(pipeline, run, number, window, chunk, reason)

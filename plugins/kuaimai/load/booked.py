@@ -21,6 +21,7 @@ import msgspec
 import pyarrow as pa
 import sqlalchemy as sa
 
+from kuaimai.load.held import Held, resolve
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import QUARANTINE_TABLE
 from kuaimai.load.sql import (
@@ -92,6 +93,14 @@ class BookedTarget(ABC):
         """Open a load. `punctuality` is for targets that know which records are new to them."""
         self.book.prepare(())
         yield self._load(tables, punctuality)
+
+    def held(self, pipeline: str) -> list[Held]:
+        """Return the records of a pipeline in quarantine that did not land since, the oldest first."""
+        return self.book.held(self.booked(pipeline))
+
+    def oldest_held(self, pipeline: str) -> tuple[int, datetime | None]:
+        """Return how many these are, and since when the oldest is there."""
+        return self.book.oldest_held(self.booked(pipeline))
 
     def known_columns(self, pipeline: str) -> dict[str, str]:
         """Return the fields beyond the catalogue that have columns: field → column."""
@@ -166,6 +175,15 @@ class BookedLoad(ABC):
     def leave_out(self, read: int, keys: Iterable[str]) -> None:
         """Count keys as filtered, unless they land or are set aside in the same read."""
         self._left_out.setdefault(read, set()).update(keys)
+
+    def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:  # noqa: ARG002 - see posting
+        """Return those of some merged keys that are in the target."""
+        return self.standing(read) & set(keys)
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+        with self.target.book.connected() as connection:
+            return resolve(connection, landed, left_out, self.target.book.instant(self.moment))
 
     def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of the window is in the target, and write the proof and what was set aside."""

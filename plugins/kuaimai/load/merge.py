@@ -25,6 +25,9 @@ from kuaimai.transform.tables import (
 
 SEEN = "kuaimai_seen"
 
+# How a staged row stands to the stored one: that is newer, the same, or gives way.
+STALE, UNCHANGED, OLDER = "stale", "unchanged", "older"
+
 
 def stage_name(table: Table) -> str:
     """The temporary table that a batch is put into."""
@@ -70,16 +73,48 @@ def create_seen(suffix: str = "") -> str:
 
 
 def compare(table: Table) -> str:
-    """Count the staged rows that are new, unchanged, and older than what is stored."""
-    return f"""
-        SELECT
-            COALESCE(SUM(CASE WHEN t."{table.key}" IS NULL THEN 1 ELSE 0 END), 0),
-            COALESCE(SUM(CASE WHEN s."{VERSION}" = t."{VERSION}" AND s."{RANK}" = t."{RANK}"
-                     AND s."{HASH}" = t."{HASH}" AND t."{DELETED_AT}" IS NULL THEN 1 ELSE 0 END), 0),
-            COALESCE(SUM(CASE WHEN (t."{VERSION}", t."{RANK}") > (s."{VERSION}", s."{RANK}")
-                     THEN 1 ELSE 0 END), 0)
-        FROM "{stage_name(table)}" s LEFT JOIN "{table.name}" t ON t."{table.key}" = s."{table.key}"
+    """Count the staged rows by how they stand to what is stored; new ones have no standing.
+
+    Stored rows are looked up one by one, in a subquery that no planner turns into reading the whole target.
     """
+    return f"""
+        SELECT "standing", COUNT(*) FROM (
+            SELECT (SELECT CASE WHEN {_is_newer("t", "s")} THEN '{STALE}'
+                                WHEN {_is_same("t", "s")} THEN '{UNCHANGED}' ELSE '{OLDER}' END
+                    FROM "{table.name}" t WHERE t."{table.key}" = s."{table.key}") AS "standing"
+            FROM "{stage_name(table)}" s) stood
+        GROUP BY "standing"
+    """
+
+
+def leave_out(parent: Table, children: Sequence[Table], delete: str = "DELETE FROM") -> str:
+    """Take those staged parents out of the merge for which nothing would be written, lines included.
+
+    So their rows are not even locked. Their lines are as stored when as many were sent as are stored, and as
+    many are stored as they were sent.
+    """
+    of_parent = f't."{parent.key}"'
+    stored = " + ".join(f"(SELECT COUNT(*) {_living(child, of_parent)})" for child in children)
+    as_sent = " + ".join(
+        f"""(SELECT COUNT(*) {_living(child, of_parent)} AND (
+                SELECT 1 FROM "{stage_name(child)}" l
+                WHERE l."{child.key}" = c."{child.key}" AND l."{child.parent}" = c."{child.parent}"
+                  AND {_is_same("c", "l")} LIMIT 1) = 1)"""
+        for child in children
+    )
+    sent = f's."{CHILD_COUNT}"'
+    lines = f" AND ({sent} IS NULL OR {sent} = {stored} AND {sent} = {as_sent})" if children else ""
+    return f"""
+        {delete} "{stage_name(parent)}" AS s WHERE (
+            SELECT CASE WHEN {_is_newer("t", "s")} OR {_is_same("t", "s")}{lines}
+                        THEN 1 ELSE 0 END
+            FROM "{parent.name}" t WHERE t."{parent.key}" = s."{parent.key}") = 1
+    """
+
+
+def has_staged(table: Table) -> str:
+    """Ask whether any row is staged."""
+    return f'SELECT 1 FROM "{stage_name(table)}" LIMIT 1'
 
 
 def remember(table: Table, read: int) -> str:
@@ -117,12 +152,12 @@ def has_seen(read: int) -> str:
 
 def upsert(table: Table) -> str:
     """Merge the staged rows into a table that has no parent."""
-    return _upsert(table, f'FROM "{stage_name(table)}" s WHERE true')
+    return upsert_from(table, f'FROM "{stage_name(table)}" s WHERE true')
 
 
 def upsert_children(parent: Table, child: Table) -> str:
     """Merge the staged lines whose parent is stored in exactly the version that the lines came with."""
-    return _upsert(
+    return upsert_from(
         child,
         f'FROM "{stage_name(child)}" s '
         f'WHERE (s."{child.parent}", s."{VERSION}") IN '
@@ -233,6 +268,22 @@ def staged_names(table: Table) -> list[str]:
     return [*(column.name for column in table.columns), VERSION, RANK, HASH, WINDOW]
 
 
+def _living(child: Table, of_parent: str) -> str:
+    return f'FROM "{child.name}" c WHERE c."{child.parent}" = {of_parent} AND c."{DELETED_AT}" IS NULL'
+
+
+def _is_newer(old: str, new: str) -> str:
+    """Whether a stored row is newer or fuller than the one that arrives; one that was marked never is."""
+    newer = f'({old}."{VERSION}", {old}."{RANK}") > ({new}."{VERSION}", {new}."{RANK}")'
+    return f'({newer} AND {old}."{DELETED_AT}" IS NULL)'
+
+
+def _is_same(old: str, new: str) -> str:
+    """Whether a stored row is there as it arrives."""
+    equal = " AND ".join(f'{old}."{name}" = {new}."{name}"' for name in (VERSION, RANK, HASH))
+    return f'({equal} AND {old}."{DELETED_AT}" IS NULL)'
+
+
 def gives_way(old: str, new: str) -> str:
     """The condition under which a stored row gives way to an arriving one; both are names of tables."""
     return f"""
@@ -243,7 +294,8 @@ def gives_way(old: str, new: str) -> str:
     """
 
 
-def _upsert(table: Table, source: str) -> str:
+def upsert_from(table: Table, source: str) -> str:
+    """Merge what `source` gives as `s`, the rest of a SELECT, in the order of keys."""
     staged = staged_names(table)
     names = [*staged, LOADED_AT]
     changed = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name != table.key)

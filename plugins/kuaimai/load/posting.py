@@ -123,6 +123,11 @@ class _HttpLoad(BookedLoad):
         self._deliver(facts.pipeline)
         return super().seal(facts)
 
+    def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:
+        """Send what was collected; return those of some merged keys that the API has taken."""
+        self._deliver(pipeline)
+        return super().stored(pipeline, read, keys)
+
     def _deliver(self, pipeline: str) -> None:
         if self._delivered is None:
             self._delivered = _Delivering(self.target, self.target.booked(pipeline), self)

@@ -52,6 +52,8 @@ WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("requests", "integer", "请求数"),
     Column("attempts", "integer", "读取次数"),
     Column("tries", "integer", "入库后仍未封存的累计次数（封存后归零）"),
+    Column("unread", "integer", "计划后未能读完的次数（读完后归零；多者排在补读队尾）"),
+    Column("planned_as", "text", "首次计划的来源（interval、heal、backfill、border、reconcile）"),
     Column("found_only", "integer", "由本窗口首次带来的主键累计数（此前任何时间维度都没有带来过）"),
     Column(
         "state",
@@ -107,6 +109,7 @@ RECONCILE_COLUMNS: tuple[Column, ...] = (
     Column("repaired", "integer", "已补回的记录数"),
     Column("elsewhere", "integer", "网关按编号仍返回、但不在该时段的记录数"),
     Column("tombstoned", "integer", "网关已不再返回、标记为消失的记录数"),
+    Column("changed", "integer", "补上的变更数（当日下单或当日变更，此前各窗口均未见到）"),
     Column("tombstones", "json", "标记为消失的主键（JSON）"),
     Column("problem", "text", "仍未解决的差异"),
     Column("run_id", "text", "运行编号"),

@@ -6,13 +6,14 @@ store's database, in the same tables (`kuaimai.load.booked`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
 import pyarrow as pa
 
+from kuaimai.load.held import Held
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, WindowFacts
 from kuaimai.transform.drift import Seen
@@ -22,8 +23,6 @@ from kuaimai.transform.tables import Table
 
 class Coverage(Protocol):
     """What is known of the time that a target was given: what a plan asks, and writes down."""
-
-    now: Callable[[], float]
 
     def announce(self, windows: Sequence[PlannedWindow]) -> None:
         """Write down what is going to be read, so that a read that never happens leaves an open window."""
@@ -73,6 +72,14 @@ class Load(Protocol):
         """Count keys as filtered, unless they land or are set aside in the same read."""
         ...
 
+    def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:
+        """Return those of some merged keys that are in the target."""
+        ...
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+        ...
+
     def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of a window is in the target, and write the proof."""
         ...
@@ -98,6 +105,14 @@ class Target(Coverage, Protocol):
 
     def note_seen(self, pipeline: str, seen: Seen, policy: Policy) -> tuple[str, ...]:
         """Remember what a slice saw of the fields; return what nobody was told of yet, a sentence each."""
+        ...
+
+    def held(self, pipeline: str) -> list[Held]:
+        """Return the records of a pipeline in quarantine that did not land since, the oldest first."""
+        ...
+
+    def oldest_held(self, pipeline: str) -> tuple[int, datetime | None]:
+        """Return how many these are, and since when the oldest is there."""
         ...
 
     def close(self) -> None:

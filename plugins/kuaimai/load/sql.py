@@ -20,7 +20,8 @@ import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.load import drift, lateness, merge
+from kuaimai.load import drift, held, lateness, merge
+from kuaimai.load.held import Held
 from kuaimai.load.lateness import LATENESS_COLUMNS, LATENESS_TABLE, Punctuality
 from kuaimai.load.proof import (
     CONTESTED,
@@ -44,10 +45,11 @@ from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
 
-# A scan that misses more rows than this, and more than this share of all, is not believed: a right that was
-# lost, or a filter that the gateway began to apply, looks just the same.
+# A scan that misses more rows than this, and more than this share of all, or all of them, is not believed: a
+# right that was lost, or a filter that the gateway began to apply, looks just the same.
 MOST_MISSING = 20
 MOST_MISSING_SHARE = 0.3
+
 # Keys in one statement: every database takes so many values.
 _KEYS_AT_ONCE = 500
 # Numbers of reads count from here for keys that were left out; no slice has so many reads.
@@ -124,6 +126,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     last_read_at: datetime
     proof: str = "counts"
     scan: Scan | None = None
+    planned_as: str | None = None
 
 
 class PlannedWindow(msgspec.Struct, frozen=True):
@@ -137,10 +140,14 @@ class PlannedWindow(msgspec.Struct, frozen=True):
     window_start: datetime
     window_end: datetime
     run_id: str
+    planned_as: str | None = None
 
 
 class ReadWindow(msgspec.Struct, frozen=True):
-    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when."""
+    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when.
+
+    `unread` counts how often it was planned, since it was last read to its end.
+    """
 
     window_id: str
     method: str
@@ -150,6 +157,7 @@ class ReadWindow(msgspec.Struct, frozen=True):
     state: str
     proof: str | None = None
     last_read_at: datetime | None = None
+    unread: int = 0
 
 
 class StateCount(msgspec.Struct, frozen=True):
@@ -319,7 +327,7 @@ class SqlTarget(ABC):
         """
         rows = self._ask(
             WINDOW_TABLE,
-            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at "
+            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at, unread "
             f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
@@ -338,16 +346,21 @@ class SqlTarget(ABC):
                 state=row[5],
                 proof=row[6],
                 last_read_at=None if row[7] is None else self.read_instant(row[7]),
+                unread=int(row[8] or 0),
             )
             for row in rows
         ]
 
     def began(self, pipeline: str, dimension: str) -> datetime | None:
-        """Return the start of the first window that was ever planned, or None."""
+        """Return the start of the first window that runs by schedule or by hand ever planned, or None.
+
+        A backfill and the reconcile read time that nobody promised to keep sealed.
+        """
         ((start,),) = self._ask(
             WINDOW_TABLE,
             f"SELECT min(window_start) FROM {WINDOW_TABLE} "
-            "WHERE pipeline = :pipeline AND dimension = :dimension",
+            "WHERE pipeline = :pipeline AND dimension = :dimension "
+            "AND (planned_as IS NULL OR planned_as IN ('interval', 'heal'))",
             pipeline=pipeline,
             dimension=dimension,
         ) or [(None,)]
@@ -406,6 +419,13 @@ class SqlTarget(ABC):
                         "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
                     }
                     self.put_new_row(connection, WINDOW_TABLE, WINDOW_COLUMNS, "window_id", row)
+                    connection.execute(
+                        sa.text(
+                            f"UPDATE {WINDOW_TABLE} SET unread = COALESCE(unread, 0) + 1 "
+                            "WHERE window_id = :id AND state = :open"
+                        ),
+                        {"id": window.window_id, "open": OPEN},
+                    )
 
     def supersede(self, window_ids: Sequence[str]) -> None:
         """Close windows that are not sealed, and whose time other windows have sealed since."""
@@ -428,6 +448,16 @@ class SqlTarget(ABC):
             LATENESS_TABLE, lateness.observed(), pipeline=pipeline, day=lateness.first_day(today)
         )
         return lateness.look_back(configured_minutes, [(row[0], row[1], int(row[2])) for row in seen])
+
+    def held(self, pipeline: str) -> list[Held]:
+        """Return the records of a pipeline in quarantine that did not land since, the oldest first."""
+        rows = self._ask(QUARANTINE_TABLE, held.HELD, pipeline=pipeline)
+        return [Held(*(_as_json(value) for value in row)) for row in rows]
+
+    def oldest_held(self, pipeline: str) -> tuple[int, datetime | None]:
+        """Return how many these are, and since when the oldest is there."""
+        ((count, since),) = self._ask(QUARANTINE_TABLE, held.OLDEST, pipeline=pipeline) or [(0, None)]
+        return int(count), None if since is None else self.read_instant(since)
 
     def known_columns(self, pipeline: str) -> dict[str, str]:
         """Return the fields beyond the catalogue that have columns: field → column."""
@@ -510,6 +540,10 @@ class SqlTarget(ABC):
         return iter(())
 
     # The steps of a merge that databases say in different words.
+
+    def leave_out(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
+        """Return the statements that drop from the stage what is stored as staged, or newer."""
+        return (merge.leave_out(parent, children),)
 
     def upsert(self, table: Table) -> Sequence[str]:
         """Return the statements that merge the staged rows into a table that has no parent."""
@@ -610,23 +644,31 @@ class Loading:
         """Merge one batch of each table, parent first; `read` numbers the slice's reads."""
         for table, batch in zip((self.parent, *self.children), batches, strict=True):
             self.target.stage(self.connection, table, batch)
+        standings = {how: int(count) for how, count in self._run(merge.compare(self.parent))}
+        new, unchanged, stale = (standings.get(how, 0) for how in (None, merge.UNCHANGED, merge.STALE))
         written = self._written.setdefault(read, Written())
-        new, unchanged, stale = map(int, self._run(merge.compare(self.parent)).one())
         written.inserted += new
+        written.updated += standings.get(merge.OLDER, 0)
         written.unchanged += unchanged
         written.stale += stale
-        written.updated += batches[0].num_rows - new - unchanged - stale
         if self.punctuality and new:
             self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
+        for statement in self.target.leave_out(self.parent, self.children) if unchanged or stale else ():
+            self._run(statement)
+        if self._run(merge.has_staged(self.parent)).first():
+            self._write()
+        for table in (self.parent, *self.children):
+            self.target.empty_stage(self.connection, table)
+
+    def _write(self) -> None:
+        """Write what is staged, parents first: which lines hold depends on which parents do."""
         for statement in self.target.upsert(self.parent):
             self._run(statement, now=self._now())
         for child in self.children:
             self._run(self.target.entomb(self.parent, child), now=self._now())
             for statement in self.target.upsert_children(self.parent, child):
                 self._run(statement, now=self._now())
-        for table in (self.parent, *self.children):
-            self.target.empty_stage(self.connection, table)
 
     def _count_late(self, told: Punctuality, read: int) -> None:
         """Count the staged rows that are new, by platform and lateness, before they are merged."""
@@ -678,6 +720,22 @@ class Loading:
         if chosen:
             self._left_out.add(read)
 
+    def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:  # noqa: ARG002 - see booked
+        """Return those of some merged keys that are in the target."""
+        found: set[str] = set()
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = {f"key{number}": key for number, key in enumerate(keys[start : start + _KEYS_AT_ONCE])}
+            marks = ", ".join(f":{name}" for name in some)
+            statement = f'SELECT "{self.parent.key}" FROM "{self.parent.name}" '
+            found |= {
+                row[0] for row in self._run(f'{statement} WHERE "{self.parent.key}" IN ({marks})', **some)
+            }
+        return found
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+        return held.resolve(self.connection, landed, left_out, self._now())
+
     def account(self, read: int, landed: Iterable[str], quarantined: int) -> None:
         """Let keys count in the proof of a read whose records need not be loaded again.
 
@@ -724,6 +782,7 @@ class Loading:
             "filtered": filtered,
             "missing": missing,
             "tries": tries,
+            "unread": 0,
             "found_only": (before[1] or 0) + written.inserted,
             "state": state,
             "reason": reason,
@@ -735,6 +794,7 @@ class Loading:
             WINDOW_COLUMNS,
             "window_id",
             {column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+            keep=("planned_as",),
         )
         self._resolve(facts)
         return Sealing(
@@ -772,7 +832,8 @@ class Loading:
         since = self._bound(facts.first_read_at)
         living = int(self._run(merge.count_rows(self.parent, covered), **ids).scalar())
         missing = int(self._run(merge.count_rows(self.parent, unseen), since=since, **ids).scalar())
-        if missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) and not scan.asked:
+        many = missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) or 1 < living == missing
+        if many and not scan.asked:
             return 0, (
                 f"{missing} of {living} rows were not seen, which is too many to be believed, and none was "
                 "marked; if they are gone, trigger the DAG by hand"
@@ -834,6 +895,11 @@ class Loading:
 def _aside(read: int) -> int:
     """The number under which the keys of a read are remembered that came and could not be stored."""
     return -1 - read
+
+
+def _as_json(value: Any) -> str:
+    """Return JSON as text, also where the driver has read it already."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _filtered(read: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -73,12 +73,19 @@ def known_since(
 
 
 def settled_windows(
-    pipeline: str, dimension: str, target: Coverage, *, since: datetime, until: datetime | None = None
+    pipeline: str,
+    dimension: str,
+    target: Coverage,
+    *,
+    since: datetime,
+    until: datetime | None = None,
+    border: datetime | None = None,
 ) -> list[ReadWindow]:
     """Return the windows of some time, after closing those that others have sealed since.
 
     A window that was planned as a whole and read in parts gives way to its parts, also while one of them is
-    contested: that part speaks for itself. A contested window gives way only to seals.
+    contested: that part speaks for itself. A contested window gives way only to seals. What begins before
+    `border` stays as it is: that time lies in two stores.
     """
     windows = target.coverage(pipeline, dimension, since, until)
     sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
@@ -95,6 +102,7 @@ def settled_windows(
             one.window_id
             for one in windows
             if one.state in covered
+            and (border is None or one.start >= border)
             and not any(
                 gaps(one.start, one.end, covered[one.state].get((shop, one.method), ())) for shop in one.shops
             )
@@ -110,16 +118,15 @@ def settle(pipeline: str, sealings: Iterable[Sealing], target: Coverage) -> None
         by_dimension.setdefault(one.dimension, []).append(one)
     for dimension, ours in by_dimension.items():
         if dimension == SCAN:
-            _settle_scans(pipeline, target)
+            _settle_scans(pipeline, target, max(one.end for one in ours))
             continue
         since, until = min(one.start for one in ours), max(one.end for one in ours)
         settled_windows(pipeline, dimension, target, since=since, until=until)
 
 
-def _settle_scans(pipeline: str, target: Coverage) -> None:
+def _settle_scans(pipeline: str, target: Coverage, reached: datetime) -> None:
     """Close scans that did not seal before one of the same records that did: it has read all of theirs."""
-    since = datetime.fromtimestamp(target.now(), timezone.utc) - SCANS_LOOKED_AT
-    windows = target.coverage(pipeline, SCAN, since)
+    windows = target.coverage(pipeline, SCAN, reached - SCANS_LOOKED_AT)
     sealed: dict[tuple[str, str], datetime] = {}
     for one in windows:
         for shop in one.shops if one.state == SEALED else ():

@@ -16,13 +16,14 @@ from itertools import pairwise
 
 from kuaimai.errors import ConfigError, Rejected, TooLarge
 from kuaimai.extract.paging import window_request
-from kuaimai.extract.windows import Shop, Slice, Window, gaps, halves, window_id
+from kuaimai.extract.windows import BORDER, Shop, Slice, Window, gaps, halves, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
-from kuaimai.load.proof import OPEN, READINGS, SEALED, SUPERSEDED
+from kuaimai.load.proof import READINGS, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Coverage
 from kuaimai.load.sql import PlannedWindow, ReadWindow
+from kuaimai.pipeline import coverage
 from kuaimai.pipeline.backfill_plan import BackfillPlan, PlannedDay, wall_clock
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.stages import serving
@@ -39,8 +40,6 @@ YIELD = 0.65
 _SECOND = timedelta(seconds=1)
 
 BACKFILL = "backfill"
-BORDER = "border"
-"""Reason of a slice that reads the normal store for time that the archive is asked for as well."""
 
 
 def plan_backfill(
@@ -117,22 +116,12 @@ def announce(plan: BackfillPlan, pipeline: Pipeline, target: Coverage) -> None:
 
 
 def settle(pipeline: Pipeline, dimension: str, start: datetime, target: Coverage, now: float) -> None:
-    """Close windows that an earlier plan left open and whose time others have sealed since.
+    """Close windows that an earlier plan left open or contested and whose time others have sealed since.
 
     Only time within the method's reach: of older time two stores were asked, and one cannot answer for both.
     """
     border = reach(pipeline, datetime.fromtimestamp(now, GATEWAY_ZONE))
-    windows = target.coverage(pipeline.name, dimension, start)
-    covered = _Coverage(windows, pipeline)
-    target.supersede(
-        [
-            one.window_id
-            for one in windows
-            if one.state == OPEN
-            and (border is None or one.start >= border)
-            and not any(gaps(one.start, one.end, covered.sealed(shop, one.method)) for shop in one.shops)
-        ]
-    )
+    coverage.settled_windows(pipeline.name, dimension, target, since=start, border=border)
 
 
 def reach(pipeline: Pipeline, instant: datetime) -> datetime | None:
@@ -274,7 +263,8 @@ class _Planner:
     def _count(self, method: str, window: Window, shops: Sequence[Shop]) -> int | None:
         page = catalog.method(method).page
         size = page.min if page else self._pipeline.source.page_size
-        request = {**window_request(method, window, shops), "pageNo": "1", "pageSize": str(size)}
+        request = window_request(method, window, shops, params=self._pipeline.source.params)
+        request |= {"pageNo": "1", "pageSize": str(size)}
         return self._client.call(method, request).total
 
     def _slice(self, window: Window, shops: Sequence[Shop], reason: str, *, archive: bool = False) -> None:
@@ -306,6 +296,12 @@ def _check(
     instant: datetime,
     border: datetime | None,
 ) -> None:
+    if not pipeline.has_times:
+        raise ConfigError(
+            f"pipeline {pipeline.name} has no past: {pipeline.source.method} knows no times, and every run "
+            f"of kuaimai_{pipeline.name} reads everything",
+            hint="trigger that DAG",
+        )
     if end <= start:
         raise ConfigError(f"the end {wall_clock(end)} is not after the start {wall_clock(start)}")
     if end > instant:
@@ -319,15 +315,24 @@ def _check(
             )
         if border is None or start >= border:
             continue
-        archive = times.archive if times else None
-        if archive is None or dimension not in archive.dimensions:
-            advice = f"read by {archive.dimensions[0]!r}, or " if archive else ""
+        archived = _archived(name)
+        if dimension not in archived:
+            advice = f"read by {archived[0]!r}, or " if archived else ""
             raise ConfigError(
                 f"time before {wall_clock(border)} lies in the gateway's archive, which cannot be read by "
                 f"{dimension!r}",
                 method=name,
                 hint=f"{advice}begin at {wall_clock(border)} or later",
             )
+
+
+def _archived(method: str) -> tuple[str, ...]:
+    """Return the dimensions by which what is older than a method's reach can be read."""
+    entry = catalog.method(method)
+    if entry.history:
+        history = catalog.method(entry.history).times
+        return tuple(history.dimensions) if history else ()
+    return entry.times.archive.dimensions if entry.times and entry.times.archive else ()
 
 
 def _days(interval: Window, border: datetime | None) -> list[Window]:
@@ -372,6 +377,7 @@ def _planned(method: str, piece: Slice) -> PlannedWindow:
         window_start=piece.window.start,
         window_end=piece.window.end,
         run_id=piece.run,
+        planned_as=piece.reason,
     )
 
 

@@ -182,7 +182,8 @@ def _table_view(
                 column=column.name if column else "",
                 type=column.type if column else "",
                 stored=tuple(
-                    _stored(rows.get(record_key(dict(one), kind.key)), column.name) for one in examples
+                    _stored(rows.get(record_key(dict(one), *kind.key_fields)), column.name)
+                    for one in examples
                 )
                 if column
                 else (),

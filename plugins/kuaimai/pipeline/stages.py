@@ -25,6 +25,7 @@ from kuaimai.extract.paging import CONNECTIONS, Read, read_parts
 from kuaimai.extract.scans import read_everything
 from kuaimai.extract.staging import Staging, safe_name
 from kuaimai.extract.windows import (
+    BORDER,
     EVERYTHING,
     SCAN,
     WAREHOUSE,
@@ -289,6 +290,7 @@ def plan_slices(
         heal_since=heal_since,
         cell=further.slot if further and live and not scans else None,
         again=None if further or scans else coverage.missed_overlap(pipeline, windows, base, interval, start),
+        unread={one.window_id: one.unread for one in windows},
     )
     if scans and not live:
         slices = [msgspec.structs.replace(piece, reason=ASKED) for piece in slices]
@@ -320,16 +322,19 @@ def _planned(method: str, piece: Slice) -> PlannedWindow:
         window_start=piece.window.start,
         window_end=piece.window.end,
         run_id=piece.run,
+        planned_as=piece.reason,
     )
 
 
-def _check_reach(method: str, start: datetime, reach_days: int | None, now: float) -> None:
+def _check_reach(
+    method: str, start: datetime, reach_days: int | None, now: float, *, hint: str | None = None
+) -> None:
     if reach_days is not None and start.timestamp() < now - reach_days * 86_400:
         raise ConfigError(
             f"{start:%Y-%m-%d} is more than {reach_days} days ago; the gateway has archived that time and "
             "would answer with nothing",
             method=method,
-            hint=f"begin within the last {reach_days} days",
+            hint=hint or f"begin within the last {reach_days} days",
         )
 
 
@@ -347,8 +352,19 @@ def extract(
     (`ended_well`): whoever clears it wants to know what is there now.
 
     Raises:
+        ConfigError: the slice waited until its time was in the archive.
         KuaimaiError: a call failed for good; the slice stays unread, its complete answers stay staged.
     """
+    if not piece.archive and piece.reason != BORDER:
+        times = catalog.method(pipeline.source.method).times
+        _check_reach(
+            pipeline.source.method,
+            piece.window.start,
+            times.reach_days if times else None,
+            now(),
+            hint="this slice has waited too long: trigger the backfill again for the same time, which is "
+            "then read from the archive",
+        )
     if staging.names(f"{raw_folder(piece)}/{_ENDED}"):
         staging.remove(raw_folder(piece))
     reads: list[Read] = []
@@ -399,6 +415,12 @@ def _read(
     }
     if piece.window.dimension == SCAN:
         reads = [read_everything(client, method, piece.window, shops, **asked)]
+    elif piece.archive and (history := catalog.method(method).history):
+        # Counts would do, but what the archive proves is known by its readings; see `planner`.
+        reads = [
+            msgspec.structs.replace(one, method=method, asked=history)
+            for one in read_parts(client, history, piece.window, shops, by_readings=True, **asked)
+        ]
     else:
         by_cursor = source.paging == "cursor"
         reads = read_parts(
@@ -670,6 +692,7 @@ def _facts(extracted: Extracted, number: int) -> WindowFacts:
         last_read_at=read.last_read_at,
         proof=read.proof,
         scan=_scan(piece, read),
+        planned_as=piece.reason,
     )
 
 

@@ -36,7 +36,6 @@ class Together:
 
     def __init__(self, targets: Sequence[Coverage]) -> None:
         self._there = list(targets)
-        self.now = targets[0].now
 
     def announce(self, windows: Sequence[PlannedWindow]) -> None:
         """Write down in each what is going to be read."""

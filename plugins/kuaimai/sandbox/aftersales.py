@@ -6,18 +6,23 @@ text, `modified` and the others numbers, all of them epoch milliseconds.
 
 from __future__ import annotations
 
+from typing import Any
+
+from kuaimai.sandbox.desk import Call, Desk
 from kuaimai.sandbox.lines import milliseconds, shares_of, sku_of, yuan
-from kuaimai.sandbox.listing import Listing, Paging, Window
+from kuaimai.sandbox.listing import Listing, Paging, Window, required
 from kuaimai.sandbox.merchant import WAREHOUSES
 from kuaimai.sandbox.oddities import Marks
 from kuaimai.sandbox.records import sid_of, tid_of
 from kuaimai.sandbox.series import drawn, span
 from kuaimai.sandbox.shelf import Lived, Record, Source
 from kuaimai.sandbox.steps import Step
+from kuaimai.sandbox.time_forms import as_second
 from kuaimai.sandbox.world import DAY, HOUR, MINUTE, World
 
 AFTERSALES = "erp.aftersale.list.query"
-FIRST_ID = 4_100_000_000_000_001
+_FIRST_ID = 4_100_000_000_000_001
+_FIRST_LOG = 4_160_000_000_000_001
 _FIRST_SECOND_ID = 4_150_000_000_000_001
 _REASONS = ("不想要了", "质量问题", "收到商品破损\n已拍照📷", "与描述不符", "未按约定时间发货")
 _REFUNDED, _OPEN = 7, 3
@@ -87,7 +92,7 @@ def _record(
     fen = sku.price * share.num if share is not None and sku is not None else 0
     online = _REFUNDED if over and since >= confirmed else _OPEN
     record: Record = {
-        "id": FIRST_ID + n,
+        "id": _FIRST_ID + n,
         "shortId": 500 + n,
         "tid": tid_of(shop.source, n),
         "sid": -1 if ownerless else sid_of(4 * n),
@@ -145,11 +150,6 @@ def _record(
     return record
 
 
-def aftersale_id(n: int) -> int:
-    """The `id` of the work order of order `n`."""
-    return FIRST_ID + n
-
-
 _SOURCE = Source(
     "aftersale",
     planned=lambda world, at: world.planned(at),
@@ -185,3 +185,29 @@ LIST = Listing(
         "afterSaleType": "afterSaleType",
     },
 )
+
+
+def log_of_work_order(desk: Desk, call: Call) -> dict[str, Any]:
+    """`erp.aftersale.operate.log.query`: what was done to one work order so far."""
+    asked = required(call.params, "workOrderId")
+    found = [record for record in LIST.records(desk, int(call.now)) if str(record["id"]) == asked]
+    rows = [
+        {
+            "id": _FIRST_LOG + 4 * record["shortId"] + place,
+            "workOrderId": record["id"],
+            "operator": "系统",
+            "action": action,
+            "content": record["textReason"] if place == 0 else "",
+            "operateTime": int(second) * 1000,
+        }
+        for record in found
+        for place, (action, second) in enumerate(
+            (
+                ("创建工单", as_second(record["created"])),
+                ("解决工单", as_second(record["finished"])),
+                ("平台退款完成", as_second(record["platformCompleteTime"])),
+            )
+        )
+        if second
+    ]
+    return {"list": rows}

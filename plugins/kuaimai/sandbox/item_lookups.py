@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.items import LIST
-from kuaimai.sandbox.listing import required
+from kuaimai.sandbox.listing import parts, required
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ def items_by_id(desk: Desk, call: Call) -> dict[str, Any]:
     """`erp.item.list.get`: up to 20 items by `sysItemIds` or `outerIds`; `returnSkus` must be sent."""
     with_skus = required(call.params, "returnSkus") != "0"
     for name, code in (("sysItemIds", "20111"), ("outerIds", "20112")):
-        wanted = [part.strip() for part in call.params.get(name, "").split(",") if part.strip()]
+        wanted = parts(call.params.get(name, ""))
         if len(wanted) > _MAX_ITEMS:
             raise Refusal(code, f"商品数量最大支持{_MAX_ITEMS}个！")
         if name == "sysItemIds" and not all(part.isdecimal() for part in wanted):

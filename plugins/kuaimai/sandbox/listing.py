@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from kuaimai.sandbox.desk import Call, Desk, Refusal
-from kuaimai.sandbox.oddities import NO_TIME, OTHER_NO_TIME, Marks, badness, odd, reshaped, spoilt
+from kuaimai.sandbox.oddities import Marks, badness, odd, reshaped, spoilt
 from kuaimai.sandbox.shelf import Record, Source
+from kuaimai.sandbox.time_forms import MILLISECONDS, as_second, in_form_of
 from kuaimai.sandbox.trade_query import moment, whole_number
-from kuaimai.sandbox.world import DAY, GMT8
+from kuaimai.sandbox.world import DAY
 
 if TYPE_CHECKING:
     from kuaimai.sandbox.faults import Faults
 
 Refine = Callable[[Desk, Call, list[Record]], list[Record]]
-
-_SENTINELS = frozenset({NO_TIME, OTHER_NO_TIME})
-_MILLISECONDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,7 @@ class Listing:
     def served(self, desk: Desk, now: int, record: Record) -> Record:
         """A record as it goes over the wire: private fields left out, the switches applied."""
         key, faults, seed = self.key(record), desk.faults, desk.world.seed
-        changed_at = second_of(record.get(self.marks.version)) if self.marks.version else now
+        changed_at = as_second(record.get(self.marks.version)) if self.marks.version else now
         record = {name: value for name, value in record.items() if not name.startswith("_")}
         record = odd(record, self.marks, key, faults, seed)
         record = reshaped(record, self.marks, faults, changed_at)
@@ -170,7 +167,7 @@ class Listing:
 
     def _touched(self, record: Record, second: int) -> Record:
         version = record.get(self.marks.version)
-        if second <= second_of(version):
+        if second <= as_second(version):
             return record
         return record | {self.marks.version: in_form_of(version, second)}
 
@@ -216,12 +213,12 @@ class _Search:
         self._call = call
         self._spans = [] if desk.faults.ignore_time else list(_spans(listing, call.params))
         self._wanted = {
-            name: frozenset(_parts(call.params[param]))
+            name: frozenset(parts(call.params[param]))
             for param, name in listing.filters.items()
             if call.params.get(param)
         }
         for param, values in listing.allowed.items():
-            if not values.issuperset(_parts(call.params.get(param, ""))):
+            if not values.issuperset(parts(call.params.get(param, ""))):
                 raise Refusal("50", f"参数不合法！字段：[{param}]")
         self._order = self._sorted_by()
 
@@ -238,7 +235,7 @@ class _Search:
         by = self._spans[0][0] if self._spans else listing.marks.version
         if self._order is not None:
             by = self._order[0]
-        rows = [(second_of(record.get(by)), listing.key(record), record) for record in found]
+        rows = [(as_second(record.get(by)), listing.key(record), record) for record in found]
         rows.sort(key=lambda row: row[:2], reverse=self._order is not None and self._order[1])
         return rows
 
@@ -253,7 +250,8 @@ class _Search:
         return name, way != "asc"
 
 
-def _parts(text: str) -> list[str]:
+def parts(text: str) -> list[str]:
+    """The members of a comma list."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -299,34 +297,11 @@ def _second(listing: Listing, params: Mapping[str, str], name: str) -> int:
         return moment(params, name)
     if not params[name].isdecimal():
         raise Refusal("50", f"时间格式不合法！字段：[{name}]")
-    return int(params[name]) // _MILLISECONDS
-
-
-def second_of(value: Any) -> int:
-    """Epoch second of a time in any of the service's forms; 0 for none and for a sentinel."""
-    if isinstance(value, str):
-        if not value:
-            return 0
-        if not value.isdecimal():
-            return int(datetime.fromisoformat(value).replace(tzinfo=GMT8).timestamp())
-        value = int(value)
-    return 0 if not value or value in _SENTINELS else int(value) // _MILLISECONDS
-
-
-def in_form_of(value: Any, second: int) -> int | str:
-    """An epoch second in the form in which `value` is written."""
-    if isinstance(value, str):
-        return str(second * _MILLISECONDS) if value.isdecimal() else time_text(second)
-    return second * _MILLISECONDS
-
-
-def time_text(second: int) -> str:
-    """`yyyy-MM-dd HH:mm:ss` in GMT+8."""
-    return datetime.fromtimestamp(second, GMT8).strftime("%Y-%m-%d %H:%M:%S")
+    return int(params[name]) // MILLISECONDS
 
 
 def _is_within(value: Any, first: int, last: int) -> bool:
-    second = second_of(value)
+    second = as_second(value)
     return bool(second) and first <= second <= last
 
 

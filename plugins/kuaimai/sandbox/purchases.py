@@ -7,25 +7,32 @@ What was created more than 90 days ago is only found by the `…history…` meth
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kuaimai.sandbox.desk import Call, Desk
-from kuaimai.sandbox.items import Unit, units_of
+from kuaimai.sandbox.items import Unit
 from kuaimai.sandbox.lines import milliseconds
-from kuaimai.sandbox.listing import Detail, Listing, Paging, Refine, TimeType, Window, second_of
-from kuaimai.sandbox.merchant import SOLD_ITEMS, WAREHOUSES
+from kuaimai.sandbox.listing import Detail, Listing, Paging, Refine, TimeType, Window
 from kuaimai.sandbox.oddities import Marks
-from kuaimai.sandbox.series import Series, series, span
+from kuaimai.sandbox.purchase_life import (
+    PARTS,
+    Line,
+    Plan,
+    arrived_by,
+    lines_of,
+    part_of,
+    plan_of,
+    planned,
+    status_at,
+)
+from kuaimai.sandbox.series import span
 from kuaimai.sandbox.shelf import Lived, Record, Source
 from kuaimai.sandbox.suppliers import supplier
+from kuaimai.sandbox.time_forms import as_second
 from kuaimai.sandbox.world import DAY, HOUR, MINUTE, World
 
 _FIRST_ORDER = 3_940_000_000_000_001
 _FIRST_RECEIPT = 3_941_000_000_000_001
 _FIRST_RETURN = 3_942_000_000_000_001
 _HISTORY_DAYS = 90
-_MAX_LINES = 4
-_PARTS = 2  # the most arrivals that an order has
 _ORDER_STATUSES = frozenset({
     "WAIT_VERIFY", "VERIFYING", "GOODS_NOT_ARRIVED", "GOODS_PART_ARRIVED", "FINISHED", "GOODS_CLOSED",
 })  # fmt: skip
@@ -33,100 +40,22 @@ _RECEIPT_STATUSES = frozenset({"NOT_FINISH", "STATUS_UNIQUE_CODE_RECEIVING", "FI
 _RETURN_STATUSES = {0: "已作废", 1: "待出库", 2: "已审核", 3: "已出库", 4: "出库中", 5: "草稿"}
 
 
-class _Line(NamedTuple):
-    """One line of an order: what, how many, for how many fen each."""
-
-    unit: Unit
-    pieces: int
-    price: int
-
-
-class _Plan(NamedTuple):
-    """The whole life of purchase order `n`; times are epoch seconds, `closed` is 0 where goods arrive."""
-
-    n: int
-    draws: tuple[int, ...]
-    written: int
-    submitted: int
-    approved: int
-    arrivals: tuple[int, ...]
-    closed: int
-
-    @property
-    def warehouse(self) -> Record:
-        """Where the goods go."""
-        return WAREHOUSES[self.draws[1] % len(WAREHOUSES)]
-
-
-def _orders(world: World) -> Series:
-    return series(world, "purchase", world.purchases_per_day, archived=world.archive_documents)
-
-
-def _planned(world: World, at: int) -> int:
-    return _orders(world).planned(at)
-
-
-def _plan(world: World, n: int) -> _Plan:
-    orders = _orders(world)
-    draws, written = orders.draws(n), orders.slot(n)
-    submitted = written + 5 * MINUTE + draws[2] % (30 * MINUTE)
-    approved = submitted + 10 * MINUTE + draws[3] % (2 * HOUR)
-    if draws[4] % 12 == 0:
-        return _Plan(n, draws, written, submitted, approved, (), approved + HOUR)
-    first = approved + HOUR + draws[5] % (16 * HOUR)
-    second = first + 6 * HOUR + draws[7] % (16 * HOUR)
-    return _Plan(n, draws, written, submitted, approved, (first, second) if draws[6] % 2 else (first,), 0)
-
-
-def _lines(world: World, plan: _Plan) -> list[_Line]:
-    """The order's lines; now and then two of them buy the same SKU."""
-    sold = [unit for item in range(SOLD_ITEMS) for unit in units_of(world, item)]
-    lines: list[_Line] = []
-    for at in range(1 + plan.draws[8] % _MAX_LINES):
-        again = lines and plan.draws[9 + at] % 9 == 0
-        unit = lines[-1].unit if again else sold[plan.draws[9 + at] % len(sold)]
-        lines.append(_Line(unit, 10 * (1 + plan.draws[13 + at] % 20), unit.cost))
-    return lines
-
-
-def _arrived(plan: _Plan, count: int, at: int) -> int:
-    """How many of `count` pieces have arrived by `at`."""
-    return sum(_part(plan, count, part) for part, second in enumerate(plan.arrivals) if second <= at)
-
-
-def _part(plan: _Plan, count: int, part: int) -> int:
-    """How many of `count` pieces come with the given arrival."""
-    first = count if len(plan.arrivals) == 1 else count * 2 // 5
-    return count - first if part else first
-
-
-def _status(plan: _Plan, at: int) -> str:
-    if plan.closed and at >= plan.closed:
-        return "GOODS_CLOSED"
-    arrived = sum(second <= at for second in plan.arrivals)
-    if arrived:
-        return "FINISHED" if arrived == len(plan.arrivals) else "GOODS_PART_ARRIVED"
-    if at >= plan.approved:
-        return "GOODS_NOT_ARRIVED"
-    return "VERIFYING" if at >= plan.submitted else "WAIT_VERIFY"
-
-
 def _order_lived(world: World, n: int, at: int) -> Lived:
-    plan = _plan(world, n)
+    plan = plan_of(world, n)
     since, until = span(
         sorted({plan.written, plan.submitted, plan.approved, *plan.arrivals} | {plan.closed} - {0}), at
     )
     return ([_order(world, plan, since)] if since >= 0 else []), since, until
 
 
-def _order(world: World, plan: _Plan, since: int) -> Record:
-    lines = _lines(world, plan)
+def _order(world: World, plan: Plan, since: int) -> Record:
+    lines = lines_of(world, plan)
     ordered = sum(line.pieces for line in lines)
     amount = sum(line.pieces * line.price for line in lines)
-    arrived = sum(_arrived(plan, line.pieces, since) for line in lines)
-    received = sum(_arrived(plan, line.pieces, since) * line.price for line in lines)
+    arrived = sum(arrived_by(plan, line.pieces, since) for line in lines)
+    received = sum(arrived_by(plan, line.pieces, since) * line.price for line in lines)
     seller = supplier(world, plan.draws[0] % world.suppliers)
-    status = _status(plan, since)
+    status = status_at(plan, since)
     ended = since if status in {"FINISHED", "GOODS_CLOSED"} else 0
     # Measured: amounts are fen, as numbers with a fraction or as text, mixed in one record.
     return {
@@ -166,8 +95,8 @@ def _number(record: Record, first: int) -> int:
 
 
 def _order_lines(desk: Desk, record: Record) -> list[Record]:
-    plan = _plan(desk.world, _number(record, _FIRST_ORDER))
-    at = second_of(record["modified"])
+    plan = plan_of(desk.world, _number(record, _FIRST_ORDER))
+    at = as_second(record["modified"])
     return [
         {
             "purchaseOrderId": record["id"],
@@ -176,7 +105,7 @@ def _order_lines(desk: Desk, record: Record) -> list[Record]:
             "supplierCode": record["supplierCode"],
             "count": line.pieces,
             "quantity": line.pieces,
-            "arrivedQuantity": _arrived(plan, line.pieces, at),
+            "arrivedQuantity": arrived_by(plan, line.pieces, at),
             "price": float(line.price),
             "amount": float(line.pieces * line.price),
             "totalFee": float(line.pieces * line.price),
@@ -184,7 +113,7 @@ def _order_lines(desk: Desk, record: Record) -> list[Record]:
             "deliveryDate": record["deliveryDate"],
             "remark": "",
         }
-        for line in _lines(desk.world, plan)
+        for line in lines_of(desk.world, plan)
     ]
 
 
@@ -200,7 +129,7 @@ def _goods(unit: Unit) -> Record:
 
 
 def _receipts_lived(world: World, n: int, at: int) -> Lived:
-    plan = _plan(world, n)
+    plan = plan_of(world, n)
     records: list[Record] = []
     edges = []
     for part, arrival in enumerate(plan.arrivals):
@@ -214,14 +143,14 @@ def _receipts_lived(world: World, n: int, at: int) -> Lived:
     return records, max(since for since, _ in edges), min(until for _, until in edges)
 
 
-def _receipt(world: World, plan: _Plan, part: int, since: int) -> Record:
+def _receipt(world: World, plan: Plan, part: int, since: int) -> Record:
     arrival = plan.arrivals[part]
-    parts = [(line, _part(plan, line.pieces, part)) for line in _lines(world, plan)]
+    parts = [(line, part_of(plan, line.pieces, part)) for line in lines_of(world, plan)]
     pieces = sum(count for _, count in parts)
     bad = plan.draws[19 + part] % 3 if since >= arrival else 0
     seller = supplier(world, plan.draws[0] % world.suppliers)
     shelved = since >= arrival + 2 * HOUR
-    receipt_id = _FIRST_RECEIPT + plan.n * _PARTS + part
+    receipt_id = _FIRST_RECEIPT + plan.n * PARTS + part
     return {
         "id": receipt_id,
         "code": f"SH{receipt_id}",
@@ -251,13 +180,13 @@ def _receipt(world: World, plan: _Plan, part: int, since: int) -> Record:
 
 
 def _receipt_lines(desk: Desk, record: Record) -> list[Record]:
-    n, part = divmod(_number(record, _FIRST_RECEIPT), _PARTS)
-    plan = _plan(desk.world, n)
+    n, part = divmod(_number(record, _FIRST_RECEIPT), PARTS)
+    plan = plan_of(desk.world, n)
     done = record["status"] != "NOT_FINISH"
     bad = record["getBadNum"]
     lines = []
-    for at, line in enumerate(_lines(desk.world, plan)):
-        count = _part(plan, line.pieces, part)
+    for at, line in enumerate(lines_of(desk.world, plan)):
+        count = part_of(plan, line.pieces, part)
         mine = bad if at == 0 else 0
         lines.append(
             {
@@ -278,7 +207,7 @@ def _receipt_lines(desk: Desk, record: Record) -> list[Record]:
 
 
 def _returns_lived(world: World, n: int, at: int) -> Lived:
-    plan = _plan(world, n)
+    plan = plan_of(world, n)
     if not plan.arrivals or plan.draws[21] % 5:
         return [], *span([], at)
     written = plan.arrivals[-1] + HOUR + plan.draws[22] % (5 * HOUR)
@@ -288,7 +217,7 @@ def _returns_lived(world: World, n: int, at: int) -> Lived:
     seller = supplier(world, plan.draws[0] % world.suppliers)
     over = 0 if plan.draws[23] % 6 == 0 else 3  # some are given up, the others leave the house
     status = over if since > written else 1
-    line = _lines(world, plan)[0]
+    line = lines_of(world, plan)[0]
     pieces = _returned(plan, line)
     record: Record = {
         "id": _FIRST_RETURN + n,
@@ -315,13 +244,13 @@ def _returns_lived(world: World, n: int, at: int) -> Lived:
     return [record], since, until
 
 
-def _returned(plan: _Plan, line: _Line) -> int:
+def _returned(plan: Plan, line: Line) -> int:
     return 1 + plan.draws[24] % (line.pieces // 2)
 
 
 def _return_lines(desk: Desk, record: Record) -> list[Record]:
-    plan = _plan(desk.world, _number(record, _FIRST_RETURN))
-    line = _lines(desk.world, plan)[0]
+    plan = plan_of(desk.world, _number(record, _FIRST_RETURN))
+    line = lines_of(desk.world, plan)[0]
     return [
         {
             "code": record["code"],
@@ -337,12 +266,12 @@ def _return_lines(desk: Desk, record: Record) -> list[Record]:
     ]
 
 
-def _aged(created: str, *, archived: bool) -> Refine:
+def aged(created: str, *, archived: bool) -> Refine:
     """Only what was created within the last 90 days, or only what is older; by creation is our guess."""
 
     def refine(_desk: Desk, call: Call, found: list[Record]) -> list[Record]:
         border = call.now - _HISTORY_DAYS * DAY
-        return [record for record in found if (second_of(record[created]) < border) is archived]
+        return [record for record in found if (as_second(record[created]) < border) is archived]
 
     return refine
 
@@ -366,14 +295,14 @@ def _listing(
         max_days=_HISTORY_DAYS if archived else None,
         filters={"id": "id", "code": "code", "status": "status"},
         allowed={"status": statuses},
-        refine=_aged(created, archived=archived),
+        refine=aged(created, archived=archived),
         text_total=like_order and not archived,
         omits_empty=like_order,
     )
 
 
 _ORDERS = (
-    Source("purchase", _planned, _order_lived),
+    Source("purchase", planned, _order_lived),
     Marks(
         "purchase",
         key=("id",),
@@ -386,7 +315,7 @@ _ORDERS = (
     ),
 )
 _RECEIPTS = (
-    Source("receipt", _planned, _receipts_lived),
+    Source("receipt", planned, _receipts_lived),
     Marks(
         "receipt",
         key=("id",),
@@ -399,7 +328,7 @@ _RECEIPTS = (
     ),
 )
 _RETURNS = (
-    Source("purchase_return", _planned, _returns_lived),
+    Source("purchase_return", planned, _returns_lived),
     Marks(
         "purchase_return",
         key=("id",),

@@ -32,6 +32,7 @@ class Source:
         lived: the records of one number at a second, none where it is not there (yet, or any more).
         belongs: which of the numbers have records at all; None for all.
         inserted: further numbers, that the drift switch made.
+        stays: `vanished` leaves it alone, because other methods are asked by its ids.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     lived: Callable[[World, int, int], Lived]
     belongs: Callable[[World, int], bool] | None = None
     inserted: Callable[[World], range] | None = None
+    stays: bool = False
 
 
 class Shelf:
@@ -66,8 +68,9 @@ class Shelf:
         if self._world.until_second is not None:
             at = min(at, self._world.until_second)
         found: list[Record] = []
+        vanished = 0.0 if source.stays else faults.vanished
         for n in self._numbers(at):
-            if faults.vanished and share_drawn(seed, f"{source.name}/vanished", str(n)) < faults.vanished:
+            if vanished and share_drawn(seed, f"{source.name}/vanished", str(n)) < vanished:
                 continue
             late = faults.late_rows and share_drawn(seed, f"{source.name}/late", str(n)) < faults.late_rows
             found += self._lived(n, at - faults.late_seconds if late else at)

@@ -145,10 +145,10 @@ def _with_new(fingerprints: pa.Array, names: Sequence[str], more: Sequence[pa.Ar
     if not names:
         return fingerprints
     said = [
-        pc.if_else(pc.is_valid(one), pc.binary_join_element_wise(name, one, "="), None)
+        pc.fill_null(pc.binary_join_element_wise(name, one, "\x00", "="), "")
         for name, one in zip(names, more, strict=True)
     ]
-    texts = pc.binary_join_element_wise(*said, "\x00", null_handling="skip")
+    texts = pc.binary_join_element_wise(*said, "")
     return pc.if_else(pc.equal(texts, ""), fingerprints, columns.fingerprints([fingerprints, texts]))
 
 
@@ -367,7 +367,7 @@ class Mapper:
             ]
             parents = pa.array([place for place, lines in enumerate(lists) for _ in lines or ()], pa.int64())
             flat = [line for lines in lists for line in lines or ()]
-            columns_, new, _, bad_lines = shape.columns(flat, parent=keys.take(parents))
+            columns_, new, _, bad_lines = shape.columns(flat, parent=keys.take(parents), owners=parents)
             bad = pc.or_(bad, pc.is_in(_numbers(len(records)), pc.filter(parents, bad_lines)))
             children.append((shape, columns_, new, parents))
         good = pc.invert(bad)
@@ -643,11 +643,18 @@ class _Shape:
         self,
         records: Sequence[msgspec.Struct],
         parent: pa.Array | None = None,
+        owners: pa.Array | None = None,
         given: Mapping[str, str] = _NOTHING,
     ) -> tuple[list[pa.Array], dict[str, pa.Array], pa.Array | None, pa.Array]:
         """Return the table's columns, those that are new, the filter that each record meets, and the misfits.
 
         Records that meet a filter which sets them aside are among the misfits, for the slow way to say why.
+
+        Args:
+            records: as decoded.
+            parent: of lines, their parents' keys.
+            owners: of lines, which record each lies in; one that came twice has its lines twice.
+            given: see `map_answers`.
         """
         by_name = self._texts(records)
         misfits: list[pa.Array] = []
@@ -660,7 +667,7 @@ class _Shape:
             else:
                 found.append(_column(plan, by_name, given, misfits))
         if self.key_parts:
-            found[self.key_position] = self._keys(found, parent)
+            found[self.key_position] = self._keys(found, owners)
         misfits.append(pc.is_null(found[self.key_position]))
         more = {}
         for name, column in self.new.items():
@@ -692,20 +699,19 @@ class _Shape:
             return None
         return filtering.first_met(self.filters, {plan.name: plan.value(record) for plan in self.looked_at})
 
-    def _keys(self, found: Sequence[pa.Array], parent: pa.Array | None) -> pa.Array:
+    def _keys(self, found: Sequence[pa.Array], owners: pa.Array | None) -> pa.Array:
         """Return the column of a key that several fields make together."""
         named = [at for at in self.key_parts if at is not None]
         parts = list(zip(*(_as_text(found[at]).to_pylist() for at in named), strict=True))
-        owners = [None] * len(parts) if parent is None else parent.to_pylist()
+        inside = [None] * len(parts) if owners is None else owners.to_pylist()
         others = [column for at, column in enumerate(found) if at != self.key_position]
-        return pa.array(
-            self._composed(parts, owners, lambda: columns.fingerprints(others).to_pylist()), pa.string()
-        )
+        keys = self._composed(parts, inside, lambda: columns.fingerprints(others).to_pylist())
+        return pa.array(keys, pa.string())
 
     def _composed(
         self,
         parts: Sequence[tuple[str | None, ...]],
-        owners: Sequence[str | None],
+        owners: Sequence[int | None],
         contents: Callable[[], Sequence[str]],
     ) -> list[str | None]:
         """Return the keys that several fields make together; None where all of them are missing.
@@ -715,7 +721,7 @@ class _Shape:
 
         Args:
             parts: of each row, what its fields give to its key.
-            owners: of each row, its parent's key.
+            owners: of each row, which record it lies in.
             contents: gives a text for each row that is the same for the same content.
         """
         numbers = [0] * len(parts)

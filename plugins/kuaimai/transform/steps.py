@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pandas as pd
@@ -72,7 +72,9 @@ def run(step: Step, function: Function, table: Table, rows: pa.Table) -> pa.Tabl
             column, and what to do.
     """
     given = [column.name for column in table.columns if column.name not in step.columns]
-    frame = rows.select(given).to_pandas(types_mapper=pd.ArrowDtype)
+    frame = pa.table({name: _to_compute_with(rows.column(name)) for name in given}).to_pandas(
+        types_mapper=pd.ArrowDtype
+    )
     try:
         answer = function(frame)
     except Exception as err:
@@ -87,6 +89,16 @@ def run(step: Step, function: Function, table: Table, rows: pa.Table) -> pa.Tabl
     result = pa.Table.from_arrays(arrays, names=[column.name for column in table.columns])
     _expect_keys(step, table, rows, result)
     return result
+
+
+def _to_compute_with(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return amounts with room for arithmetic: Arrow makes a product as wide as both factors together."""
+    if not pa.types.is_decimal(column.type):
+        return column
+    for digits, places in ((24, 6), (37, 18)):
+        with suppress(pa.ArrowInvalid):
+            return column.cast(pa.decimal256(digits, places))
+    return column
 
 
 def _expect_columns(step: Step, table: Table, names: list[str], answer: pd.DataFrame) -> None:

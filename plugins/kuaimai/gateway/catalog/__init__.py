@@ -196,6 +196,8 @@ def _files(folder: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     seen: set[str] = set()
     for file in sorted((files(__package__) / folder).iterdir(), key=lambda path: path.name):
+        if not file.name.endswith(".yaml"):
+            continue
         blocks = re.split(r"^(?=[\w.]+:)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
         entries = found[file.name.removesuffix(".yaml")] = {}
         for block in blocks:

@@ -10,11 +10,10 @@ from typing import get_args
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
-from kuaimai.gateway.catalog.model import Field, FieldType, Method, Record, Sure, TimeForm
+from kuaimai.gateway.catalog.model import NUMBER, Field, FieldType, Method, Record, Sure, TimeForm
 
-# What a record of ours is made of, beside what the API sends.
+# The field that holds a key of several parts.
 COMPOSED_KEY = "_key"
-POSITION = "#"
 
 _UNITS = {"kg", "cm", "day", "ratio"}
 _METHOD_ENTRIES = {one.name for one in attributes(Method)} - {"name"}
@@ -96,6 +95,8 @@ def _answer(method: Method) -> Iterator[str]:
 def _where(method: Method, record: Record) -> Iterator[str]:
     if not method.list_keys:
         yield "list_keys: there are none"
+    if method.scope and method.scope.field is not None and method.scope.field not in record.fields:
+        yield f"scope: {record.name} has no field {method.scope.field!r}"
     carried = re.findall(r"\[([^\]]*)\]", "".join(method.list_keys))
     for name in ",".join(carried).split(",") if carried else ():
         if name not in record.fields:
@@ -168,9 +169,9 @@ def _key(record: Record) -> Iterator[str]:
     if (record.key == COMPOSED_KEY) != bool(record.key_of):
         yield f"key_of: belongs to the key {COMPOSED_KEY!r}, and to no other"
     for part in record.key_of:
-        if part == POSITION and record.parent_key is None:
-            yield "key_of: only lines have a position"
-        if part not in record.fields and part != POSITION:
+        if part == NUMBER and record.parent_key is None:
+            yield "key_of: only lines are numbered"
+        if part not in record.fields and part != NUMBER:
             yield f"key_of: no field {part!r}"
     if record.parent_key is not None and record.parent_key not in record.fields:
         yield f"parent_key: no field {record.parent_key!r}"

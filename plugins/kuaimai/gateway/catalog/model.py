@@ -68,7 +68,7 @@ class Record:
         name: e.g. `trade`.
         label: Chinese name.
         key: field that identifies the record; `_key` where only several fields together do.
-        key_of: those fields; on a child they may name the parent's key too, and `#` is the line's position.
+        key_of: those fields; on a child they may name the parent's key too, and `#` (`NUMBER`).
         version: fields that date the record's last change, best first; empty for records without one.
         children: list field → kind of the records inside.
         parent_key: on a child, the field that names its parent.
@@ -150,6 +150,7 @@ class Dimension:
         send: what else the gateway must be sent, e.g. `{"timeType": "upd_time"}`.
         form: how it takes the ends: text in GMT+8 (`text`), or epoch milliseconds (`epoch_ms`).
         loose: answers may hold records outside the window.
+        needs: a field without which a record never comes by this time, or None.
     """
 
     stamp: str | None
@@ -158,6 +159,7 @@ class Dimension:
     send: Mapping[str, str] = field(default_factory=dict)
     form: Literal["text", "epoch_ms"] = "text"
     loose: bool = False
+    needs: str | None = None
 
     def ends(self, start: float, end: float) -> dict[str, str]:
         """Return the two parameters of a window from `start` to `end`, epoch seconds, both included."""
