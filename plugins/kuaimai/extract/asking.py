@@ -84,6 +84,7 @@ class Asking:
         entry = catalog.method(method)
         if entry.times is None or entry.record is None:
             raise DataError(f"{method} returns no records by time", method=method)
+        self.method = method
         self.page_size = page_size
         self.smallest_page = entry.page.min if entry.page else page_size
         self.now = now

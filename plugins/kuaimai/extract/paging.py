@@ -80,7 +80,7 @@ def read_parts(
     staged = Staged(staging, f"{folder}/{question}", whole.start)
     settle = partial(read_settled, asking, staged=staged, by_cursor=by_cursor, archive=archive)
     snapshots = Snapshots(asking, staged, settle, by_pages=archive, connections=connections)
-    parts = snapshots.read(whole, staged.complete(asking, method))
+    parts = snapshots.read(whole, staged.complete(asking))
     reads: list[Read] = []
     for run in _runs(parts):
         part = _joined(run)
@@ -103,7 +103,7 @@ def read_parts(
                 first_read_at=instant(part.asked_at),
                 last_read_at=instant(now()),
                 proof=part.proof,
-            )
+            ).without_names(staging)
         )
     return reads
 
