@@ -20,6 +20,7 @@ from kuaimai.extract import reads
 from kuaimai.extract.paging import read_parts, window_request
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Shop, Slice, Window
+from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.gateway.budget import Budget
 from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
@@ -143,6 +144,25 @@ def test_records_outside_the_time_are_kept_and_told_unless_most_are(strays, refu
     assert "60 of 120 records lie outside" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("rows", "strays", "refused"), [(120, 60, False), (120, 61, True), (20, 11, True), (19, 19, False)]
+)
+def test_where_strangers_are_usual_a_page_of_them_betrays_an_ignored_time(rows, strays, refused, caplog):
+    def paid(body, _params):
+        for number, row in enumerate(body["list"]):
+            row["payTime"] = row["updTime"] - (10**9 if number < strays else 0)
+        return body
+
+    gateway = Scripted(paid, rows)
+    if refused:
+        with pytest.raises(DataError, match="ignores the time parameters"):
+            read(gateway, dimension="pay_time")
+        return
+    with caplog.at_level(logging.WARNING):
+        (one,) = read(gateway, dimension="pay_time")
+    assert (one.proof, one.distinct, caplog.text) == ("snapshot", rows, "")
+
+
 @pytest.mark.parametrize("error", [TooLarge, TooSlow])
 def test_answer_that_is_too_much_is_halved_down_to_a_minute(error):
     class Limited(MovingSet):
@@ -237,11 +257,11 @@ def test_cursor_ends_in_each_of_its_four_ways_and_never_loops(opened, monkeypatc
         wide = window_request(OUTSTOCK, Window(START - timedelta(days=1), START, "pay_time"), [])
         asked = {**params, **wide}
         asked.pop("useHasNext", None)
-        answer = send(method, asked, session=session)
-        if counted and "total" in answer.body:
-            body = {**answer.body, "total": answer.total + counted}
-            return type(answer)(method, body, answer.raw)
-        return answer
+        body = dict(send(method, asked, session=session).body)
+        if counted and "total" in body:
+            body["total"] += counted
+        body["list"] = [{**row, "payTime": int(START.timestamp() * 1000)} for row in body["list"]]
+        return Answer(method, body, encode_json(body))
 
     monkeypatch.setattr(client.wire, "send", crowded)
     window = Window(START - timedelta(seconds=1), START, "pay_time")

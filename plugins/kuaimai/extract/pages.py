@@ -109,7 +109,7 @@ class _Reader:
         known = self._staged.pages(folder, self._asking) if attempt == 1 else iter(())
         pages = self._by_cursor(known) if self._cursor else self._by_number(known)
         before: set[str] = set()
-        for number, (name, page) in enumerate(pages, start=1):
+        for number, (staged, page) in enumerate(pages, start=1):
             if number == 1:
                 reading.asked_at = min(reading.asked_at, page.asked_at)
                 if self._counts and not self._cursor:
@@ -121,8 +121,8 @@ class _Reader:
                     f"the gateway ignores the {'cursor' if self._cursor else 'page number'}; "
                     "nothing of this window was counted as read",
                 )
-            if name is None:
-                name = f"{folder}/{page_file(number, page.asked_at)}"
+            name = staged or f"{folder}/{page_file(number, page.asked_at)}"
+            if staged is None:
                 self._staged.write(name, page.answer)
             reading.files.append(name)
             reading.rows += len(page.keys)

@@ -2,8 +2,8 @@
 
 The name of a complete answer says all that a restart needs: `3600-4212-1772330405.json.zst` is the stretch
 from second 3600 to second 4212 of the window, asked for at that epoch second; in a folder `50-51/1` is
-`00002-1772330405.json.zst` page 2 of the first reading of a stretch that is read page by page. Why an answer of
-an earlier life may be used is argued in docs/adr/0005.
+`00002-1772330405.json.zst` page 2 of the first reading of a stretch that is read page by page. Why an answer
+of an earlier life may be used is argued in docs/adr/0005.
 """
 
 from __future__ import annotations
