@@ -50,6 +50,17 @@ _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
 )
 
 
+# What loading does to a database, tried out by `kuaimai doctor`.
+_TRIAL = (
+    'CREATE TABLE "{name}" ("key" varchar(20) PRIMARY KEY)',
+    'ALTER TABLE "{name}" ADD COLUMN "value" varchar(20)',
+    'CREATE TEMPORARY TABLE "{name}_stage" ("key" varchar(20) PRIMARY KEY)',
+    """INSERT INTO "{name}" ("key") VALUES ('k')""",
+    """UPDATE "{name}" SET "value" = '值'""",
+    'SELECT * FROM "{name}"',
+)
+
+
 class Written(msgspec.Struct):
     """What merging one read's batches did to the parent table, in rows."""
 
@@ -112,6 +123,39 @@ class ReadWindow(msgspec.Struct, frozen=True):
     proof: str | None = None
     last_read_at: datetime | None = None
     unread: int = 0
+
+
+class StateCount(msgspec.Struct, frozen=True):
+    """The windows of one dimension and state: how many, the latest end and read, what they found first."""
+
+    windows: int
+    end: datetime
+    read_at: datetime | None
+    found_only: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """The oldest window of a dimension that is not sealed, and why not."""
+
+    start: datetime
+    end: datetime
+    reason: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What the proof tables say about a pipeline.
+
+    Attributes:
+        dimensions: dimension → state → its windows.
+        waiting: dimension → the oldest window that is open or contested.
+        quarantined: records that are set aside and not resolved.
+        oldest_quarantined: since when the oldest of them is.
+    """
+
+    dimensions: dict[str, dict[str, StateCount]]
+    waiting: dict[str, Waiting]
+    quarantined: int
+    oldest_quarantined: datetime | None
 
 
 class Sealing(msgspec.Struct, frozen=True):
@@ -224,6 +268,17 @@ class SqlTarget(ABC):
         with self._told(), self.engine.begin() as connection:
             yield connection
 
+    def try_rights(self, name: str) -> None:
+        """Do what loading needs the rights for, with a table of that name, and leave nothing behind.
+
+        Raises:
+            KuaimaiError: the database does not answer, or a right is missing.
+        """
+        with self._told(), self.engine.connect() as connection, connection.begin() as transaction:
+            for statement in _TRIAL:
+                connection.execute(sa.text(statement.format(name=name)))
+            transaction.rollback()
+
     def coverage(
         self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None
     ) -> list[ReadWindow]:
@@ -271,6 +326,42 @@ class SqlTarget(ABC):
             dimension=dimension,
         ) or [(None,)]
         return None if start is None else self.read_instant(start)
+
+    def standing(self, pipeline: str) -> Standing:
+        """Return what the proof tables say about a pipeline; empty where nothing was planned yet."""
+        dimensions: dict[str, dict[str, StateCount]] = {}
+        for dimension, state, windows, end, read_at, found_only in self._ask(
+            WINDOW_TABLE,
+            "SELECT dimension, state, count(*), max(window_end), max(last_read_at), sum(found_only) "
+            f"FROM {WINDOW_TABLE} WHERE pipeline = :pipeline GROUP BY dimension, state",
+            pipeline=pipeline,
+        ):
+            dimensions.setdefault(dimension, {})[state] = StateCount(
+                int(windows),
+                self.read_instant(end),
+                None if read_at is None else self.read_instant(read_at),
+                int(found_only or 0),
+            )
+        waiting: dict[str, Waiting] = {}
+        for dimension, start, end, reason in self._ask(
+            WINDOW_TABLE,
+            f"SELECT dimension, window_start, window_end, reason FROM {WINDOW_TABLE} "
+            "WHERE pipeline = :pipeline AND state IN (:open, :contested) ORDER BY window_start, window_end",
+            pipeline=pipeline,
+            open=OPEN,
+            contested=CONTESTED,
+        ):
+            oldest = Waiting(self.read_instant(start), self.read_instant(end), reason or "")
+            waiting.setdefault(dimension, oldest)
+        ((quarantined, since),) = self._ask(
+            QUARANTINE_TABLE,
+            f"SELECT count(*), min(first_seen_at) FROM {QUARANTINE_TABLE} "
+            "WHERE pipeline = :pipeline AND resolved_at IS NULL",
+            pipeline=pipeline,
+        ) or [(0, None)]
+        return Standing(
+            dimensions, waiting, int(quarantined), None if since is None else self.read_instant(since)
+        )
 
     def announce(self, windows: Sequence[PlannedWindow]) -> None:
         """Write down what is going to be read, so that a read that never happens leaves an open window."""
