@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_doctor(commands.add_parser("doctor", help="look at everything a sync needs, and say what to do"))
     _add_replay(commands.add_parser("replay", help="take what is in quarantine through the mapping again"))
     _add_preview(commands.add_parser("preview", help="show what a pipeline makes of real records"))
+    _add_lint(commands.add_parser("lint", help="check pipelines and Qeasy strategies before they run"))
     chosen = parser.parse_args(arguments)
     try:
         done: int = chosen.do(chosen)
@@ -197,6 +198,23 @@ def _doctor(chosen: argparse.Namespace) -> int:
     if chosen.json:
         _say(_as_json([finding.plain() for finding in findings]))
     return 1 if any(finding.state == "failed" for finding in findings) else 0
+
+
+def _add_lint(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Check pipelines (YAML) and Qeasy strategies (JSON): mistakes with their place, dangerous settings "
+        "with a fix, and how much of a strategy is supported. Nothing is asked of anybody."
+    )
+    parser.add_argument("places", nargs="+", type=Path, help="files or folders, e.g. include/pipelines")
+    parser.set_defaults(do=_lint)
+
+
+def _lint(chosen: argparse.Namespace) -> int:
+    from kuaimai.pipeline.lint import lint  # noqa: PLC0415 - only for this verb
+
+    found = lint(chosen.places)
+    _say("\n".join(one.told for one in found))
+    return 0 if all(one.runs for one in found) else 1
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:

@@ -120,7 +120,7 @@ def _failed(what: str, error: KuaimaiError) -> Finding:
 
 
 def _pipelines(folder: Path, into: list[Pipeline]) -> Iterator[Finding]:
-    from kuaimai.pipeline.spec import load_pipeline
+    from kuaimai.pipeline.spec import load_pipeline, pipeline_files
 
     if not folder.is_dir():
         yield Finding(
@@ -130,7 +130,7 @@ def _pipelines(folder: Path, into: list[Pipeline]) -> Iterator[Finding]:
             "copy include/ beside dags/, or set KUAIMAI_PIPELINES",
         )
         return
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         try:
             into.append(load_pipeline(path))
         except ConfigError as error:
