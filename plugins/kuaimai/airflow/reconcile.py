@@ -176,9 +176,10 @@ _DOC = """
 ### The last days once more / 夜间核对
 
 Every night at 04:10 each pipeline's yesterday and the seven days before it are counted again, by creation,
-per group of shops and two hours. A quiet night costs one small request for each. Where the counts differ:
+per group of shops and two hours, and by the time of change, for changes that no window has shown. A quiet
+night costs one small request for each, by change fewer. Where something differs:
 
-* orders that are missing are read by their ids and loaded as always;
+* orders that are missing, or newer at the gateway, are read by their ids and loaded as always;
 * orders that the gateway has no longer get a `_deleted_at`, with their lines; no row is ever removed;
 * windows that could not be sealed, *open* or *contested*, are read again.
 

@@ -85,7 +85,7 @@ def read_parts(
     uncounted = archive or by_readings or not counts(method)
     settle = partial(read_settled, asking, staged=staged, by_cursor=by_cursor, archive=uncounted)
     snapshots = Snapshots(asking, staged, settle, by_pages=uncounted, connections=connections)
-    parts = snapshots.read(whole, staged.complete(asking, method))
+    parts = snapshots.read(whole, staged.complete(asking))
     reads: list[Read] = []
     for run in _runs(parts):
         part = _joined(run)
@@ -108,7 +108,7 @@ def read_parts(
                 first_read_at=instant(part.asked_at),
                 last_read_at=instant(now()),
                 proof=part.proof,
-            )
+            ).without_names(staging)
         )
     return reads
 

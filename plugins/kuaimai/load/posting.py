@@ -102,6 +102,10 @@ class HttpTarget(BookedTarget):
         budget = Budget(requests_per_second, now=clock, sleep=sleep)
         self.writer: Writes = Writer(api, transport=transport, spend=budget.spend)
 
+    def try_rights(self) -> str:
+        """Try where the proof is; whether the API takes records is known when the first are sent."""
+        return f"{self.api.url}: not tried, it would have to be sent a record; {super().try_rights()}"
+
     def close(self) -> None:
         """Close the connections."""
         super().close()

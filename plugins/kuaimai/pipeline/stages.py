@@ -362,8 +362,8 @@ def extract(
             piece.window.start,
             times.reach_days if times else None,
             now(),
-            hint="this slice has waited too long: trigger the backfill again for the same time, which is "
-            "then read from the archive",
+            hint="this slice waited too long: trigger the backfill again for the same time, which is then "
+            "read from the archive",
         )
     if staging.names(f"{raw_folder(piece)}/{_ENDED}"):
         staging.remove(raw_folder(piece))
@@ -644,7 +644,7 @@ def raw_folder(piece: Slice) -> str:
 
 def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer]]:
     """Give the raw pages back as answers, as many at a time as hold about `size` records."""
-    names = read.page_names()
+    names = read.page_names(staging)
     step = max(1, size * len(names) // max(read.rows, 1))
     for start in range(0, len(names), step):
         raws = map(staging.read_compressed, names[start : start + step])
