@@ -268,13 +268,14 @@ def test_each_line_is_written_by_the_strategys_own_statement(box, clock, tmp_pat
     target = StatementTarget(
         "statement",
         open_target(f"sqlite:///{tmp_path}/book.db", now=clock),
-        engine=sa.create_engine(url),
+        engine=open_target(url, now=clock).engine,
         statement=documents.statement.text,
         rows=documents.statement.limit,
         again=documents.statement.again,
         id_check=False,
         document=documents,
     )
+    assert "can be reached" in target.try_rights()
     end = datetime.fromtimestamp(clock(), cases.CHINA)
     start = end - timedelta(minutes=40)
     with client(box, clock) as gateway:

@@ -119,6 +119,16 @@ class StatementTarget(HttpTarget):
         self.writer = StatementWriter(engine, statement)
         self.engine = engine
 
+    def try_rights(self) -> str:
+        """Connect, and try where the proof is; what the statement does is known with the first record."""
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(sa.text("SELECT 1"))
+        except sa.exc.SQLAlchemyError as err:
+            raise Transient(f"{self.api.url} cannot be reached: {_reason(err)}") from err
+        self.book.try_rights()
+        return f"{self.api.url}: can be reached; its proof can be written"
+
     def close(self) -> None:
         """Close the connections."""
         super().close()
