@@ -109,6 +109,23 @@ def test_what_a_pipeline_cannot_be(mirror, changed, told):
     assert told in mirror(orders(fields=changed))
 
 
+def test_what_shapes_rows_has_nothing_to_shape_in_a_mirror(tmp_path):
+    path = tmp_path / "orders.json"
+    shaping = {
+        "condition": [[{"field": "sysStatus", "logic": "neq", "value": "CANCEL"}]],
+        "formatResponse": [{"old": "payTime", "new": "day", "format": "date"}],
+    }
+
+    def notes(*sides) -> set[str]:
+        path.write_text(json.dumps(sides))
+        report = lint_strategy(path)
+        assert report.runs
+        return {one.path for one in report.findings if "holds whole records" in one.message}
+
+    assert notes(orders(**shaping)) == {"[0].condition", "[0].formatResponse"}
+    assert notes(orders(**shaping), cases.target(("n", "{{sid}}"))) == set()
+
+
 def test_a_write_api_becomes_a_second_target(mirror):
     strategy = json.loads(json.dumps(OURS["orders_to_api"]))
     strategy["target"]["connector"] = "my_erp"

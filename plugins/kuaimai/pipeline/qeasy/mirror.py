@@ -123,7 +123,9 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
             f"{source.api} has no details by {source.detail.method}",
             f"its details come by {method.detail.method}" if method.detail else "delete the detail settings",
         )
-    if compiled.target is not None and compiled.target.kind != "none":
+    if compiled.target is None or compiled.target.kind == "none":
+        _mirrored_as_it_is(source, findings)
+    else:
         content["targets"] = [
             {"kind": "sql", "conn_id": "kuaimai_target"},
             outlet_of(compiled, str(path), findings),
@@ -137,6 +139,20 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
                 "leave the fields out if the other side does not need them",
             )
     return content
+
+
+def _mirrored_as_it_is(source: Source, findings: Findings) -> None:
+    """The tables hold every record as it came; what shapes rows for a target has nothing to shape."""
+    shaping = {
+        "condition": (source.condition, "filter where you read the table"),
+        "beatFlat": (source.flat, "the lines have a table of their own"),
+        "operation": (source.split, "the lines have a table of their own"),
+        "formatResponse": (source.formats, "format where you read the table"),
+    }
+    for key, (given, instead) in shaping.items():
+        if given:
+            told = "without a target that is written it has no effect here: the mirror holds whole records"
+            findings.note(f"{source.path}{key}", told, instead)
 
 
 def pipeline_name(path: Path) -> str:
