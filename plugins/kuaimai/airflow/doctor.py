@@ -29,8 +29,8 @@ from kuaimai.gateway.session_report import breaker_key
 from kuaimai.gateway.tokens import DAY, TokenRecord
 
 if TYPE_CHECKING:
-    from kuaimai.airflow.targets import AnyOutlet
     from kuaimai.gateway.client import Client
+    from kuaimai.pipeline.outlets import AnyOutlet
     from kuaimai.pipeline.spec import Pipeline
 
 State = Literal["ok", "warning", "failed"]
