@@ -54,7 +54,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="start", required=True, help=f"first moment; {moment}")
     parser.add_argument("--to", dest="end", required=True, help="last moment")
     parser.add_argument("--shops", default="", help="shop ids (userId) with commas; default: all")
-    parser.add_argument("--dimension", default="created", help="time dimension; default: created")
+    parser.add_argument("--dimension", help="time dimension; default: created, or the pipeline's own")
     parser.add_argument("--conn-id", default="kuaimai_default", help="default: kuaimai_default")
     parser.add_argument(
         "--rows-per-slice", type=int, default=ROWS_PER_SLICE, help=f"default: {ROWS_PER_SLICE}"

@@ -388,6 +388,44 @@ def test_column_that_the_catalogue_learnt_later_is_added(target):
     assert rows(target, "SELECT sys_memo FROM kuaimai_trade") == [("new",)]
 
 
+def test_postgres_does_not_even_lock_a_row_that_did_not_change(pg_url):
+    target = open_target(pg_url)
+    records = [order(1, lines=[line(11), line(12)]), order(2, T0 + 5)]
+    store(target, records)
+    again = store(target, [records[0], order(2, T0)])
+    assert (again.unchanged, again.stale) == (1, 1)
+    for table in Mapper("trade").tables:
+        assert rows(target, f"SELECT count(*) FROM {table.name} WHERE xmax <> 0") == [(0,)]
+    target.close()
+
+
+@pytest.mark.parametrize("stored", [0, 1000])
+def test_postgres_never_compares_a_batch_row_by_row_with_another_table(pg_url, stored):
+    target = open_target(pg_url)
+    records = [order(key, T0, lines=[line(key)]) for key in range(1, 1001)]
+    store(target, records[:stored] or [order(9999)])
+    parent, child = Mapper("trade").tables
+    with target.loading([parent, child]) as loading:
+        for table, piece in zip((parent, child), batch(records), strict=True):
+            target.stage(loading.connection, table, piece)
+        for statement in (
+            merge.compare(parent),
+            *target.leave_out(parent, [child]),
+            *target.upsert(parent),
+            target.entomb(parent, child),
+            *target.upsert_children(parent, child),
+        ):
+            if "INDEX" in statement:
+                loading.connection.execute(sa.text(statement))
+                continue
+            bound = {"now": START} if ":now" in statement else {}
+            plan = loading.connection.execute(sa.text(f"EXPLAIN {statement}"), bound).scalars().all()
+            # A nested loop without an index, and the whole target instead of what was asked for.
+            assert not [step for step in plan if "Join Filter" in step], "\n".join(plan)
+            assert not [step for step in plan if "Seq Scan on kuaimai_" in step], "\n".join(plan)
+    target.close()
+
+
 def test_columns_carry_the_chinese_names_as_comments(pg_url):
     target = open_target(pg_url)
     store(target, [order(1)])
@@ -545,7 +583,9 @@ def test_no_statement_for_mysql_names_a_temporary_table_twice():
         *target.upsert(parent),
         *target.upsert_children(parent, child),
         target.entomb(parent, child),
+        *target.leave_out(parent, [child]),
         merge.compare(parent),
+        merge.has_staged(parent),
         merge.remember(parent, 0),
         merge.has_seen(0),
         merge.count_landed(parent, 0),

@@ -27,7 +27,7 @@ def plan_at_the_terminal(
     end: str,
     *,
     shops: Iterable[str],
-    dimension: str,
+    dimension: str | None,
     kuaimai_conn_id: str,
     rows_per_slice: int,
     again: bool,
@@ -40,7 +40,7 @@ def plan_at_the_terminal(
         start: first moment; the merchant's wall clock unless it names a zone.
         end: last moment.
         shops: ids; none for all.
-        dimension: the time by which to read.
+        dimension: the time by which to read; None for `default_dimension`.
         kuaimai_conn_id: Connection of the gateway.
         rows_per_slice: at most so many records in a slice.
         again: plan also what is sealed.

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 
 from kuaimai.errors import DataError
 from kuaimai.extract.skim import Skimmed, skim
+from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer
 from kuaimai.gateway.client import Client
@@ -64,9 +65,9 @@ class Asking:
 
     Args:
         client: calls the gateway.
-        method: a catalogued method with a time window.
+        method: a catalogued method that returns records.
         request: business parameters without the window's ends and the page, see `paging.window_request`.
-        dimension: the time dimension.
+        dimension: the time dimension; `SCAN` asks for everything, whatever its time.
         page_size: records per page to ask for.
         now: clock, epoch seconds.
     """
@@ -82,8 +83,8 @@ class Asking:
         now: Callable[[], float] = time.time,
     ) -> None:
         entry = catalog.method(method)
-        if entry.times is None or entry.record is None:
-            raise DataError(f"{method} returns no records by time", method=method)
+        if entry.record is None or (entry.times is None and dimension != SCAN):
+            raise DataError(f"{method} returns no records by {dimension!r}", method=method)
         self.method = method
         self.page_size = page_size
         self.smallest_page = entry.page.min if entry.page else page_size
@@ -91,9 +92,12 @@ class Asking:
         self._client = client
         self._entry = entry
         self._request = dict(request)
-        self._key = catalog.record(entry.record).key
-        self._dimension = entry.times.dimensions[dimension]
-        self._time_field = self._dimension.stamp
+        self._key = catalog.record(entry.record).key_fields
+        self._dimension = (
+            None if dimension == SCAN or entry.times is None else entry.times.dimensions[dimension]
+        )
+        self._time_field = self._dimension.stamp if self._dimension else None
+        self._loose = self._dimension is not None and self._dimension.loose
 
     def page(self, stretch: Stretch, number: int = 1, *, size: int | None = None) -> Page:
         """Ask for one page of a stretch.
@@ -107,6 +111,8 @@ class Asking:
             DataError: the gateway ignores the page size or the time parameters.
             KuaimaiError: the call failed for good.
         """
+        if self._entry.page is None:
+            return self._ask(stretch, None, {})
         return self._ask(stretch, size or self.page_size, {"pageNo": str(number)})
 
     def page_after(self, stretch: Stretch, cursor: str | None) -> Page:
@@ -118,13 +124,14 @@ class Asking:
         more = {"useCursor": "true", "useHasNext": "true", **({"cursor": cursor} if cursor else {})}
         return self._ask(stretch, self.page_size, more)
 
-    def _ask(self, stretch: Stretch, size: int, more: Mapping[str, str]) -> Page:
-        ends = self._dimension.ends(stretch.start, stretch.end)
-        params = {**self._request, **ends, "pageSize": str(size), **more}
+    def _ask(self, stretch: Stretch, size: int | None, more: Mapping[str, str]) -> Page:
+        ends = self._dimension.ends(stretch.start, stretch.end) if self._dimension else {}
+        sized = {} if size is None else {"pageSize": str(size)}
+        params = {**self._request, **ends, **sized, **more}
         asked_at = self.now()
         answer = self._client.call(self._entry.name, params)
         skimmed = self.skim(answer)
-        if len(skimmed.keys) > size:
+        if size is not None and len(skimmed.keys) > size:
             raise DataError(
                 f"a page of {size} records was asked for, and {len(skimmed.keys)} came",
                 method=self._entry.name,
@@ -152,7 +159,7 @@ class Asking:
         first, behind = stretch.start * 1000, (stretch.end + 1) * 1000
         outside = sum(not first <= stamp < behind for stamp in skimmed.stamps)
         # Where strangers are usual, a few of them may be all that a quiet stretch brings.
-        fewest = self.smallest_page if self._dimension.loose else 1
+        fewest = self.smallest_page if self._loose else 1
         if 2 * outside > len(skimmed.stamps) >= fewest:
             raise DataError(
                 f"{outside} of {len(skimmed.stamps)} records lie outside the time that was asked for",
@@ -162,7 +169,7 @@ class Asking:
             )
         if outside:
             log.log(
-                logging.DEBUG if self._dimension.loose else logging.WARNING,
+                logging.DEBUG if self._loose else logging.WARNING,
                 "%s: %d of %d records lie outside %s to %s, and are kept",
                 self._entry.name,
                 outside,

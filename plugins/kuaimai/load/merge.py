@@ -25,6 +25,9 @@ from kuaimai.transform.tables import (
 
 SEEN = "kuaimai_seen"
 
+# How a staged row stands to the stored one: that is newer, the same, or gives way.
+STALE, UNCHANGED, OLDER = "stale", "unchanged", "older"
+
 
 def stage_name(table: Table) -> str:
     """The temporary table that a batch is put into."""
@@ -70,16 +73,48 @@ def create_seen(suffix: str = "") -> str:
 
 
 def compare(table: Table) -> str:
-    """Count the staged rows that are new, unchanged, and older than what is stored."""
-    return f"""
-        SELECT
-            COALESCE(SUM(CASE WHEN t."{table.key}" IS NULL THEN 1 ELSE 0 END), 0),
-            COALESCE(SUM(CASE WHEN s."{VERSION}" = t."{VERSION}" AND s."{RANK}" = t."{RANK}"
-                     AND s."{HASH}" = t."{HASH}" AND t."{DELETED_AT}" IS NULL THEN 1 ELSE 0 END), 0),
-            COALESCE(SUM(CASE WHEN (t."{VERSION}", t."{RANK}") > (s."{VERSION}", s."{RANK}")
-                     THEN 1 ELSE 0 END), 0)
-        FROM "{stage_name(table)}" s LEFT JOIN "{table.name}" t ON t."{table.key}" = s."{table.key}"
+    """Count the staged rows by how they stand to what is stored; new ones have no standing.
+
+    Stored rows are looked up one by one, in a subquery that no planner turns into reading the whole target.
     """
+    return f"""
+        SELECT "standing", COUNT(*) FROM (
+            SELECT (SELECT CASE WHEN {_is_newer("t", "s")} THEN '{STALE}'
+                                WHEN {_is_same("t", "s")} THEN '{UNCHANGED}' ELSE '{OLDER}' END
+                    FROM "{table.name}" t WHERE t."{table.key}" = s."{table.key}") AS "standing"
+            FROM "{stage_name(table)}" s) stood
+        GROUP BY "standing"
+    """
+
+
+def leave_out(parent: Table, children: Sequence[Table], delete: str = "DELETE FROM") -> str:
+    """Take those staged parents out of the merge for which nothing would be written, lines included.
+
+    So their rows are not even locked. Their lines are as stored when as many were sent as are stored, and as
+    many are stored as they were sent.
+    """
+    of_parent = f't."{parent.key}"'
+    stored = " + ".join(f"(SELECT COUNT(*) {_living(child, of_parent)})" for child in children)
+    as_sent = " + ".join(
+        f"""(SELECT COUNT(*) {_living(child, of_parent)} AND (
+                SELECT 1 FROM "{stage_name(child)}" l
+                WHERE l."{child.key}" = c."{child.key}" AND l."{child.parent}" = c."{child.parent}"
+                  AND {_is_same("c", "l")} LIMIT 1) = 1)"""
+        for child in children
+    )
+    sent = f's."{CHILD_COUNT}"'
+    lines = f" AND ({sent} IS NULL OR {sent} = {stored} AND {sent} = {as_sent})" if children else ""
+    return f"""
+        {delete} "{stage_name(parent)}" AS s WHERE (
+            SELECT CASE WHEN {_is_newer("t", "s")} OR {_is_same("t", "s")}{lines}
+                        THEN 1 ELSE 0 END
+            FROM "{parent.name}" t WHERE t."{parent.key}" = s."{parent.key}") = 1
+    """
+
+
+def has_staged(table: Table) -> str:
+    """Ask whether any row is staged."""
+    return f'SELECT 1 FROM "{stage_name(table)}" LIMIT 1'
 
 
 def remember(table: Table, read: int) -> str:
@@ -94,6 +129,22 @@ def remember_key(read: int) -> str:
     return f'INSERT INTO "{SEEN}" ("read", "key") VALUES ({int(read)}, :key)'
 
 
+def remember_keys(read: int, count: int) -> str:
+    """Add `count` keys, `:key0` and so on, to the list of seen keys."""
+    rows = ", ".join(f"({int(read)}, :key{number})" for number in range(count))
+    return f'INSERT INTO "{SEEN}" ("read", "key") VALUES {rows}'
+
+
+def count_only(first: int, other: int) -> str:
+    """Count the keys that one read has seen and another has not."""
+    return f"""
+        SELECT COUNT(*) FROM (
+            SELECT "key", MAX(CASE WHEN "read" = {int(other)} THEN 1 ELSE 0 END) AS "other" FROM "{SEEN}"
+            WHERE "read" IN ({int(first)}, {int(other)}) GROUP BY "key") k
+        WHERE "other" = 0
+    """
+
+
 def has_seen(read: int) -> str:
     """Ask whether a key of this read was merged."""
     return f'SELECT 1 FROM "{SEEN}" WHERE "read" = {int(read)} AND "key" = :key'
@@ -101,12 +152,12 @@ def has_seen(read: int) -> str:
 
 def upsert(table: Table) -> str:
     """Merge the staged rows into a table that has no parent."""
-    return _upsert(table, f'FROM "{stage_name(table)}" s WHERE true')
+    return upsert_from(table, f'FROM "{stage_name(table)}" s WHERE true')
 
 
 def upsert_children(parent: Table, child: Table) -> str:
     """Merge the staged lines whose parent is stored in exactly the version that the lines came with."""
-    return _upsert(
+    return upsert_from(
         child,
         f'FROM "{stage_name(child)}" s '
         f'WHERE (s."{child.parent}", s."{VERSION}") IN '
@@ -135,6 +186,40 @@ def count_landed(table: Table, read: int) -> str:
     return f"""
         SELECT COUNT(*) FROM (SELECT DISTINCT "key" FROM "{SEEN}" WHERE "read" = {int(read)}) k
         WHERE EXISTS (SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = k."key")
+    """
+
+
+def covered(column: str, ids: int) -> str:
+    """The condition of living rows that a scan covers: all, or those with `:id0`, `:id1`… in a column."""
+    within = f' AND "{column}" IN ({", ".join(f":id{at}" for at in range(ids))})' if column else ""
+    return f'"{DELETED_AT}" IS NULL{within}'
+
+
+def unseen(table: Table, *reads: int) -> str:
+    """The condition of rows that none of some reads has seen, and nobody has written since `:since`."""
+    numbers = ", ".join(str(int(read)) for read in reads)
+    return (
+        f'"{LOADED_AT}" < :since '
+        f'AND "{table.key}" NOT IN (SELECT "key" FROM "{SEEN}" WHERE "read" IN ({numbers}))'
+    )
+
+
+def count_rows(table: Table, condition: str) -> str:
+    """Count the rows of a table that fulfil a condition."""
+    return f'SELECT COUNT(*) FROM "{table.name}" WHERE {condition}'
+
+
+def entomb_rows(table: Table, condition: str) -> str:
+    """Mark the rows of a table that fulfil a condition. They are not removed."""
+    return f'UPDATE "{table.name}" SET "{DELETED_AT}" = :now WHERE {condition}'
+
+
+def entomb_orphans(parent: Table, child: Table) -> str:
+    """Mark the lines of the rows that were marked at this moment."""
+    return f"""
+        UPDATE "{child.name}" SET "{DELETED_AT}" = :now
+        WHERE "{DELETED_AT}" IS NULL
+          AND "{child.parent}" IN (SELECT "{parent.key}" FROM "{parent.name}" WHERE "{DELETED_AT}" = :now)
     """
 
 
@@ -183,6 +268,22 @@ def staged_names(table: Table) -> list[str]:
     return [*(column.name for column in table.columns), VERSION, RANK, HASH, WINDOW]
 
 
+def _living(child: Table, of_parent: str) -> str:
+    return f'FROM "{child.name}" c WHERE c."{child.parent}" = {of_parent} AND c."{DELETED_AT}" IS NULL'
+
+
+def _is_newer(old: str, new: str) -> str:
+    """Whether a stored row is newer or fuller than the one that arrives; one that was marked never is."""
+    newer = f'({old}."{VERSION}", {old}."{RANK}") > ({new}."{VERSION}", {new}."{RANK}")'
+    return f'({newer} AND {old}."{DELETED_AT}" IS NULL)'
+
+
+def _is_same(old: str, new: str) -> str:
+    """Whether a stored row is there as it arrives."""
+    equal = " AND ".join(f'{old}."{name}" = {new}."{name}"' for name in (VERSION, RANK, HASH))
+    return f'({equal} AND {old}."{DELETED_AT}" IS NULL)'
+
+
 def gives_way(old: str, new: str) -> str:
     """The condition under which a stored row gives way to an arriving one; both are names of tables."""
     return f"""
@@ -193,7 +294,8 @@ def gives_way(old: str, new: str) -> str:
     """
 
 
-def _upsert(table: Table, source: str) -> str:
+def upsert_from(table: Table, source: str) -> str:
+    """Merge what `source` gives as `s`, the rest of a SELECT, in the order of keys."""
     staged = staged_names(table)
     names = [*staged, LOADED_AT]
     changed = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name != table.key)

@@ -10,14 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError, Transient
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import merge
 from kuaimai.load.sql import SqlTarget
-from kuaimai.transform.amounts import amounts_as_text
+from kuaimai.transform.amounts import amounts_as_text, instants_as_text
 from kuaimai.transform.tables import Table
 
 _BUSY_SECONDS = 60.0
@@ -107,5 +106,5 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_decimal(column.type):
         column = amounts_as_text(column)
     elif pa.types.is_timestamp(column.type):
-        column = pc.cast(column, pa.string())  # in UTC: `2026-11-24 01:02:03.004Z`, as `SqliteTarget.instant`
+        column = instants_as_text(column)  # as `SqliteTarget.instant`
     return column.to_pylist()  # type: ignore[no-any-return]

@@ -96,7 +96,7 @@ class Mending:
         self.target = target
         self.now = now
         self.base = catalog.method(pipeline.source.method)
-        self.tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
+        self.tables = Mapper(pipeline.record.name, pipeline.rules).tables
         target.prepare(self.tables)
         self.ledger = self.ledger_by(field)
         self.aside: list[Aside] = []
@@ -124,7 +124,7 @@ class Mending:
         size = held + _ROOM
         if page:
             size = max(page.min, min(size, page.max)) if held <= page.max else page.min
-        request = window_request(self.base.name, window, shops)
+        request = window_request(self.base.name, window, shops, params=self.pipeline.source.params)
         answer = self.client.call(self.base.name, {**request, "pageNo": "1", "pageSize": str(size)})
         listed = self.listed(answer.rows(self.base.list_keys))
         total = 0 if answer.total is None and not listed.versions else answer.total
@@ -136,7 +136,7 @@ class Mending:
         versions: dict[str, int] = {}
         undated = set()
         for row in rows:
-            key = record_key(dict(row), record.key)
+            key = record_key(dict(row), *record.key_fields)
             stamps = [_stamp(row.get(name)) for name in record.version]
             if not stamps or stamps[0] is None:
                 undated.add(key)

@@ -21,7 +21,8 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import READINGS, SEALED, SUPERSEDED
-from kuaimai.load.sql import PlannedWindow, ReadWindow, SqlTarget
+from kuaimai.load.protocol import Coverage
+from kuaimai.load.sql import PlannedWindow, ReadWindow
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.backfill_plan import BackfillPlan, PlannedDay, wall_clock
 from kuaimai.pipeline.spec import Pipeline
@@ -51,7 +52,7 @@ def plan_backfill(
     dimension: str,
     client: Client,
     rate: float,
-    target: SqlTarget,
+    target: Coverage,
     rows_per_slice: int = ROWS_PER_SLICE,
     again: bool = False,
     now: Callable[[], float] = time.time,
@@ -109,12 +110,12 @@ def plan_backfill(
     )
 
 
-def announce(plan: BackfillPlan, pipeline: Pipeline, target: SqlTarget) -> None:
+def announce(plan: BackfillPlan, pipeline: Pipeline, target: Coverage) -> None:
     """Write the plan's windows down as open, so that a slice that is never read leaves a trace."""
     target.announce([_planned(pipeline.source.method, piece) for piece in plan.slices])
 
 
-def settle(pipeline: Pipeline, dimension: str, start: datetime, target: SqlTarget, now: float) -> None:
+def settle(pipeline: Pipeline, dimension: str, start: datetime, target: Coverage, now: float) -> None:
     """Close windows that an earlier plan left open or contested and whose time others have sealed since.
 
     Only time within the method's reach: of older time two stores were asked, and one cannot answer for both.
@@ -262,7 +263,8 @@ class _Planner:
     def _count(self, method: str, window: Window, shops: Sequence[Shop]) -> int | None:
         page = catalog.method(method).page
         size = page.min if page else self._pipeline.source.page_size
-        request = {**window_request(method, window, shops), "pageNo": "1", "pageSize": str(size)}
+        request = window_request(method, window, shops, params=self._pipeline.source.params)
+        request |= {"pageNo": "1", "pageSize": str(size)}
         return self._client.call(method, request).total
 
     def _slice(self, window: Window, shops: Sequence[Shop], reason: str, *, archive: bool = False) -> None:
@@ -294,6 +296,12 @@ def _check(
     instant: datetime,
     border: datetime | None,
 ) -> None:
+    if not pipeline.has_times:
+        raise ConfigError(
+            f"pipeline {pipeline.name} has no past: {pipeline.source.method} knows no times, and every run "
+            f"of kuaimai_{pipeline.name} reads everything",
+            hint="trigger that DAG",
+        )
     if end <= start:
         raise ConfigError(f"the end {wall_clock(end)} is not after the start {wall_clock(start)}")
     if end > instant:
@@ -307,15 +315,24 @@ def _check(
             )
         if border is None or start >= border:
             continue
-        archive = times.archive if times else None
-        if archive is None or dimension not in archive.dimensions:
-            advice = f"read by {archive.dimensions[0]!r}, or " if archive else ""
+        archived = _archived(name)
+        if dimension not in archived:
+            advice = f"read by {archived[0]!r}, or " if archived else ""
             raise ConfigError(
                 f"time before {wall_clock(border)} lies in the gateway's archive, which cannot be read by "
                 f"{dimension!r}",
                 method=name,
                 hint=f"{advice}begin at {wall_clock(border)} or later",
             )
+
+
+def _archived(method: str) -> tuple[str, ...]:
+    """Return the dimensions by which what is older than a method's reach can be read."""
+    entry = catalog.method(method)
+    if entry.history:
+        history = catalog.method(entry.history).times
+        return tuple(history.dimensions) if history else ()
+    return entry.times.archive.dimensions if entry.times and entry.times.archive else ()
 
 
 def _days(interval: Window, border: datetime | None) -> list[Window]:

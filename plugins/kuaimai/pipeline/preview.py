@@ -21,6 +21,7 @@ from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned, shortened
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.rules import Rules
 from kuaimai.transform.tables import Table
 
 _HIDDEN = "•••"
@@ -91,17 +92,16 @@ def preview(pipeline: Pipeline, answer: Answer, origin: str) -> Preview:
     """
     entry = catalog.method(answer.method)
     records = answer.rows(entry.list_keys)
-    mapper = Mapper(pipeline.record.name, pipeline.keep_personal)
+    mapper = Mapper(pipeline.record.name, pipeline.rules)
     into = [Rows(table) for table in mapper.tables]
     bad = mapper.map_answers([answer], entry.list_keys, into)
-    stored = [rows.to_arrow(rank=0, window_id="preview") for rows in into]
+    stored = mapper.batches(into, rank=0, window_id="preview")
     kinds = (pipeline.record, *(catalog.record(name) for name in pipeline.record.children.values()))
     found = (records, *(_lines(records, name, pipeline.record.key) for name in pipeline.record.children))
     views = [
-        _table_view(table, kind, rows, batch, frozenset(pipeline.keep_personal))
+        _table_view(table, kind, rows, batch, pipeline.rules)
         for table, kind, rows, batch in zip(mapper.tables, kinds, found, stored, strict=True)
     ]
-    kept = pipeline.keep_personal
     return Preview(
         pipeline=pipeline.name,
         method=answer.method,
@@ -109,7 +109,8 @@ def preview(pipeline: Pipeline, answer: Answer, origin: str) -> Preview:
         records=len(records),
         tables=tuple(views),
         bad=tuple(
-            BadRecord(one.key, one.reason, drop_personal(one.record, pipeline.record, kept)) for one in bad
+            BadRecord(one.key, one.reason, drop_personal(one.record, pipeline.record, pipeline.rules))
+            for one in bad
         ),
     )
 
@@ -160,18 +161,18 @@ def _table_view(
     kind: catalog.Record,
     records: Sequence[Mapping[str, Any]],
     batch: pa.Table,
-    keep_personal: frozenset[str],
+    rules: Rules,
 ) -> TableView:
     rows = {row[table.key]: row for row in batch.to_pylist()}
     spelt = {name: field for field in kind.fields.values() for name in (field.name, *field.aliases)}
-    columns = {field.name: column for field, column in zip(table.fields, table.columns, strict=True)}
+    columns = {field.name: column for field, column in zip(table.fields, table.columns, strict=False)}
     names = list(dict.fromkeys(name for record in records for name in record if name))
     fields = []
     for name in names:
         having = [record for record in records if record.get(name) is not None]
         field = spelt.get(name)
         column = columns.get(field.name) if field else None
-        hidden = field is not None and field.personal and field.name not in keep_personal
+        hidden = field is not None and field.personal and rules.of(kind.name, field.name).keep != "plain"
         examples = _examples(having, name)
         fields.append(
             FieldView(
@@ -181,7 +182,8 @@ def _table_view(
                 column=column.name if column else "",
                 type=column.type if column else "",
                 stored=tuple(
-                    _stored(rows.get(record_key(dict(one), kind.key)), column.name) for one in examples
+                    _stored(rows.get(record_key(dict(one), *kind.key_fields)), column.name)
+                    for one in examples
                 )
                 if column
                 else (),

@@ -31,7 +31,7 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
-from kuaimai.load.reconciling import Total
+from kuaimai.load.reconciling import AMOUNTS, SHOP, STATUS, Total
 from kuaimai.load.sql import Sealing, SqlTarget, WindowFacts
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.changes import Changes
@@ -150,9 +150,15 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def can_reconcile(pipeline: Pipeline) -> bool:
-    """Whether the pipeline's method counts by creation and can be asked by id."""
+    """Whether the pipeline's method counts by creation, can be asked by id, and returns orders."""
     method = catalog.method(pipeline.source.method)
-    return method.ids is not None and method.times is not None and DIMENSION in method.times.dimensions
+    columns = {field.column for field in pipeline.record.fields.values()}
+    return (
+        method.ids is not None
+        and method.times is not None
+        and DIMENSION in method.times.dimensions
+        and columns.issuperset({SHOP, STATUS, *AMOUNTS})
+    )
 
 
 def reconcile(
@@ -359,6 +365,7 @@ class _Reconciling:
             shops,
             rank=0,
             page_size=self.pipeline.source.page_size,
+            params=self.pipeline.source.params,
             staging=mending.staging,
             folder=folder,
             now=mending.now,
