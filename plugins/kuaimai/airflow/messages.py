@@ -178,7 +178,7 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "延迟自动加长；经常出现，请调大管道文件里的 look_back_hours，并对较早的日期手动触发 created 的 DAG。",
         "quarantine": "其余数据已入库。查看原因：SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL；"
         "改好管道文件后触发 DAG kuaimai_replay 重放。",
-        "schema": "数据没有丢失，按管道文件里的 schema 处理（evolve 新增列 / freeze 不存 / quarantine 隔离）。"
+        "schema": "数据没有丢失，按管道文件里的 schema 处理：evolve 新增列，freeze 不存，quarantine 隔离。"
         "需要新字段时改为 schema: evolve；每个变化只提醒一次。",
     },
     "en": {

@@ -1,4 +1,4 @@
-"""The DAG `kuaimai_replay`: records in quarantine once more, after the pipeline's file was mended. By hand."""
+"""The DAG `kuaimai_replay`: records in quarantine once more, by hand, after the pipeline was mended."""
 
 from __future__ import annotations
 
@@ -128,10 +128,11 @@ def _pipelines(folder: Path) -> dict[str, Path]:
 _DOC = """
 ### Quarantine once more / 重放隔离记录
 
-Records that could not be stored are whole in `kuaimai_quarantine`, with the reason. After the pipeline's file
-was mended (another `type` for a field, another filter, another step), *Trigger* maps them again and loads what
-fits into the same target. What lands is resolved, and moves from *quarantined* to *landed* in the count of its
-window; what still does not fit stays. Nothing is asked of the gateway, and no newer row is moved back.
+Records that could not be stored are whole in `kuaimai_quarantine`, with the reason. After the pipeline's
+file was mended (another `type` for a field, another filter, another step), *Trigger* maps them again and
+loads what fits into the same target. What lands is resolved, and moves from *quarantined* to *landed* in the
+count of its window; what still does not fit stays. Nothing is asked of the gateway, and no newer row is moved
+back.
 
 A person's data is not in quarantine unless the pipeline keeps it as it is.
 

@@ -67,7 +67,7 @@ def staging_days() -> float:
 
 
 def quarantine_hours() -> float:
-    """Return after how many hours a record in quarantine alerts: Variable `kuaimai_quarantine_hours`, else 24.
+    """Return after how many hours quarantine alerts: Variable `kuaimai_quarantine_hours`, else 24.
 
     Raises:
         ConfigError: the Variable is not a number.
