@@ -117,6 +117,23 @@ def _newest(rows: pa.Table, key: str) -> pa.Table:
     return rows.filter(last)
 
 
+@dataclass
+class _Lines:
+    """The children in one list field: how many each record sent (None: no list), and their JSON texts."""
+
+    counts: list[int | None] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class _Taken:
+    """What is kept of a batch's pages until its columns are made: positions and JSON texts of the records."""
+
+    children: list[_Lines]
+    positions: list[int] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+
+
 class Mapper:
     """Maps the records of one kind, and their children, into rows.
 
@@ -189,18 +206,19 @@ class Mapper:
     def _map_columns(
         self, answers: Sequence[Answer], list_keys: Sequence[str], into: list[Rows], position: int
     ) -> list[BadRecord]:
-        records: list[msgspec.Struct] = []
-        positions: list[int] = []
+        taken = _Taken(children=[_Lines() for _ in self.children])
         slow: dict[int, dict[str, Any]] = {}
         for number, answer in enumerate(answers):
             found = self._decode(answer, list_keys)
+            records: list[msgspec.Struct] = []
             for at, one in enumerate(found, start=position + number * _FAR):
                 if isinstance(one, dict):
                     slow[at] = one
                 else:
                     records.append(one)
-                    positions.append(at)
-        parts, misfits = self._parts(records, positions)
+                    taken.positions.append(at)
+            self._take(records, taken)
+        parts, misfits = self._parts(taken)
         for at in misfits:
             answer = answers[(at - position) // _FAR]
             slow[at] = answer.rows(list_keys)[(at - position) % _FAR]
@@ -253,26 +271,35 @@ class Mapper:
         row = self.header.struct(self.unknown_fields, lists)
         return msgspec.json.Decoder(row | list[row])  # type: ignore[valid-type]
 
-    def _parts(
-        self, records: Sequence[msgspec.Struct], positions: Sequence[int]
-    ) -> tuple[list[pa.Table], list[int]]:
+    def _take(self, records: Sequence[msgspec.Struct], taken: _Taken) -> None:
+        """Keep of a page's records the texts alone: as objects they would need several times as much."""
+        if records:
+            taken.texts.append(self.header.texts(records))
+        for number, (shape, into) in enumerate(zip(self.children.values(), taken.children, strict=True)):
+            lists = [getattr(record, f"list{number}") for record in records]
+            into.counts += [None if lines is None else len(lines) for lines in lists]
+            flat = [line for lines in lists for line in lines or ()]
+            if flat:
+                into.texts.append(shape.texts(flat))
+
+    def _parts(self, taken: _Taken) -> tuple[list[pa.Table], list[int]]:
         """Return one table of rows per target table, and the positions of the records that do not fit."""
-        own, bad = self.header.columns(records)
+        size = len(taken.positions)
+        own, bad = self.header.columns(taken.texts, size)
         keys = own[self.header.key_position]
         versions = self.header.versions(own)
-        at = pa.array(positions, pa.int64())
-        counts: list[int | None] = [0 if self.children else None] * len(records)
+        at = pa.array(taken.positions, pa.int64())
+        counts: list[int | None] = [0 if self.children else None] * size
         children = []
-        for number, shape in enumerate(self.children.values()):
-            lists = [getattr(record, f"list{number}") for record in records]
+        for shape, lines in zip(self.children.values(), taken.children, strict=True):
             counts = [
-                None if held is None or lines is None else held + len(lines)
-                for held, lines in zip(counts, lists, strict=True)
+                None if held is None or more is None else held + more
+                for held, more in zip(counts, lines.counts, strict=True)
             ]
-            parents = pa.array([place for place, lines in enumerate(lists) for _ in lines or ()], pa.int64())
-            flat = [line for lines in lists for line in lines or ()]
-            columns_, bad_lines = shape.columns(flat, parent=keys.take(parents))
-            bad = pc.or_(bad, pc.is_in(_numbers(len(records)), pc.filter(parents, bad_lines)))
+            of_lines = [place for place, more in enumerate(lines.counts) for _ in range(more or 0)]
+            parents = pa.array(of_lines, pa.int64())
+            columns_, bad_lines = shape.columns(lines.texts, len(parents), parent=keys.take(parents))
+            bad = pc.or_(bad, pc.is_in(_numbers(size), pc.filter(parents, bad_lines)))
             children.append((shape, columns_, parents))
         good = pc.invert(bad)
         header = [*own, versions, pa.array(counts, pa.int32()), at]
@@ -337,14 +364,18 @@ class _Shape:
             "Row", fields, rename=names, forbid_unknown_fields=True, gc=False, kw_only=True
         )
 
-    def columns(
-        self, records: Sequence[msgspec.Struct], parent: pa.Array | None = None
-    ) -> tuple[list[pa.Array], pa.Array]:
-        """Return the table's columns and a mask of the records that do not fit it."""
+    def texts(self, records: Sequence[msgspec.Struct]) -> bytes:
+        """Return the fields' JSON texts, for `columns`."""
         width = len(self.spellings)
-        texts = columns.split_rows([astuple(record)[:width] for record in records], width)
+        return columns.join_rows([astuple(record)[:width] for record in records])
+
+    def columns(
+        self, joined: Sequence[bytes], count: int, parent: pa.Array | None = None
+    ) -> tuple[list[pa.Array], pa.Array]:
+        """Return the table's columns of so many records, and a mask of those that do not fit it."""
+        texts = columns.split_rows(joined, len(self.spellings))
         by_name = dict(zip(self.spellings, texts, strict=True))
-        bad = _no(len(records))
+        bad = _no(count)
         found = []
         for one in self.table.fields:
             if parent is not None and one.name == self.kind.parent_key:
