@@ -101,7 +101,7 @@ def run(port: int) -> int:
             flush=True,
         )
         with services.connected(folder) as connection:
-            Watch(connection).follow(processes)
+            Watch(connection).follow(processes, then=lambda: services.unpause_further(settings))
     return 0
 
 

@@ -30,6 +30,17 @@ DEMO = Path(os.environ.get("KUAIMAI_DEMO", ROOT / ".demo"))
 LOGS = DEMO / "logs"
 DATABASE = "kuaimai"
 DAG_ID = "kuaimai_trades"
+# What else is shown, once orders have landed: light, and all of it there within a minute or two.
+FURTHER_DAGS = (
+    "kuaimai_aftersales",
+    "kuaimai_items__scan",
+    "kuaimai_purchases",
+    "kuaimai_receipts",
+    "kuaimai_shops",
+    "kuaimai_stock__scan",
+    "kuaimai_suppliers",
+    "kuaimai_warehouses",
+)
 PATIENCE = 8.0  # seconds that a process gets to end by itself
 MARK = {"KUAIMAI_DEMO_RUN": secrets.token_hex(8)}  # in the environment of every process of this demo
 
@@ -165,7 +176,7 @@ def airflow_settings(gateway: SandboxGateway, socket_folder: str, port: int) -> 
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        # The one DAG that the demo is about is started by `unpause`; the others are there to look at.
+        # What the demo shows is started by `unpause`; the other DAGs are there to look at.
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
@@ -243,6 +254,16 @@ def unpause(dag_id: str, settings: Mapping[str, str], processes: list[Process]) 
             return
         time.sleep(1.0)
     raise DemoError(f"the DAG {dag_id} was not found; see {shown(LOGS)}/dag-processor.log")
+
+
+def unpause_further(settings: Mapping[str, str]) -> Process:
+    """Begin to let the scheduler run the other DAGs that the demo shows; all by one command."""
+    pattern = f"^({'|'.join(FURTHER_DAGS)})$"
+    return Process(
+        "unpause-further",
+        airflow("dags", "unpause", "--yes", "--treat-dag-id-as-regex", pattern),
+        settings,
+    )
 
 
 def ui(port: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 from services import Process
@@ -13,9 +14,9 @@ SHOWN_ORDERS = 8
 HINT_AFTER = 120.0  # seconds without a first row
 
 _TABLES = "SELECT to_regclass('kuaimai_trade') IS NOT NULL AND to_regclass('kuaimai_window') IS NOT NULL"
-_COUNTS = """
-SELECT (SELECT count(*) FROM kuaimai_trade), (SELECT count(*) FROM kuaimai_trade_line),
-       (SELECT count(*) FROM kuaimai_quarantine)
+# The tables of records, not those of the proof.
+_RECORDS = """
+SELECT table_name FROM information_schema.columns WHERE column_name = '_version' ORDER BY table_name
 """
 _NEWEST = """
 SELECT t.sid, to_char(t.upd_time, 'HH24:MI:SS'), t.sys_status, t.payment::text, t.shop_name,
@@ -23,7 +24,9 @@ SELECT t.sid, to_char(t.upd_time, 'HH24:MI:SS'), t.sys_status, t.payment::text, 
 FROM kuaimai_trade AS t ORDER BY t._loaded_at, t.upd_time LIMIT %s
 """
 _WINDOWS = """
-SELECT recorded_at, method, to_char(window_start, 'HH24:MI:SS'), to_char(window_end, 'HH24:MI:SS'),
+SELECT recorded_at, method,
+       CASE dimension WHEN 'scan' THEN 'everything'
+       ELSE to_char(window_start, 'HH24:MI:SS') || ' to ' || to_char(window_end, 'HH24:MI:SS') END,
        state, landed, inserted, updated, requests, reason
 FROM kuaimai_window WHERE recorded_at > %s AND requests IS NOT NULL ORDER BY recorded_at
 """
@@ -36,18 +39,27 @@ class Watch:
         self._connection = connection
         self._seen_until: Any = "-infinity"
         self._first_rows_shown = False
+        self._told: dict[str, int] = {}
         self._started = time.monotonic()
         self._hinted = False
         self._query("SET timezone = 'Asia/Shanghai'")
 
-    def follow(self, processes: list[Process]) -> None:
-        """Tell what lands until interrupted; raise DemoError if a process of the demo ends."""
+    def follow(self, processes: list[Process], *, then: Callable[[], object] = lambda: None) -> None:
+        """Tell what lands until interrupted; raise DemoError if a process of the demo ends.
+
+        Args:
+            processes: of the demo.
+            then: what to do once the first orders have landed.
+        """
         say("waiting for the first run: a new DAG starts with the last complete five minutes")
         while True:
             for process in processes:
                 process.check()
             if self._query(_TABLES)[0][0]:
+                shown = self._first_rows_shown
                 self._tell()
+                if self._first_rows_shown and not shown:
+                    then()
             elif not self._hinted and time.monotonic() - self._started > HINT_AFTER:
                 self._hinted = True
                 say("no rows yet; the UI shows how far the run is")
@@ -55,23 +67,31 @@ class Watch:
 
     def _tell(self) -> None:
         windows = self._query(_WINDOWS, (self._seen_until,))
-        for recorded, method, start, end, state, landed, inserted, updated, requests, reason in windows:
+        for recorded, method, span, state, landed, inserted, updated, requests, reason in windows:
             self._seen_until = recorded
             say(
-                f"{method}  {start} to {end}  {state}: {landed} landed "
+                f"{method}  {span}  {state}: {landed} landed "
                 f"({inserted} new, {updated} changed), {requests} requests{f'; {reason}' if reason else ''}"
             )
         if not windows:
             return
-        orders, lines, quarantined = self._query(_COUNTS)[0]
-        say(f"kuaimai_trade {orders} rows, kuaimai_trade_line {lines}, kuaimai_quarantine {quarantined}")
-        if orders and not self._first_rows_shown:
+        counts = {table: self._count(table) for (table,) in self._query(_RECORDS)}
+        counts["kuaimai_quarantine"] = self._count("kuaimai_quarantine")
+        changed = [f"{table} {count}" for table, count in counts.items() if count != self._told.get(table, 0)]
+        self._told = counts
+        if changed:
+            say(f"rows: {', '.join(changed)}")
+        if counts.get("kuaimai_trade") and not self._first_rows_shown:
             self._first_rows_shown = True
             print_table(
                 ("sid", "upd_time", "sys_status", "payment", "shop_name", "lines"),
                 self._query(_NEWEST, (SHOWN_ORDERS,)),
             )
-            say("the next run starts when the next five minutes are complete")
+            say("the next run starts when the next five minutes are complete; now the other pipelines")
+
+    def _count(self, table: str) -> int:
+        found: int = self._query(f'SELECT count(*) FROM "{table}"')[0][0]  # noqa: S608 - a name of the catalogue
+        return found
 
     def _query(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:

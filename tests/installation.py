@@ -6,13 +6,16 @@ import contextlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
+import expected
 import requests
 import sqlalchemy as sa
 from conftest import Clock
 
 from kuaimai.errors import KuaimaiError
 from kuaimai.extract.staging import Staging
+from kuaimai.gateway import catalog
 from kuaimai.gateway.budget import Budget
 from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
@@ -22,16 +25,18 @@ from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle
 from kuaimai.pipeline.spec import Pipeline, load_pipeline
 from kuaimai.sandbox import Faults, Sandbox, World
+from kuaimai.transform.tables import DELETED_AT
 
 ROOT = Path(__file__).resolve().parent.parent
-TRADES = ROOT / "include" / "pipelines" / "trades.yaml"
+SHIPPED = ROOT / "include" / "pipelines"
+TRADES = SHIPPED / "trades.yaml"
 CHINA = timezone(timedelta(hours=8))
 START = datetime(2026, 3, 1, 9, tzinfo=CHINA)
 TICK = timedelta(minutes=5)
 
 
 class Mirror:
-    """Runs the pipeline `trades` against a sandbox, by hand or tick by tick."""
+    """Runs one pipeline against a sandbox, by hand or tick by tick."""
 
     def __init__(self, box: Sandbox, clock: Clock, folder: Path, url: str, pipeline: Pipeline) -> None:
         self.box = box
@@ -66,7 +71,7 @@ class Mirror:
             run=f"run-{self.runs}",
             start=start,
             end=end,
-            shops=stages.fetch_shops(self.client),
+            shops=stages.fetch_scopes(self.pipeline, self.client),
             live=live,
             target=self.target,
             dimension=dimension,
@@ -130,6 +135,76 @@ class Mirror:
                 found[sid] = "has other lines"
         return found
 
+    def truth(self) -> dict[str, dict[str, Any]]:
+        """What the gateway has now of the pipeline's records, by key, with what lists leave out."""
+        method = catalog.method(self.pipeline.source.method)
+        found = self.box.truth(method.name)
+        if method.detail is None:
+            return found
+        lines = self.box.truth(method.detail.method)
+        return {
+            key: {**record, method.detail.into: lines[str(record[method.detail.field])]["list"]}
+            for key, record in found.items()
+        }
+
+    def wrong(self, since: datetime | None = None) -> list[str]:
+        """Compare every value of the mirror with the sandbox's truth.
+
+        Args:
+            since: only records that the pipeline's own time dates since then; without it all, and no others.
+
+        Returns:
+            What differs, at most a few differences for each table; nothing where the mirror is right.
+        """
+        kind = self.pipeline.record
+        records = list(self.truth().values())
+        if since is not None:
+            times = catalog.method(self.pipeline.source.method).times
+            dated = times.dimensions[self.pipeline.time.dimension]
+            first = since.timestamp() * 1000
+            records = [one for one in records if int(one[dated.stamp]) >= first]
+        found = []
+        wanted = expected.rows_of(kind, records)
+        parents = set(wanted.get(kind.name, ()))
+        for each in self.pipeline.records:
+            rows = self.living(each)
+            right = wanted.get(each.name, {})
+            if since is not None and each.parent_key:
+                owner = each.fields[each.parent_key].column
+                rows = {key: row for key, row in rows.items() if row[owner] in parents}
+            elif since is not None:
+                rows = {key: row for key, row in rows.items() if key in right}
+            odd = sorted(rows.keys() ^ right.keys())
+            found += [
+                f"{each.name} {key}: {'missing' if key in right else 'not in the truth'}" for key in odd[:5]
+            ]
+            values = [
+                f"{each.name} {key}.{name}: has {rows[key][name]!r}, should have {value!r}"
+                for key in sorted(rows.keys() & right.keys())
+                for name, value in right[key].items()
+                if rows[key][name] != value
+            ]
+            found += values[:5]
+        return found
+
+    def _instant(self, kind: catalog.Record, name: str, value: Any) -> Any:
+        times = {one.column for one in kind.fields.values() if one.type == "time"}
+        return self.target.read_instant(value) if name in times and value is not None else value
+
+    def living(self, kind: catalog.Record) -> dict[str, dict[str, Any]]:
+        """Return key → column → value of the rows of a table that are not marked as gone."""
+        table = sa.Table(f"kuaimai_{kind.name}", sa.MetaData(), autoload_with=self.target.engine)
+        names = [one.column for one in kind.fields.values() if not one.personal]
+        key = kind.fields[kind.key].column
+        with self.target.engine.connect() as connection:
+            rows = connection.execute(sa.select(table).where(table.c[DELETED_AT].is_(None))).mappings()
+            found = [
+                {name: expected.plain(kind, name, self._instant(kind, name, row[name])) for name in names}
+                for row in rows
+            ]
+        assert len({row[key] for row in found}) == len(found)
+        return expected.keyed(kind, found)
+
     def open_windows(self) -> int:
         """Count windows that are not sealed."""
         return self.rows("SELECT count(*) FROM kuaimai_window WHERE state IN ('open', 'contested')")[0][0]
@@ -137,12 +212,13 @@ class Mirror:
 
 @contextlib.contextmanager
 def mirror(
-    folder: Path, url: str | None = None, *, faults: Faults | None = None, **world
+    folder: Path, url: str | None = None, *, faults: Faults | None = None, pipeline: str = "trades", **world
 ) -> Iterator[Mirror]:
-    """Open an installation over a small world; its clock stands at 2026-03-01 09:00 in China."""
+    """Open an installation of a shipped pipeline over a small world; its clock stands at `START`."""
     clock = Clock(START.timestamp())
     with Sandbox(World(**{"seed": 7, "start": START, **world}), faults=faults or Faults(), now=clock) as box:
-        made = Mirror(box, clock, folder, url or f"sqlite:///{folder}/target.db", load_pipeline(TRADES))
+        spec = load_pipeline(SHIPPED / f"{pipeline}.yaml")
+        made = Mirror(box, clock, folder, url or f"sqlite:///{folder}/target.db", spec)
         try:
             yield made
         finally:

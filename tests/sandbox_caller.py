@@ -60,19 +60,23 @@ class Caller:
         last = self.box.clock() if last is None else last
         return {"timeType": time_type, "startTime": text(first), "endTime": text(last)}
 
-    def pages(self, method: str = OUTSTOCK, size: int = 100, **params: Any) -> Iterator[dict[str, Any]]:
-        """All pages by number, until a short one."""
+    def pages(
+        self, method: str = OUTSTOCK, size: int = 100, *, key: str = "list", **params: Any
+    ) -> Iterator[dict[str, Any]]:
+        """All pages by number, until a short one; `key` names the list in the answer."""
         page_no = 1
         while True:
             page = self.call(method, pageNo=page_no, pageSize=size, **params)
             assert "code" not in page, page
             yield page
-            if len(page.get("list", ())) < size:
+            if len(page.get(key, ())) < size:
                 return
             page_no += 1
 
-    def rows(self, method: str = OUTSTOCK, size: int = 100, **params: Any) -> list[dict[str, Any]]:
-        return [row for page in self.pages(method, size, **params) for row in page.get("list", ())]
+    def rows(
+        self, method: str = OUTSTOCK, size: int = 100, *, key: str = "list", **params: Any
+    ) -> list[dict[str, Any]]:
+        return [row for page in self.pages(method, size, key=key, **params) for row in page.get(key, ())]
 
     def everything(self, **params: Any) -> dict[str, dict[str, Any]]:
         """By sid, what `upd_time` over all times gives."""

@@ -6,13 +6,18 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import kuaimai
 from kuaimai.errors import ConfigError, KuaimaiError
 from kuaimai.pipeline.planner import ROWS_PER_SLICE
 from kuaimai.sandbox import command as sandbox
+
+# Exit code of `kuaimai status` where something is missing or late.
+NOT_COMPLETE = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sandbox.add_arguments(serve)
     serve.set_defaults(do=sandbox.serve)
     _add_plan(commands.add_parser("plan", help="count a stretch of the past and say what reading it costs"))
+    _add_status(commands.add_parser("status", help="say how complete every pipeline is, and since when"))
+    _add_doctor(commands.add_parser("doctor", help="look at everything a sync needs, and say what to do"))
+    _add_preview(commands.add_parser("preview", help="show what a pipeline makes of real records"))
     chosen = parser.parse_args(arguments)
     try:
         done: int = chosen.do(chosen)
@@ -46,25 +54,19 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="start", required=True, help=f"first moment; {moment}")
     parser.add_argument("--to", dest="end", required=True, help="last moment")
     parser.add_argument("--shops", default="", help="shop ids (userId) with commas; default: all")
-    parser.add_argument("--dimension", default="created", help="time dimension; default: created")
+    parser.add_argument("--dimension", help="time dimension; default: created, or the pipeline's own")
     parser.add_argument("--conn-id", default="kuaimai_default", help="default: kuaimai_default")
     parser.add_argument(
         "--rows-per-slice", type=int, default=ROWS_PER_SLICE, help=f"default: {ROWS_PER_SLICE}"
     )
     parser.add_argument("--again", action="store_true", help="count also what is sealed already")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    parser.add_argument(
-        "--pipelines", type=Path, help="folder of the pipeline files; default: as the DAGs find it"
-    )
+    _add_folder(parser)
     parser.set_defaults(do=_plan)
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    if find_spec("airflow") is None:
-        raise ConfigError(
-            "kuaimai plan asks Airflow for its Connections, and Airflow is not installed beside this command",
-            hint="run it with the interpreter that runs Airflow: python -m kuaimai.cli plan …",
-        )
+    _need_airflow("plan")
     from kuaimai.airflow.terminal import plan_at_the_terminal  # noqa: PLC0415 - the rest needs no Airflow
 
     plan = plan_at_the_terminal(
@@ -78,10 +80,117 @@ def _plan(chosen: argparse.Namespace) -> int:
         again=chosen.again,
         folder=chosen.pipelines,
     )
-    print(  # noqa: T201 - a command talks to its terminal
-        json.dumps(plan.plain(), ensure_ascii=False, indent=2) if chosen.json else plan.pretty()
-    )
+    _say(_as_json(plan.plain()) if chosen.json else plan.pretty())
     return 0
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Print what the coverage of every pipeline says: until when it is complete, what is open, contested "
+        f"and in quarantine. Exit code 0: all complete; {NOT_COMPLETE}: something is not."
+    )
+    parser.add_argument("pipelines_named", nargs="*", metavar="pipeline", help="names; default: all")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_folder(parser)
+    parser.set_defaults(do=_status)
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    _need_airflow("status")
+    from kuaimai.airflow.terminal import status_at_the_terminal  # noqa: PLC0415 - the rest needs no Airflow
+    from kuaimai.pipeline.status import plain, pretty  # noqa: PLC0415 - only for this verb
+
+    found = status_at_the_terminal(chosen.pipelines_named, folder=chosen.pipelines)
+    if chosen.json:
+        _say(_as_json([plain(one) for one in found]))
+    else:
+        _say(pretty(found, datetime.now(timezone.utc)))
+    return 0 if all(one.complete and not one.late for one in found) else NOT_COMPLETE
+
+
+def _add_preview(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show, for the last page that a run has staged or for one live page, every source field beside its "
+        "column, and which records would be set aside and why. Nothing is written but the page of --html."
+    )
+    parser.add_argument("pipeline", help="its name, e.g. trades")
+    parser.add_argument("--live", action="store_true", help="ask the gateway even if a page is staged")
+    parser.add_argument("--method", help="one of the pipeline's methods; default: the first")
+    parser.add_argument("--conn-id", default="kuaimai_default", help="default: kuaimai_default")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one self-contained page too")
+    _add_folder(parser)
+    parser.set_defaults(do=_preview)
+
+
+def _preview(chosen: argparse.Namespace) -> int:
+    _need_airflow("preview")
+    from kuaimai.airflow.terminal import preview_at_the_terminal  # noqa: PLC0415 - the rest needs no Airflow
+    from kuaimai.pipeline.preview import as_text  # noqa: PLC0415 - only for this verb
+    from kuaimai.pipeline.preview_page import as_page  # noqa: PLC0415 - only for this verb
+
+    found = preview_at_the_terminal(
+        chosen.pipeline,
+        live=chosen.live,
+        method=chosen.method,
+        kuaimai_conn_id=chosen.conn_id,
+        folder=chosen.pipelines,
+    )
+    _say(as_text(found))
+    if chosen.html:
+        try:
+            chosen.html.write_text(as_page(found), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{chosen.html} cannot be written: {error.strerror}") from error
+        _say(f"\nas a page: {chosen.html}")
+    return 0
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Look at pipelines, staging, coordination store, targets, Connection, session, clock, the right to "
+        "each method and the request rate. Asks one smallest page per method; keeps nothing. Exit code "
+        "0: all well; 1: something failed."
+    )
+    parser.add_argument("--conn-id", default="kuaimai_default", help="default: kuaimai_default")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_folder(parser)
+    parser.set_defaults(do=_doctor)
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    _need_airflow("doctor")
+    from kuaimai.airflow.terminal import doctor_at_the_terminal  # noqa: PLC0415 - the rest needs no Airflow
+
+    findings = []
+    for finding in doctor_at_the_terminal(chosen.conn_id, folder=chosen.pipelines):
+        findings.append(finding)
+        if not chosen.json:
+            _say(finding.line())
+    if chosen.json:
+        _say(_as_json([finding.plain() for finding in findings]))
+    return 1 if any(finding.state == "failed" for finding in findings) else 0
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pipelines", type=Path, help="folder of the pipeline files; default: as the DAGs find it"
+    )
+
+
+def _need_airflow(verb: str) -> None:
+    if find_spec("airflow") is None:
+        raise ConfigError(
+            f"kuaimai {verb} asks Airflow for its Connections, and Airflow is not installed beside it",
+            hint=f"run it with the interpreter that runs Airflow: python -m kuaimai.cli {verb} …",
+        )
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - a command talks to its terminal
 
 
 if __name__ == "__main__":

@@ -44,13 +44,13 @@ def whole(raw: bytes) -> tuple[list[str], list[int]]:
     ],
 )
 def test_keys_and_times_in_every_envelope(raw, keys, stamps):
-    skimmed = skim(answer(raw), LIST_KEYS, "sid", "updTime")
+    skimmed = skim(answer(raw), LIST_KEYS, ("sid",), "updTime")
     assert (skimmed.keys, skimmed.stamps) == (keys, stamps) == whole(raw)
 
 
 def test_record_without_a_usable_key_is_known_by_its_content():
     raw = b'{"list":[{"sid":1},{"sid":null,"a":1},{"sid":null,"a":2},{"a":1},{"sid":""}]}'
-    keys = skim(answer(raw), LIST_KEYS, "sid", None).keys
+    keys = skim(answer(raw), LIST_KEYS, ("sid",), None).keys
     assert keys == whole(raw)[0]
     assert keys[0] == "1"
     assert len(set(keys)) == len(keys)
@@ -59,7 +59,7 @@ def test_record_without_a_usable_key_is_known_by_its_content():
 @pytest.mark.parametrize("rows", [b'"text"', b"5", b"[1]", b"[{},null]"])
 def test_what_is_no_list_of_records_is_refused(rows):
     with pytest.raises(DataError):
-        skim(answer(b'{"list":' + rows + b"}"), LIST_KEYS, "sid", None)
+        skim(answer(b'{"list":' + rows + b"}"), LIST_KEYS, ("sid",), None)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_text_that_breaks_off_inside_the_rows_is_told_when_it_arrives(rows):
 def test_number_too_long_for_any_field_is_told_like_broken_text():
     raw = b'{"list":[{"sid":' + b"1" * 5000 + b"}]}"
     with pytest.raises(Transient, match="no valid JSON"):
-        skim(answer(raw), LIST_KEYS, "sid", None)
+        skim(answer(raw), LIST_KEYS, ("sid",), None)
 
 
 ugly = (
@@ -97,5 +97,5 @@ records = st.dictionaries(st.sampled_from(["sid", "updTime", "a"]), ugly | st.li
 @given(st.lists(records, max_size=4))
 def test_skimming_is_reading_only_faster(rows):
     raw = json.dumps({"list": rows, "total": len(rows)}).encode()
-    skimmed = skim(answer(raw), LIST_KEYS, "sid", "updTime")
+    skimmed = skim(answer(raw), LIST_KEYS, ("sid",), "updTime")
     assert (skimmed.keys, skimmed.stamps) == whole(raw)

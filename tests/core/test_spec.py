@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from kuaimai.errors import ConfigError
-from kuaimai.gateway import catalog
 from kuaimai.pipeline.spec import load_pipeline, load_pipelines
 
 SHIPPED = Path(__file__).parents[2] / "include" / "pipelines"
 MINIMAL = "name: trades\nsource: {method: erp.trade.outstock.simple.query}\n"
+PARAMS = "name: trades\nsource: {method: erp.trade.outstock.simple.query, params: {status: CLOSED}}\n"
 FURTHER = MINIMAL + 'time: {further: [{dimension: created, schedule: "*/30 * * * *", look_back_hours: 24}]}\n'
 
 
@@ -26,7 +26,17 @@ def write(tmp_path):
 
 
 def test_shipped_pipelines_are_valid():
-    assert [pipeline.name for pipeline in load_pipelines(SHIPPED)] == ["trades"]
+    assert [pipeline.name for pipeline in load_pipelines(SHIPPED)] == [
+        "aftersales",
+        "items",
+        "purchases",
+        "receipts",
+        "shops",
+        "stock",
+        "suppliers",
+        "trades",
+        "warehouses",
+    ]
 
 
 def test_defaults_are_enough(write):
@@ -63,7 +73,16 @@ def test_defaults_are_enough(write):
         (MINIMAL + "keep_personal: [receiverNam]\n", "no personal field"),
         ("name: Trades!\nsource: {method: erp.trade.list.query}\n", "name"),
         ("name: t\nsource: {method: erp.trade.lst.query}\n", "did you mean 'erp.trade.list.query'?"),
-        ("name: t\nsource: {method: erp.shop.list.query}\n", "returns no records by time"),
+        ("name: t\nsource: {method: open.system.time.get}\n", "returns no records"),
+        (MINIMAL + "time: {dimension: scan}\n", "knows upd_time, created"),
+        (
+            "name: t\nsource: {method: erp.shop.list.query}\ntime: {dimension: created}\n",
+            "knows scan, not 'created'",
+        ),
+        (FURTHER.replace("created", "scan"), "a scan reads everything"),
+        (PARAMS.replace("status", "statuss"), "did you mean 'status'?"),
+        (PARAMS.replace("status", "pageNo"), "pageNo of erp.trade.outstock.simple.query is set by"),
+        (PARAMS.replace("status", "timeType"), "timeType of erp.trade.outstock.simple.query is set by"),
         ("name: t\nsource: {method: erp.trade.list.query, page_size: 500}\n", "20 to 200"),
         ("- a\n- b\n", "must be a mapping"),
         ("name: [\n", "line 2 is not valid YAML"),
@@ -79,6 +98,19 @@ def test_mistake_is_told_with_file_and_key(write, text, told):
         load_pipeline(path)
     assert str(path) in str(error.value)
     assert told in str(error.value)
+
+
+def test_what_the_file_leaves_out_the_catalogue_says(write):
+    shops = load_pipeline(write("name: shops\nsource: {method: erp.shop.list.query}\n"))
+    assert (shops.time.dimension, shops.source.page_size, shops.scope) == ("scan", 500, None)
+    trades = load_pipeline(write(PARAMS))
+    assert (trades.time.dimension, trades.source.page_size, trades.scope) == ("upd_time", 200, "shop")
+    assert trades.source.params == {"status": "CLOSED"}
+
+
+def test_parameters_are_sent_as_text(write):
+    text = PARAMS.replace("status: CLOSED", "queryType: 0, tagIds: true")
+    assert load_pipeline(write(text)).source.params == {"queryType": "0", "tagIds": "true"}
 
 
 def test_further_times_say_how_far_back_and_in_which_windows(write):
@@ -98,38 +130,3 @@ def test_two_files_with_one_name_are_told(write, tmp_path):
     write(MINIMAL, "b.yaml")
     with pytest.raises(ConfigError, match="two files"):
         load_pipelines(tmp_path)
-
-
-@pytest.mark.parametrize("name", catalog.method_names())
-def test_catalogue_is_consistent(name):
-    method = catalog.method(name)
-    if method.record:
-        record = catalog.record(method.record)
-        assert record.key in record.fields
-        assert method.list_keys
-        assert all(field in record.fields for field in record.version)
-    if method.times:
-        assert {method.times.type_param, method.times.start_param, method.times.end_param} <= method.params
-        for field in method.times.dimensions.values():
-            assert record.fields[field].type == "time"
-    if method.shops:
-        assert method.shops.param in method.params
-
-
-@pytest.mark.parametrize("name", catalog.record_names())
-def test_every_field_has_a_type_a_label_and_a_column_of_its_own(name):
-    record = catalog.record(name)
-    columns = [field.column for field in record.fields.values()]
-    assert len(columns) == len(set(columns))
-    assert all(field.label for field in record.fields.values())
-    for child in record.children.values():
-        assert catalog.record(child).parent_key in catalog.record(child).fields
-
-
-def test_columns_are_snake_case():
-    assert [catalog.snake_case(name) for name in ("updTime", "numIid", "sid", "isExcep")] == [
-        "upd_time",
-        "num_iid",
-        "sid",
-        "is_excep",
-    ]

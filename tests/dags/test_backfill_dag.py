@@ -10,7 +10,7 @@ from installation import TRADES
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
-ASKED = {"from": "2026-02-01T08:00:00+08:00", "to": "2026-03-01T08:00:00+08:00"}
+ASKED = {"pipeline": "trades", "from": "2026-02-01T08:00:00+08:00", "to": "2026-03-01T08:00:00+08:00"}
 
 
 @pytest.fixture
@@ -65,9 +65,8 @@ def test_form_takes_what_a_person_means(past):
         params[name] = value
     assert params.validate() == {
         **ASKED,
-        "pipeline": "trades",
         "shops": ["900001"],
-        "dimension": "created",
+        "dimension": None,
         "dry_run": True,
         "again": False,
         "rows_per_slice": 20_000,
@@ -79,8 +78,9 @@ def test_form_takes_what_a_person_means(past):
     [
         {},
         {"from": ASKED["from"]},
+        {name: value for name, value in ASKED.items() if name != "pipeline"},
         {**ASKED, "pipeline": "../../etc/passwd"},
-        {**ASKED, "dimension": "modified"},
+        {**ASKED, "dimension": "made"},
         {**ASKED, "rows_per_slice": 10},
         {**ASKED, "shops": "900001"},
     ],

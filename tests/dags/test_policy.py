@@ -42,6 +42,17 @@ def test_dags_parse_with_nothing_set_up(ours):
         "kuaimai_trades",
         "kuaimai_trades__created",
         "kuaimai_trades__pay_time",
+        "kuaimai_aftersales",
+        "kuaimai_aftersales__applied",
+        "kuaimai_items",
+        "kuaimai_items__scan",
+        "kuaimai_purchases",
+        "kuaimai_receipts",
+        "kuaimai_shops",
+        "kuaimai_stock",
+        "kuaimai_stock__scan",
+        "kuaimai_suppliers",
+        "kuaimai_warehouses",
         "kuaimai_session",
         "kuaimai_backfill",
         "kuaimai_reconcile",
@@ -96,6 +107,44 @@ def test_further_dimensions_are_dags_of_their_own_that_go_behind_the_live_one(ou
 def arguments(task) -> dict:
     """The arguments of a task, mapped or not."""
     return getattr(task, "partial_kwargs", None) or vars(task)
+
+
+def test_what_is_read_as_a_whole_says_so_and_asks_for_no_time(ours):
+    for name in ("shops", "warehouses", "suppliers", "items__scan", "stock__scan"):
+        dag = ours[f"kuaimai_{name}"]
+        assert dag.get_task("plan").dimension == "scan"
+        assert {"start", "end"} & set(dag.params) == set()
+        assert "`_deleted_at`" in dag.doc_md
+        assert "There is no past to read" in dag.doc_md
+    assert "`kuaimai_items` brings what changes meanwhile" in ours["kuaimai_items__scan"].doc_md
+    assert "`kuaimai_items__scan`" in ours["kuaimai_items"].doc_md
+
+
+def test_form_asks_whose_records_where_they_are_asked_for_one_after_the_other(ours):
+    titles = {
+        name: dag.params.get_param("shops").schema["title"]
+        for name, dag in ours.items()
+        if "shops" in dag.params
+    }
+    assert titles["kuaimai_stock"] == titles["kuaimai_stock__scan"] == "Warehouses / 仓库"
+    assert titles["kuaimai_trades"] == titles["kuaimai_aftersales"] == "Shops / 店铺"
+    assert not {"kuaimai_items", "kuaimai_purchases", "kuaimai_shops"} & set(titles)
+
+
+def test_lines_by_further_calls_are_told(ours):
+    assert "`purchase.order.get`" in ours["kuaimai_purchases"].doc_md
+    assert "`warehouse.entry.list.get`" in ours["kuaimai_receipts"].doc_md
+
+
+def test_past_and_night_offer_only_what_they_can_serve(ours):
+    backfill, reconcile = ours["kuaimai_backfill"], ours["kuaimai_reconcile"]
+    offered = set(backfill.params.get_param("pipeline").schema["enum"])
+    assert offered == {"trades", "aftersales", "items", "purchases", "receipts", "stock"}
+    assert {task.task_id for task in reconcile.tasks} == {"refresh_session", "trades"}
+    for name in ("shops", "suppliers", "warehouses"):
+        assert f"`{name}`" in backfill.doc_md
+    for name in ("aftersales", "items", "shops"):
+        assert f"`{name}`" in reconcile.doc_md
 
 
 def test_runs_cover_five_minutes_of_the_merchants_clock(trades, core_timetable):

@@ -176,6 +176,19 @@ def test_open_windows_of_an_earlier_plan_are_closed_when_others_have_sealed_thei
         assert shop.open_windows() == 0
 
 
+def test_contested_windows_of_an_earlier_plan_are_closed_too(tmp_path):
+    with mirror(tmp_path) as shop:
+        planner.announce(planned(shop, MIDNIGHT - DAY, MIDNIGHT), shop.pipeline, shop.target)
+        with shop.target.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE kuaimai_window SET state = 'contested'")
+        backfilled(shop, MIDNIGHT - DAY, MIDNIGHT - DAY / 2)
+        planner.settle(shop.pipeline, "created", MIDNIGHT - DAY, shop.target, shop.clock())
+        assert shop.open_windows() == 1
+        backfilled(shop, MIDNIGHT - DAY / 2, MIDNIGHT)
+        planner.settle(shop.pipeline, "created", MIDNIGHT - DAY, shop.target, shop.clock())
+        assert shop.open_windows() == 0
+
+
 def test_planning_reads_nothing_but_counts_and_writes_nothing(tmp_path):
     with mirror(tmp_path, bulk=3000) as shop:
         stages.fetch_shops(shop.client)
@@ -278,6 +291,24 @@ def test_seal_of_the_normal_store_says_nothing_of_what_the_archive_holds(tmp_pat
         read(shop, plan.slices[:1])
         assert shop.rows("SELECT DISTINCT state FROM kuaimai_window") == [("sealed",)]
         assert [piece.archive for piece in planned(shop, oldest, oldest + DAY).slices] == [False, True]
+
+
+def test_slices_that_wait_until_the_archive_has_their_time_are_never_taken_for_empty(tmp_path):
+    with mirror(tmp_path, history_orders=900, days_back=100) as shop:
+        start = planner.reach(shop.pipeline, START)
+        plan = planned(shop, start, start + 2 * DAY)
+        assert {piece.archive for piece in plan.slices} == {False}
+        planner.announce(plan, shop.pipeline, shop.target)
+        shop.clock.advance(10 * 86_400)  # somebody paused the DAG
+        for piece in plan.slices:
+            with pytest.raises(ConfigError, match=r"archive.*trigger the backfill again"):
+                shop.one(piece)
+        assert shop.rows("SELECT DISTINCT state FROM kuaimai_window") == [("open",)]
+
+        again, summary = backfilled(shop, start, start + 2 * DAY, run="backfill-2")
+        assert {piece.archive for piece in again.slices} >= {True}
+        assert summary.sealed
+        assert landed(shop) == truth(shop, start, start + 2 * DAY) != set()
 
 
 # What is asked for wrongly

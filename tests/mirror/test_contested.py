@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from installation import START, mirror
 
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.errors import Transient
+from kuaimai.extract import windows
+from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import MOST_TRIES
+from kuaimai.pipeline import stages
 
 BASE = "erp.trade.outstock.simple.query"
 
@@ -76,3 +81,49 @@ def test_what_never_adds_up_keeps_no_outage_from_being_healed(shop, monkeypatch)
     assert states(shop).get("open", 0) == 0
     assert shop.differences(START) == {}
     assert shop.tick().sealed
+
+
+def test_time_that_cannot_even_be_read_starves_no_later_time(shop, monkeypatch):
+    """The gateway fails for the oldest hours: whoever heals them dies in the call, and no load counts it."""
+    shop.tick()
+    shop.clock.advance(5 * 3600)
+    monkeypatch.setattr(stages, "plan", partial(windows.plan, most_heals=2))
+    send, dead_until = shop.client.wire.send, START + timedelta(hours=2)
+
+    def sending(method, params, *, session):
+        start = params.get("startTime", "9999")
+        if method == BASE and start < f"{dead_until:%Y-%m-%d %H:%M:%S}":
+            raise Transient("out of order")
+        return send(method, params, session=session)
+
+    def run() -> None:
+        """Take each slice for itself, as mapped tasks do."""
+        now = datetime.fromtimestamp(shop.clock(), GATEWAY_ZONE)
+        shop.runs += 1
+        plan = stages.plan_slices(
+            shop.pipeline,
+            run=f"run-{shop.runs}",
+            start=now,
+            end=now + timedelta(minutes=5),
+            shops=stages.fetch_shops(shop.client),
+            live=True,
+            target=shop.target,
+            now=shop.clock,
+        )
+        shop.clock.advance(300)
+        for piece in plan:
+            with contextlib.suppress(Transient):
+                shop.one(piece)
+
+    monkeypatch.setattr(shop.client.wire, "send", sending)
+    for _ in range(6):
+        run()
+    missing = shop.differences(dead_until)
+    assert missing == {}
+
+    dead_until = START
+    for _ in range(3):
+        run()
+    assert shop.differences(START) == {}
+    assert shop.tick().sealed
+    assert set(states(shop)) == {"sealed", "superseded"}

@@ -265,7 +265,15 @@ def test_the_command_serves_until_it_is_told_to_end():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [(["--fault", "drfit"], "unknown fault"), (["--shops", "99"], "shop_count")]
+    ("options", "message"),
+    [
+        (["--fault", "drfit"], "unknown fault"),
+        (["--shops", "99"], "shop_count"),
+        (["--items", "9"], "items must be at least 10"),
+        (["--suppliers", "0"], "suppliers must be at least 1"),
+        (["--purchases-per-day", "-1"], "cannot be negative"),
+        (["--fault", "schema_change=some"], "must be one of none, new, type, vanished, all"),
+    ],
 )
 def test_the_command_explains_what_is_wrong(capsys, options, message):
     parser = argparse.ArgumentParser()

@@ -308,6 +308,9 @@ def test_shops_are_paged_and_the_filter_id_has_no_effect(caller):
     ]
     assert caller.box.truth("erp.shop.list.query").keys() == {f"{900001 + at}" for at in range(6)}
     assert len(caller.call("erp.warehouse.list.query")["list"]) == 2
+    assert [one["id"] for one in caller.call("erp.warehouse.list.query", code="WH-B")["list"]] == [80002]
+    caller.box.faults.vanished = 1.0  # other methods are asked by their ids
+    assert len(caller.call("erp.shop.list.query")["list"]) == 6
 
 
 def test_one_connection_serves_many_requests_and_many_threads_are_served(caller):

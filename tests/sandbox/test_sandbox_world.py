@@ -8,10 +8,14 @@ from datetime import datetime, timezone
 import msgspec
 import pytest
 
-from kuaimai.sandbox import World
+from kuaimai.sandbox import Faults, World
 from kuaimai.sandbox.book import TIME_TYPES, Book, row_of, second_of
+from kuaimai.sandbox.gateway import Gateway
+from kuaimai.sandbox.listing import Listing
+from kuaimai.sandbox.methods import METHODS
 from kuaimai.sandbox.records import full_trade, order_of_tid, outstock_trade, sid_of
 from kuaimai.sandbox.steps import Step
+from kuaimai.sandbox.time_forms import as_second
 from kuaimai.sandbox.world import GMT8
 
 START = datetime(2026, 3, 1, tzinfo=GMT8)
@@ -55,6 +59,43 @@ def test_following_the_clock_step_by_step_ends_where_a_jump_ends(world):
     jumped = book_at(world, 12)
     for time_type in TIME_TYPES:
         assert walked.window(time_type, 0, 10**10) == jumped.window(time_type, 0, 10**10)
+
+
+def test_every_record_of_every_method_follows_from_settings_and_time_alone(clock):
+    settings = {"orders_per_hour": 6, "history_orders": 60, "items": 30, "days_back": 2.0}
+    clock.at = World(START).start_second
+    walked = Gateway(World(START, **settings), Faults(), clock)
+    listed = [name for name, method in METHODS.items() if method.truth is not None]
+    assert len(listed) > 50
+    for hours in (0.3, 1, 9, 20, 20.4, 20.9, 20.7):
+        clock.at = World(START).start_second + hours * HOUR
+        for name in listed:
+            walked.truth(name)
+    jumped = Gateway(World(START, **settings), Faults(), clock)
+    for name in listed:
+        assert msgspec.json.encode(walked.truth(name)) == msgspec.json.encode(jumped.truth(name)), name
+
+
+def test_no_record_changes_without_its_version(clock):
+    settings = {"orders_per_hour": 6, "history_orders": 60, "items": 30, "days_back": 2.0}
+    clock.at = first = World(START).start_second
+    gateway = Gateway(World(START, **settings), Faults(), clock)
+    versions = {
+        name: method.answer.marks.version
+        for name, method in METHODS.items()
+        if isinstance(method.answer, Listing) and method.answer.marks.version
+    }
+    assert len(versions) > 20
+    before = {name: gateway.truth(name) for name in versions}
+    for hours in (0.5, 3, 9, 30):
+        last, clock.at = clock.at, first + hours * HOUR
+        for name, version in versions.items():
+            now = gateway.truth(name)
+            changed = [row[version] for key, row in now.items() if before[name].get(key) != row]
+            assert all(last < as_second(value) <= clock.at for value in changed), name
+            same = [row for key, row in now.items() if before[name].get(key) == row]
+            assert all(as_second(row[version]) <= last for row in same), name
+            before[name] = now
 
 
 def test_nothing_is_visible_before_it_happened(world):

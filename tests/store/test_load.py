@@ -255,6 +255,26 @@ def test_window_that_was_planned_and_never_read_is_open(target):
     assert rows(target, "SELECT state, reason FROM kuaimai_window") == [("sealed", None)]
 
 
+def test_window_counts_how_often_it_was_planned_and_not_read_to_its_end(target):
+    for _ in range(3):
+        target.announce([planned()])
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [3]
+    store(target, [order(1)], total=2)
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [0]
+    target.announce([planned()])
+    store(target, [order(1)])
+    target.announce([planned()])  # what is sealed waits for nobody
+    assert [one.unread for one in target.coverage("trades", "upd_time", START)] == [0]
+
+
+@pytest.mark.parametrize("reason", ["backfill", "border", "reconcile"])
+def test_time_that_was_read_apart_from_the_schedule_is_not_when_it_began(target, reason):
+    target.announce([msgspec.structs.replace(planned("w2"), planned_as=reason)])
+    assert target.began("trades", "upd_time") is None
+    store(target, [order(1)])
+    assert target.began("trades", "upd_time") == START
+
+
 def test_open_window_is_closed_when_others_have_sealed_its_time(target):
     target.announce([planned("w2")])
     store(target, [order(1)])
@@ -390,7 +410,7 @@ def test_postgres_never_compares_a_batch_row_by_row_with_another_table(pg_url, s
             target.stage(loading.connection, table, piece)
         for statement in (
             merge.compare(parent),
-            *target.leave_out(parent, [child]),
+            *target.drop_settled(parent, [child]),
             *target.upsert(parent),
             target.entomb(parent, child),
             *target.upsert_children(parent, child),
@@ -563,7 +583,7 @@ def test_no_statement_for_mysql_names_a_temporary_table_twice():
         *target.upsert(parent),
         *target.upsert_children(parent, child),
         target.entomb(parent, child),
-        *target.leave_out(parent, [child]),
+        *target.drop_settled(parent, [child]),
         merge.compare(parent),
         merge.has_staged(parent),
         merge.remember(parent, 0),

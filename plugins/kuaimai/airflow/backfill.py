@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,11 @@ from kuaimai.airflow.operators import (
     KuaimaiTransformOperator,
     _GatewayOperator,
     _PipelineOperator,
+    flat,
     told,
 )
 from kuaimai.errors import ConfigError
+from kuaimai.gateway import catalog
 from kuaimai.pipeline.planner import ROWS_PER_SLICE
 from kuaimai.pipeline.spec import Pipeline, load_pipeline
 
@@ -58,7 +60,7 @@ def backfill_dag(folder: Path) -> DAG | None:
     with DAG(
         "kuaimai_backfill",
         description="A stretch of the past, planned by rows / 按行数规划的历史补数",
-        doc_md=_DOC,
+        doc_md=_DOC.format(without=_without(folder, pipelines)),
         schedule=None,
         start_date=_START,
         catchup=False,
@@ -79,7 +81,7 @@ def backfill_dag(folder: Path) -> DAG | None:
 
         @task_group(group_id="slice")
         def read_and_write(piece: Any) -> Any:
-            limit = {"max_active_tis_per_dagrun": _PARALLEL}
+            limit: dict[str, Any] = {"max_active_tis_per_dagrun": _PARALLEL}
             extracted = KuaimaiExtractOperator(
                 task_id="extract", pipeline=file, slice=piece, lane=LANE, priority_weight=-3, **limit
             )
@@ -103,12 +105,18 @@ def backfill_dag(folder: Path) -> DAG | None:
     return dag
 
 
+def default_dimension(spec: Pipeline) -> str:
+    """Return the time by which the past of a pipeline is read unless a person says otherwise."""
+    times = catalog.method(spec.source.method).times
+    return DIMENSION if times and DIMENSION in times.dimensions else spec.time.dimension
+
+
 def make_plan(
     spec: Pipeline,
     asked: RunInterval,
     *,
     run: str,
-    dimension: str = DIMENSION,
+    dimension: str | None = None,
     kuaimai_conn_id: str = DEFAULT_CONNECTION,
     rows_per_slice: int = ROWS_PER_SLICE,
     again: bool = False,
@@ -120,7 +128,7 @@ def make_plan(
         spec: the pipeline.
         asked: the time and the shops.
         run: the run's id.
-        dimension: the time by which to read.
+        dimension: the time by which to read; None for `default_dimension`.
         kuaimai_conn_id: Connection of the gateway; its `requests_per_second` is the budget.
         rows_per_slice: at most so many records in a slice.
         again: read also what is sealed.
@@ -130,21 +138,21 @@ def make_plan(
         ConfigError: a Connection is missing, or what is asked for cannot be read.
     """
     from kuaimai.airflow.hooks import KuaimaiHook
-    from kuaimai.airflow.settings import target
+    from kuaimai.airflow.targets import planned_for
     from kuaimai.pipeline import planner, stages
 
-    with closing(KuaimaiHook(kuaimai_conn_id)) as hook, closing(target(spec.target)) as database:
+    with closing(KuaimaiHook(kuaimai_conn_id)) as hook, planned_for(spec) as targets:
         client = hook.client(LANE)
         plan = planner.plan_backfill(
             spec,
             run=run,
             start=asked.start,
             end=asked.end,
-            shops=asked.chosen(stages.fetch_shops(client)),
-            dimension=dimension,
+            shops=asked.chosen(stages.fetch_scopes(spec, client)),
+            dimension=dimension or default_dimension(spec),
             client=client,
             rate=hook.settings.requests_per_second,
-            target=database,
+            target=targets,
             rows_per_slice=rows_per_slice,
             again=again,
         )
@@ -154,7 +162,7 @@ def make_plan(
                     f"the plan has {len(plan.slices)} slices, and Airflow maps at most {most_slices}",
                     hint="ask for less time in each run or more rows a slice, or raise core.max_map_length",
                 )
-            planner.announce(plan, spec, database)
+            planner.announce(plan, spec, targets)
     return plan
 
 
@@ -208,7 +216,7 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Add up the slices; close the windows of earlier plans that are sealed now."""
-        from kuaimai.airflow.settings import target
+        from kuaimai.airflow.targets import opened
         from kuaimai.pipeline import planner, stages
 
         params = context["params"]
@@ -216,14 +224,14 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
             raise AirflowSkipException("a dry run only counts; the log of the task `plan` shows the plan")
         with told():
             spec = self.spec()
-            # Where one slice was mapped, Airflow 3 hands over its value instead of a list of one.
-            manifests = [self.manifests] if isinstance(self.manifests, Mapping) else self.manifests or ()
-            loaded = [stages.from_manifest(one, stages.Loaded) for one in manifests]
+            loaded = [stages.from_manifest(one, stages.Loaded) for one in flat(self.manifests)]
             summary = stages.summarise(spec, loaded)
             asked = asked_interval(params["from"], params["to"], names=_NAMES)
-            with closing(target(spec.target)) as database:
-                now = datetime.now(timezone.utc)
-                planner.settle(spec, params["dimension"], asked.start, database, now.timestamp())
+            now = datetime.now(timezone.utc).timestamp()
+            with opened(spec) as targets:
+                for _, target in targets:
+                    dimension = params["dimension"] or default_dimension(spec)
+                    planner.settle(spec, dimension, asked.start, target, now)
         self.log.info("%s", stages.pretty(summary))
         for window in summary.open_windows:
             self.log.warning("not sealed: %s", window)
@@ -236,26 +244,41 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
 
 
 def _pipelines(folder: Path) -> dict[str, Pipeline]:
-    """Return the pipelines by their file's stem; a file with a mistake has a DAG of its own that shows it."""
-    found = {}
+    """Return the pipelines with a past, by their file's stem.
+
+    Those that are read as a whole have none; a file with a mistake has a DAG of its own that shows it.
+    """
+    return {stem: pipeline for stem, pipeline in _readable(folder) if pipeline.has_times}
+
+
+def _readable(folder: Path) -> Iterator[tuple[str, Pipeline]]:
     for path in sorted(folder.glob("*.yaml")):
-        try:
-            found[path.stem] = load_pipeline(path)
-        except ConfigError:
-            continue
-    return found
+        with suppress(ConfigError):
+            yield path.stem, load_pipeline(path)
+
+
+def _without(folder: Path, offered: Mapping[str, Pipeline]) -> str:
+    """Return a line about the pipelines that are not offered."""
+    others = [f"`{stem}`" for stem, _ in _readable(folder) if stem not in offered]
+    if not others:
+        return ""
+    return (
+        "* Not offered, because their method knows no times and every run reads everything: "
+        f"{', '.join(others)}.\n"
+        f"  不提供（接口没有时间条件，每次运行都是全量）：{', '.join(others)}\n"
+    )
 
 
 def _params(pipelines: Mapping[str, Pipeline]) -> dict[str, Param]:
-    from kuaimai.gateway import catalog
-
+    # A person chooses the pipeline; where there is one alone there is nothing to choose.
+    only: dict[str, Any] = {"default": next(iter(pipelines))} if len(pipelines) == 1 else {}
     dimensions: dict[str, None] = {}
     for pipeline in pipelines.values():
         times = catalog.method(pipeline.source.method).times
         dimensions.update(dict.fromkeys(times.dimensions if times else ()))
     return {
         "pipeline": Param(
-            next(iter(pipelines)),
+            **only,
             type="string",
             enum=list(pipelines),
             title="Pipeline / 管道",
@@ -282,12 +305,14 @@ def _params(pipelines: Mapping[str, Pipeline]) -> dict[str, Param]:
             description="Shop ids (userId), one per line; empty for all. 店铺编号，每行一个；留空为全部。",
         ),
         "dimension": Param(
-            DIMENSION if DIMENSION in dimensions else next(iter(dimensions)),
-            type="string",
-            enum=list(dimensions),
+            None,
+            type=["null", "string"],
+            enum=[None, *dimensions],
             title="Time dimension / 时间维度",
-            description="Which time of a record lies between from and to. Beyond three months only created, "
-            "pay_time and consign_time. 按哪个时间取数；三个月以前只支持 created、pay_time、consign_time。",
+            description="Which time of a record lies between from and to; empty for created, or for the "
+            "pipeline's own where its method does not know that. Orders beyond three months only by created, "
+            "pay_time and consign_time. 按哪个时间取数；留空为 created，接口不支持时用管道自己的时间维度。"
+            "三个月以前的订单只支持 created、pay_time、consign_time。",
         ),
         "dry_run": Param(
             False,  # noqa: FBT003 - Airflow's signature
@@ -325,4 +350,4 @@ cost: rows of each day, requests, minutes, share of the request budget.
   not sealed yet, unless *again* is set.
 * Older than three months: read from the gateway's archive, by created, pay_time or consign_time.
 * A newer row is never overwritten by an older one; live runs may go on meanwhile.
-"""
+{without}"""

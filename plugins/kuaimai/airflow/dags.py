@@ -31,6 +31,8 @@ from kuaimai.airflow.operators import (
 )
 from kuaimai.airflow.settings import pool
 from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SCAN
+from kuaimai.gateway import catalog
 from kuaimai.pipeline.spec import CREATED, Further, Pipeline, load_pipeline
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def pipeline_dags(folder: Path) -> list[DAG]:
 def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None) -> DAG:
     """Return the DAG of a pipeline: refresh session, plan, per slice extract → transform → load, seal.
 
+    Each target has its own load and seal: one that fails does not hold the others.
+
     Args:
         pipeline: the pipeline.
         path: its file, which the tasks read again.
@@ -80,7 +84,7 @@ def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None)
         catchup=False,
         max_active_runs=1,
         tags=[TAG, pipeline.name],
-        params=_params(),
+        params=_params(pipeline, scans=dimension == SCAN),
         default_args=_defaults(),
         on_failure_callback=KuaimaiNotifier(),
         render_template_as_native_obj=False,
@@ -98,28 +102,43 @@ def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None)
             doc_md="Cuts the run into slices.",
         )
 
+        names = [outlet.name for outlet in pipeline.outlets]
+
         @task_group(group_id="slice")
         def read_and_write(piece: Any) -> Any:
             extracted = KuaimaiExtractOperator(task_id="extract", pipeline=file, slice=piece, lane=lane)
             transformed = KuaimaiTransformOperator(
                 task_id="transform", pipeline=file, manifest=extracted.output
             )
-            return KuaimaiLoadOperator(task_id="load", pipeline=file, manifest=transformed.output).output
+            # What a target misses, the next run brings: among several, none keeps the run open for long.
+            patience: dict[str, Any] = {} if len(names) == 1 else {"retries": 1}
+            return {
+                name: KuaimaiLoadOperator(
+                    task_id=_of("load", name, names),
+                    pipeline=file,
+                    manifest=transformed.output,
+                    target=name,
+                    **patience,
+                ).output
+                for name in names
+            }
 
-        seal = KuaimaiSealOperator(
-            task_id="seal",
-            pipeline=file,
-            manifests=read_and_write.expand(piece=plan.output)
-            if BACKFILLS_MAP_TASKS
-            else read_and_write(plan.output),
-            outlets=[Asset(f"kuaimai://{pipeline.target}/kuaimai_{pipeline.record.name}")],
-            # A merchant without shops has nothing to read; that is a complete answer too.
-            trigger_rule="none_failed",
-            doc_md="Says whether every window of the run is proven complete.",
-            **last_task(late_after),
+        written: Any = (
+            read_and_write.expand(piece=plan.output) if BACKFILLS_MAP_TASKS else read_and_write(plan.output)
         )
         session >> plan
-        plan >> seal
+        for name in names:
+            plan >> KuaimaiSealOperator(
+                task_id=_of("seal", name, names),
+                pipeline=file,
+                manifests=written[name],
+                target=name,
+                outlets=[Asset(f"kuaimai://{name}/kuaimai_{pipeline.record.name}")],
+                # A merchant without shops has nothing to read; that is a complete answer too.
+                trigger_rule="none_failed",
+                doc_md="Says whether every window of the run is proven complete.",
+                **last_task(late_after),
+            )
     return bounded(dag)
 
 
@@ -150,16 +169,25 @@ def _dags_of(path: Path) -> list[DAG]:
     return [pipeline_dag(pipeline, path, further) for further in (None, *pipeline.time.further)]
 
 
+def _of(task: str, name: str, names: list[str]) -> str:
+    """Return the id of a target's task; the first target's has no name in it."""
+    return task if name == names[0] else f"{task}__{name}"
+
+
 def _doc(pipeline: Pipeline, further: Further | None) -> str:
     tables = ", ".join(f"`kuaimai_{one.name}`" for one in pipeline.records)
-    if further is None:
-        names = ", ".join(f"`kuaimai_{pipeline.name}__{one.dimension}`" for one in pipeline.time.further)
-        others = f"\n* What never comes by `{pipeline.time.dimension}`, or too late: {names}"
-        return _DOC.format(
+    targets = ", ".join(f"`{outlet.name}`" for outlet in pipeline.outlets)
+    if (further or pipeline.time).dimension == SCAN:
+        own = f"`kuaimai_{pipeline.name}` brings what changes meanwhile" if further else ""
+        return _SCAN_DOC.format(
             pipeline=pipeline,
             tables=tables,
-            others=others if names else "",
+            targets=targets,
+            whose=f", one {pipeline.scope} after the other," if pipeline.scope else "",
+            others=f"\n* Between two scans {own}." if own else "",
         )
+    if further is None:
+        return _DOC.format(pipeline=pipeline, tables=tables, targets=targets, others=_others(pipeline))
     reads = (
         f"the day before, from midnight to midnight, in windows of {further.slot_hours} hours"
         if further.day_before
@@ -167,6 +195,24 @@ def _doc(pipeline: Pipeline, further: Further | None) -> str:
         + (", or more where orders were seen to come later" if further.dimension == CREATED else "")
     )
     return _FURTHER_DOC.format(pipeline=pipeline, further=further, tables=tables, reads=reads)
+
+
+def _others(pipeline: Pipeline) -> str:
+    """What the DAG's documentation says of its sisters, and of lines that come by further calls."""
+    said = ""
+    detail = catalog.method(pipeline.source.method).detail
+    if detail:
+        said += f"\n* Lines come by one call of `{detail.method}` for each record that the list brings."
+    by_time = [one for one in pipeline.time.further if not one.scans]
+    if by_time:
+        names = ", ".join(f"`kuaimai_{pipeline.name}__{one.dimension}`" for one in by_time)
+        said += f"\n* What never comes by `{pipeline.time.dimension}`, or too late: {names}"
+    if len(by_time) < len(pipeline.time.further):
+        said += (
+            f"\n* What was there before, and what is gone since, which is never reported: "
+            f"`kuaimai_{pipeline.name}__{SCAN}`"
+        )
+    return said
 
 
 def _broken(path: Path, mistake: str) -> DAG:
@@ -208,7 +254,29 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _params() -> dict[str, Param]:
+def _params(pipeline: Pipeline, *, scans: bool) -> dict[str, Param]:
+    """Return what the form asks: no times where everything is read, no ids where there is one question."""
+    params = {} if scans else _times()
+    if pipeline.scope == "shop":
+        params["shops"] = Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Shops / 店铺",
+            description="Shop ids (userId), one per line; empty for all. 店铺编号，每行一个；留空为全部。",
+        )
+    elif pipeline.scope == "warehouse":
+        params["shops"] = Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Warehouses / 仓库",
+            description="Warehouse ids, one per line; empty for all. 仓库编号，每行一个；留空为全部。",
+        )
+    return params
+
+
+def _times() -> dict[str, Param]:
     return {
         "start": Param(
             None,
@@ -225,27 +293,20 @@ def _params() -> dict[str, Param]:
             title="End / 结束",
             description="Last moment to read. 读取的结束时间。",
         ),
-        "shops": Param(
-            None,
-            type=["null", "array"],
-            items={"type": "string"},
-            title="Shops / 店铺",
-            description="Shop ids (userId), one per line; empty for all. 店铺编号，每行一个；留空为全部。",
-        ),
     }
 
 
 _DOC = """
 ### {pipeline.name}: {pipeline.description}
 
-Mirrors `{pipeline.source.method}` into {tables} (Connection `{pipeline.target}`),
+Mirrors `{pipeline.source.method}` into {tables} (targets: {targets}),
 by `{pipeline.time.dimension}`.
 
 * Every scheduled run reads its interval, {pipeline.time.overlap_minutes} minutes before it, and whatever
   the last {pipeline.time.heal_days} days left unsealed, oldest first. After an outage nobody has to act.
 * **Is my data complete?** `SELECT * FROM kuaimai_window WHERE state IN ('open', 'contested')`
   (*open*: the next run reads it again; *contested*: it never agreed with the gateway's total, you were
-  told, and the nightly reconcile tries)
+  told; of orders the nightly reconcile tries again)
 * Records that could not be stored: `SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL`
 * Any other time: *Trigger* with start and end, or a backfill. Neither moves newer rows back.{others}
 """
@@ -254,16 +315,33 @@ _FURTHER_DOC = """
 ### {pipeline.name}: what `{pipeline.time.dimension}` does not show
 
 Reads the same records (`{pipeline.source.method}`, into {tables}) by
-`{further.dimension}`. Orders whose platform sends no change time are never found by
-`{pipeline.time.dimension}`, and some become visible hours late; here they are found.
+`{further.dimension}`. Records whose platform sends no change time are never found by
+`{pipeline.time.dimension}`, and some become visible hours or days late; here they are found.
 
 * Every scheduled run reads {reads},
   and whatever the last {pipeline.time.heal_days} days left unsealed by this dimension. It goes behind the
   live runs in the request budget.
 * **What did only this find?** `SELECT window_start, window_end, found_only FROM kuaimai_window
   WHERE dimension = '{further.dimension}' AND found_only > 0`
-* **How late do orders come?** `SELECT * FROM kuaimai_lateness ORDER BY day DESC`
+* **How late do they come?** `SELECT * FROM kuaimai_lateness ORDER BY day DESC`
 * Any other time: *Trigger* with start and end reads exactly that, by `{further.dimension}`.
+"""
+
+_SCAN_DOC = """
+### {pipeline.name}: {pipeline.description}
+
+Reads everything that `{pipeline.source.method}` has{whose} into {tables} (targets: {targets}).
+
+* A scan counts when it is proven complete: one answer that holds all that it counts, or two readings with the
+  same records. Only then rows that it did not see get a `_deleted_at`; no row is removed, and one that comes
+  again loses the mark.
+* **What is there now?** `SELECT * FROM kuaimai_{pipeline.record.name} WHERE _deleted_at IS NULL`
+* A scan that misses a large part of the rows is not believed: it marks nothing and stays *open*. If they are
+  really gone, *Trigger* the DAG by hand.
+* **Is my data complete?** `SELECT * FROM kuaimai_window WHERE state IN ('open', 'contested')`
+  (the next scan closes what it has read as well; after five in a row that did not seal you are told)
+* Records that could not be stored: `SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL`
+* There is no past to read: `kuaimai_backfill` and `kuaimai_reconcile` do not offer a scan.{others}
 """
 
 _SESSION_DOC = """

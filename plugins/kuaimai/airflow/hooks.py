@@ -151,7 +151,7 @@ class KuaimaiHook(HttpHook):
             self.keeper(),
             budget=SharedBudget(
                 lambda: self._store,
-                f"budget:{hashlib.sha256(self.settings.credentials.app_key.encode()).hexdigest()[:16]}",
+                self._budget,
                 rate=self.settings.requests_per_second,
                 lane=lane,
                 sleep=self._sleep,
@@ -159,6 +159,14 @@ class KuaimaiHook(HttpHook):
             sleep=self._sleep,
             on_retry=self._log_retry,
         )
+
+    @property
+    def _budget(self) -> str:
+        return f"budget:{hashlib.sha256(self.settings.credentials.app_key.encode()).hexdigest()[:16]}"
+
+    def pace(self) -> float:
+        """Return the share of the configured rate that is used now: 1 unless requests were refused lately."""
+        return self._store.pace(self._budget)
 
     def close(self) -> None:
         """Close the HTTP session and the store's connections."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import pendulum
 
-from kuaimai.airflow.compat import Context, is_scheduled
+from kuaimai.airflow.compat import Context, is_scheduled, run_type
 from kuaimai.errors import ConfigError
-from kuaimai.extract.windows import Shop
+from kuaimai.extract.windows import EVERYTHING, WAREHOUSE, Shop
 
 ZONE = "Asia/Shanghai"
 
@@ -24,7 +24,7 @@ class RunInterval:
         start: first instant, with zone.
         end: last instant, with zone.
         live: a scheduled run, which also reaches back and heals.
-        shops: ids of the shops asked for; empty for all.
+        shops: ids of the shops or warehouses asked for; empty for all.
     """
 
     start: datetime
@@ -44,13 +44,23 @@ class RunInterval:
             ConfigError: a shop that was asked for is not one of the merchant's.
         """
         known = {shop.id: shop for shop in shops}
+        if self.shops and list(known) == [EVERYTHING.id]:
+            raise ConfigError(
+                "this pipeline reads everything at once, not by shop",
+                hint="leave the list of shops or warehouses empty",
+            )
         for shop in self.shops:
             if shop not in known:
+                kind, field = ("warehouse", "id") if _are_warehouses(known) else ("shop", "userId")
                 raise ConfigError(
-                    f"shop {shop!r} is not one of this merchant's",
-                    hint=f"use the ERP's shop ids (userId): {', '.join(sorted(known))}",
+                    f"{kind} {shop!r} is not one of this merchant's",
+                    hint=f"use the ERP's {kind} ids ({field}): {', '.join(sorted(known))}",
                 )
         return [known[shop] for shop in self.shops] if self.shops else list(known.values())
+
+
+def _are_warehouses(known: Mapping[str, Shop]) -> bool:
+    return any(one.source == WAREHOUSE for one in known.values())
 
 
 def run_interval(context: Context) -> RunInterval:
@@ -74,6 +84,20 @@ def run_interval(context: Context) -> RunInterval:
             "this run has no interval of its own", hint="trigger it with the params start and end"
         )
     return _checked(start, end, live=is_scheduled(context), shops=shops)
+
+
+def scan_interval(context: Context) -> RunInterval:
+    """Return the time that the run of `context` stands for when it reads everything, whatever its time.
+
+    A run without an interval of its own, as one by hand may be, stands for the minute before it began.
+    """
+    shops = context["params"].get("shops") or ()
+    by_hand = run_type(context) == "manual"
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start is not None and end is not None and start != end:
+        return _checked(start, end, live=not by_hand, shops=shops)
+    moment: datetime = context["dag_run"].start_date or pendulum.now()
+    return _checked(moment - timedelta(minutes=1), moment, live=not by_hand, shops=shops)
 
 
 def asked_interval(

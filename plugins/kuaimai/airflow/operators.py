@@ -6,7 +6,7 @@ They hold no logic of their own; the stages are plain functions in `kuaimai.pipe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from kuaimai.airflow.compat import (
     Context,
     is_scheduled,
 )
-from kuaimai.airflow.interval import run_interval
+from kuaimai.airflow.interval import run_interval, scan_interval
 from kuaimai.errors import ConfigError, KuaimaiError, Rejected, SessionError
 
 if TYPE_CHECKING:
@@ -61,6 +61,17 @@ def for_each(given: Any, do: Callable[[Any], dict[str, Any]]) -> Any:
                 raise
             done.append({"failed": str(err)})
     return done
+
+
+def flat(manifests: Any) -> list[dict[str, Any]]:
+    """Return the manifests that tasks handed over, whichever way they were mapped.
+
+    Where one slice was mapped, Airflow 3 hands over its value instead of a list of one; a task that loads
+    into several targets hands over a list.
+    """
+    if isinstance(manifests, Mapping):
+        return [dict(manifests)]
+    return [dict(one) for each in manifests or () for one in ([each] if isinstance(each, Mapping) else each)]
 
 
 def _heals(manifest: Mapping[str, Any]) -> bool:
@@ -150,13 +161,16 @@ class KuaimaiPlanOperator(_GatewayOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Fetch the shops and cut the run into slices."""
-        from kuaimai.airflow.settings import target
+        from kuaimai.airflow.targets import planned_for
+        from kuaimai.extract.windows import SCAN
         from kuaimai.pipeline import stages
 
         with told():
-            spec, asked = self.spec(), run_interval(context)
-            shops = asked.chosen(stages.fetch_shops(self.client(context)))
-            with closing(target(spec.target)) as database:
+            spec = self.spec()
+            scans = (self.dimension or spec.time.dimension) == SCAN
+            asked = scan_interval(context) if scans else run_interval(context)
+            shops = asked.chosen(stages.fetch_scopes(spec, self.client(context)))
+            with planned_for(spec) as targets:
                 slices = stages.plan_slices(
                     spec,
                     run=str(context["run_id"]),
@@ -164,13 +178,14 @@ class KuaimaiPlanOperator(_GatewayOperator):
                     end=asked.end,
                     shops=shops,
                     live=asked.live,
-                    target=database,
+                    target=targets,
                     dimension=self.dimension,
                 )
         if slices and slices[0].look_back_minutes:
             self.log.info("look-back by creation: %.1f hours", slices[0].look_back_minutes / 60)
         healing = sum(piece.reason == "heal" for piece in slices)
-        self.log.info("%s: %d shops, %d slices, %d of them heal", asked, len(shops), len(slices), healing)
+        whose = f"{len(shops)} {spec.scope}s, " if spec.scope else ""
+        self.log.info("%s: %s%d slices, %d of them heal", asked, whose, len(slices), healing)
         return [stages.to_manifest(piece) for piece in slices]
 
 
@@ -234,8 +249,8 @@ class KuaimaiTransformOperator(_PipelineOperator):
         def one(manifest: Any) -> dict[str, Any]:
             made = stages.transform(spec, stages.from_manifest(manifest, stages.Extracted), files)
             self.log.info("%d batches, %d bad records", len(made.batches), made.bad)
-            if made.unknown_fields:
-                self.log.warning("fields the catalogue does not know: %s", ", ".join(made.unknown_fields))
+            for reason, count in made.reasons.items():
+                self.log.info("%d records left out: %s", count, reason)
             return stages.to_manifest(made)
 
         with told():
@@ -244,33 +259,55 @@ class KuaimaiTransformOperator(_PipelineOperator):
 
 
 class KuaimaiLoadOperator(_PipelineOperator):
-    """Write a slice and its proof in one transaction; several slices in one transaction each.
+    """Write a slice and its proof into a target; several slices one after the other.
 
     Args:
         manifest: what `KuaimaiTransformOperator` returned.
+        target: name of the target. None for all of the pipeline's, one after the other: one that fails does
+            not hold the others, and fails the task at the end.
     """
 
     template_fields: Sequence[str] = ("pipeline", "manifest")
 
-    def __init__(self, *, manifest: Any, **kwargs: Any) -> None:
+    def __init__(self, *, manifest: Any, target: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.manifest = manifest
+        self.target = target
 
     def execute(self, context: Context) -> Any:  # noqa: ARG002 - Airflow's signature
         """Merge the batches and record the windows."""
-        from kuaimai.airflow.settings import staging, target
+        from kuaimai.airflow.targets import chosen
+
+        with told():
+            spec = self.spec()
+            outlets = chosen(spec, self.target)
+            if len(outlets) == 1:
+                return self._into(spec, outlets[0].name)
+            done, failures = [], []
+            for outlet in outlets:
+                try:
+                    done += flat(self._into(spec, outlet.name))
+                except KuaimaiError as err:
+                    self.log.error("target %s: %s", outlet.name, err)  # noqa: TRY400 - it is raised below
+                    failures.append(err)
+            if failures:
+                raise failures[0]
+            return done
+
+    def _into(self, spec: Pipeline, name: str) -> Any:
+        from kuaimai.airflow.settings import staging
+        from kuaimai.airflow.targets import opened
         from kuaimai.pipeline import stages
 
         def one(manifest: Any) -> dict[str, Any]:
             transformed = stages.from_manifest(manifest, stages.Transformed)
-            loaded = stages.load(spec, transformed, files, database)
-            self.log.info("%s", stages.pretty(stages.summarise(spec, [loaded])))
+            loaded = stages.load(spec, transformed, files, target, name=name)
+            self.log.info("%s: %s", name, stages.pretty(stages.summarise(spec, [loaded])))
             return stages.to_manifest(loaded)
 
-        with told():
-            spec, files = self.spec(), staging()
-            with closing(target(spec.target)) as database:
-                return for_each(self.manifest, one)
+        files = staging()
+        with opened(spec, name) as ((_, target),):
+            return for_each(self.manifest, one)
 
 
 class KuaimaiSealOperator(_PipelineOperator):
@@ -281,7 +318,8 @@ class KuaimaiSealOperator(_PipelineOperator):
     and records that came later than the look-back reaches, are told to a person.
 
     Args:
-        manifests: what the `KuaimaiLoadOperator`s returned.
+        manifests: what the `KuaimaiLoadOperator`s of a target returned.
+        target: its name; None for the pipeline's first.
 
     Returns:
         The run's summary; `sealed` is the answer.
@@ -289,24 +327,24 @@ class KuaimaiSealOperator(_PipelineOperator):
 
     template_fields: Sequence[str] = ("pipeline", "manifests")
 
-    def __init__(self, *, manifests: Any, **kwargs: Any) -> None:
+    def __init__(self, *, manifests: Any, target: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.manifests = manifests
+        self.target = target
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Add up the slices, and close the windows that they have covered."""
-        from kuaimai.airflow.settings import target
+        from kuaimai.airflow.targets import opened
         from kuaimai.pipeline import coverage, stages
 
         with told():
             spec = self.spec()
-            # Where one slice was mapped, Airflow 3 hands over its value instead of a list of one.
-            manifests = [self.manifests] if isinstance(self.manifests, Mapping) else self.manifests or ()
+            manifests = flat(self.manifests)
             failed = [one["failed"] for one in manifests if "failed" in one]
             loaded = [stages.from_manifest(one, stages.Loaded) for one in manifests if "failed" not in one]
             summary = stages.summarise(spec, loaded)
-            with closing(target(spec.target)) as database:
-                coverage.settle(spec.name, [window for one in loaded for window in one.windows], database)
+            with opened(spec, self.target or spec.outlets[0].name) as ((_, target),):
+                coverage.settle(spec.name, [window for one in loaded for window in one.windows], target)
         self.log.info("%s", stages.pretty(summary))
         for window in summary.open_windows:
             self.log.warning("not sealed: %s", window)

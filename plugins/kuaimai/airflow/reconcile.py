@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def reconcile_dag(folder: Path) -> DAG | None:
     with DAG(
         "kuaimai_reconcile",
         description="The last days once more, against the gateway / 夜间核对最近数日",
-        doc_md=_DOC,
+        doc_md=_DOC.format(without=_without(folder, pipelines)),
         schedule=CronDataIntervalTimetable("10 4 * * *", timezone=ZONE),
         start_date=_START,
         # The next night compares the same days again.
@@ -78,21 +79,32 @@ class KuaimaiReconcileOperator(_GatewayOperator):
             if params["pipeline"] not in {None, spec.name}:
                 raise AirflowSkipException(f"this run is for {params['pipeline']} only")
             client, asked = self.client(context), _asked(context)
-            with closing(target(spec.target)) as database:
-                outcome = reconcile.reconcile(
-                    spec,
-                    run=str(context["run_id"]),
-                    until=asked.end,
-                    days=params["days"],
-                    shops=asked.chosen(stages.fetch_shops(client)),
-                    client=client,
-                    staging=staging(),
-                    target=database,
-                )
-            self.log.info("%s", reconcile.pretty(outcome))
-            reconcile.check(outcome)
-        counted = {name: outcome.total(name) for name in ("missing", "repaired", "tombstoned")}
-        return {**counted, "requests": outcome.requests}
+            shops = asked.chosen(stages.fetch_scopes(spec, client))
+            outcomes: list[reconcile.Outcome] = []
+            for conn_id in spec.databases:
+                with closing(target(conn_id)) as database:
+                    outcome = reconcile.reconcile(
+                        spec,
+                        # Answers are staged by run: what one database lacks is not what another does.
+                        run=str(context["run_id"]) + (f"-{conn_id}" if outcomes else ""),
+                        until=asked.end,
+                        days=params["days"],
+                        shops=shops,
+                        client=client,
+                        staging=staging(),
+                        target=database,
+                    )
+                self.log.info("%s", reconcile.pretty(outcome))
+                outcomes.append(outcome)
+            for outcome in outcomes:
+                reconcile.check(outcome)
+        return {
+            **{
+                name: sum(outcome.total(name) for outcome in outcomes)
+                for name in ("missing", "repaired", "tombstoned")
+            },
+            "requests": sum(outcome.requests for outcome in outcomes),
+        }
 
 
 def _asked(context: Context) -> RunInterval:
@@ -112,9 +124,25 @@ def _pipelines(folder: Path) -> dict[str, Path]:
             pipeline: Pipeline = load_pipeline(path)
         except ConfigError:
             continue
-        if can_reconcile(pipeline):
+        if can_reconcile(pipeline) and pipeline.databases:
             found.setdefault(pipeline.name, path)
     return found
+
+
+def _without(folder: Path, compared: Mapping[str, Path]) -> str:
+    """Return a line about the pipelines that are not compared."""
+    others = []
+    for path in sorted(folder.glob("*.yaml")):
+        if path not in compared.values():
+            with suppress(ConfigError):
+                others.append(f"`{load_pipeline(path).name}`")
+    if not others:
+        return ""
+    return (
+        f"Only orders are compared. Not compared: {', '.join(others)}; what is gone of records that are read "
+        "as a whole, their own scans find.\n"
+        f"仅核对订单；不核对 {', '.join(others)}，全量读取的数据由其自身的扫描发现删除。\n"
+    )
 
 
 def _params(pipelines: list[str]) -> dict[str, Param]:
@@ -159,4 +187,5 @@ per group of shops and two hours. A quiet night costs one small request for each
 
 A difference that remains fails the task, and the message names the hours.
 核对后仍有差异时任务失败并告警，消息中列出时段。
-"""
+
+{without}"""

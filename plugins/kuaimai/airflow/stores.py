@@ -17,7 +17,7 @@ from kuaimai.airflow.compat import AirflowNotFoundException, BaseHook, airflow_h
 from kuaimai.errors import ConfigError
 from kuaimai.state import Store
 
-__all__ = ["airflow_home", "database_url", "state_store", "target_url"]
+__all__ = ["airflow_home", "database_url", "state_store", "state_url", "target_url", "write_access"]
 
 STATE_CONN_ID = "kuaimai_state"
 STATE_FILE = "kuaimai_state.db"
@@ -63,18 +63,27 @@ def state_store(*, now: Callable[[], float] = time.time) -> Store:
         now: epoch seconds.
 
     Raises:
+        ConfigError: as `state_url`.
+    """
+    return Store.open(state_url(), now=now)
+
+
+def state_url() -> str:
+    """Return the SQLAlchemy URL, password included, of the coordination store's database.
+
+    Raises:
         ConfigError: the Connection is malformed, or there is none and tasks run on several machines, which
             would each have a file of their own.
     """
     try:
         connection = BaseHook.get_connection(STATE_CONN_ID)
     except AirflowNotFoundException:
-        return Store.open(f"sqlite:///{_default_file()}", now=now)
+        return f"sqlite:///{_default_file()}"
     url = database_url(connection)
     if make_url(url).get_backend_name() == "sqlite":
         _refuse_metadata_database(url)
         _refuse_several_machines(f"is a SQLite file (Connection {STATE_CONN_ID})")
-    return Store.open(url, now=now)
+    return url
 
 
 def target_url(conn_id: str) -> str:
@@ -91,6 +100,41 @@ def target_url(conn_id: str) -> str:
             hint="Create it under Admin → Connections: type Postgres, MySQL or Sqlite.",
         ) from error
     return database_url(connection)
+
+
+def write_access(conn_id: str) -> dict[str, Any]:
+    """Return how to reach a write API (Connection of type HTTP): `url`, `token`, `verify`, `proxies`.
+
+    The host may hold the scheme, else it is the Connection's schema, else https. Other extras are not looked
+    at: Airflow's own HTTP hook would send them as headers.
+
+    Raises:
+        ConfigError: there is no such Connection, or it has no host.
+    """
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise ConfigError(
+            f"There is no Connection {conn_id}",
+            hint="Create it under Admin → Connections: type HTTP, its host the API, its password the token.",
+        ) from error
+    for secret in (connection.password, connection.extra):
+        if secret:
+            mask_secret(secret)
+    if not connection.host:
+        raise ConfigError(f"Connection {conn_id}: host is empty", hint="Name the API's address.")
+    host = connection.host.rstrip("/")
+    url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
+    if connection.port and not re.search(r":\d+(/|$)", url.partition("://")[2]):
+        head, slash, path = url.partition("://")[2].partition("/")
+        url = f"{url.partition('://')[0]}://{head}:{connection.port}{slash}{path}"
+    extra = connection.extra_dejson
+    return {
+        "url": url,
+        "token": connection.password or "",
+        "verify": extra.get("verify", True),
+        "proxies": extra.get("proxies") or {},
+    }
 
 
 def database_url(connection: Any) -> str:

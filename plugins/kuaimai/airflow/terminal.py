@@ -1,10 +1,12 @@
-"""Planning from a terminal of a machine where Airflow is installed, with Airflow's own Connections."""
+"""What the command `kuaimai` does on a machine where Airflow is installed, with Airflow's own Connections."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from contextlib import redirect_stdout
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, redirect_stdout
+from datetime import datetime, timezone
 from pathlib import Path
 from sys import stderr
 from typing import TYPE_CHECKING
@@ -12,7 +14,11 @@ from typing import TYPE_CHECKING
 from kuaimai.errors import ConfigError
 
 if TYPE_CHECKING:
+    from kuaimai.airflow.doctor import Finding
     from kuaimai.pipeline.backfill_plan import BackfillPlan
+    from kuaimai.pipeline.preview import Preview
+    from kuaimai.pipeline.spec import Pipeline
+    from kuaimai.pipeline.status import PipelineStatus
 
 
 def plan_at_the_terminal(
@@ -21,7 +27,7 @@ def plan_at_the_terminal(
     end: str,
     *,
     shops: Iterable[str],
-    dimension: str,
+    dimension: str | None,
     kuaimai_conn_id: str,
     rows_per_slice: int,
     again: bool,
@@ -34,7 +40,7 @@ def plan_at_the_terminal(
         start: first moment; the merchant's wall clock unless it names a zone.
         end: last moment.
         shops: ids; none for all.
-        dimension: the time by which to read.
+        dimension: the time by which to read; None for `default_dimension`.
         kuaimai_conn_id: Connection of the gateway.
         rows_per_slice: at most so many records in a slice.
         again: plan also what is sealed.
@@ -43,24 +49,12 @@ def plan_at_the_terminal(
     Raises:
         ConfigError: there is no such pipeline or Connection, or what is asked for cannot be read.
     """
-    # Standard output is the plan's: Airflow writes its log there.
-    with redirect_stdout(stderr):
+    with _at_home():
         from kuaimai.airflow.backfill import make_plan
-        from kuaimai.airflow.compat import as_server, conf
         from kuaimai.airflow.interval import asked_interval
-        from kuaimai.airflow.settings import pipelines_folder
-        from kuaimai.pipeline.spec import load_pipelines
 
-        as_server()
-        logging.getLogger().setLevel(logging.WARNING)
-        place = folder or pipelines_folder(f"{conf.get('core', 'dags_folder')}/kuaimai_backfill.py")
-        pipelines = {each.name: each for each in load_pipelines(place)}
-        if name not in pipelines:
-            raise ConfigError(
-                f"there is no pipeline {name!r} in {place}", hint=f"there are {', '.join(sorted(pipelines))}"
-            )
         return make_plan(
-            pipelines[name],
+            _pipelines([name], folder)[0],
             asked_interval(start, end, shops, names=("--from", "--to")),
             run="plan",
             dimension=dimension,
@@ -68,3 +62,95 @@ def plan_at_the_terminal(
             rows_per_slice=rows_per_slice,
             again=again,
         )
+
+
+def status_at_the_terminal(names: Iterable[str], *, folder: Path | None = None) -> list[PipelineStatus]:
+    """Return how complete pipelines are in their targets; all of them where none is named.
+
+    Raises:
+        ConfigError: there is no such pipeline or Connection.
+        KuaimaiError: a target does not answer.
+    """
+    with _at_home():
+        from kuaimai.airflow.settings import target
+        from kuaimai.pipeline.status import status
+
+        found = []
+        for one in _pipelines(names, folder):
+            with closing(target(one.target)) as database:
+                now = datetime.fromtimestamp(time.time(), timezone.utc)
+                found.append(status(one, database, one.target, now))
+        return found
+
+
+def doctor_at_the_terminal(kuaimai_conn_id: str, *, folder: Path | None = None) -> Iterator[Finding]:
+    """Look at everything a sync needs; give each finding as soon as it is known."""
+    with _at_home():
+        from kuaimai.airflow.doctor import examine
+
+        findings = examine(kuaimai_conn_id, _dag_file(), folder)
+    while True:
+        # Only while something is looked at: between two findings standard output is the caller's.
+        with _at_home():
+            found = next(findings, None)
+        if found is None:
+            return
+        yield found
+
+
+def preview_at_the_terminal(
+    name: str, *, live: bool, method: str | None, kuaimai_conn_id: str, folder: Path | None = None
+) -> Preview:
+    """Map the last page that a run has staged, or one live page where there is none or `live` asks for it.
+
+    Raises:
+        ConfigError: there is no such pipeline, or it does not use that method.
+        KuaimaiError: the gateway does not answer.
+    """
+    with _at_home():
+        from kuaimai.airflow.hooks import KuaimaiHook
+        from kuaimai.airflow.settings import staging
+        from kuaimai.extract.sample import sample
+        from kuaimai.pipeline.preview import check_method, last_staged, preview
+
+        [pipeline] = _pipelines([name], folder)
+        chosen = check_method(pipeline, method)
+        staged = None if live else last_staged(pipeline, staging(), method)
+        if staged is not None:
+            return preview(pipeline, *staged)
+        with closing(KuaimaiHook(kuaimai_conn_id)) as hook:
+            client = hook.client("backfill")
+            answer = sample(client, chosen, now=time.time(), hours=24, records=pipeline.source.page_size)
+        return preview(pipeline, answer, "the live gateway, last 24 hours")
+
+
+@contextmanager
+def _at_home() -> Iterator[None]:
+    """See Airflow's Connections, and keep its log away from standard output, which is the answer's."""
+    with redirect_stdout(stderr):
+        from kuaimai.airflow.compat import as_server
+
+        as_server()
+        logging.getLogger().setLevel(logging.WARNING)
+        yield
+
+
+def _dag_file() -> str:
+    from kuaimai.airflow.compat import conf
+
+    return f"{conf.get('core', 'dags_folder')}/kuaimai_backfill.py"
+
+
+def _pipelines(names: Iterable[str], folder: Path | None) -> list[Pipeline]:
+    from kuaimai.airflow.settings import pipelines_folder
+    from kuaimai.pipeline.spec import load_pipelines
+
+    place = folder or pipelines_folder(_dag_file())
+    known = {each.name: each for each in load_pipelines(place)}
+    wanted = list(names)
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(
+                f"there is no pipeline {name!r} in {place}", hint=f"there are {', '.join(sorted(known))}"
+            )
+    return [known[name] for name in wanted or known]

@@ -10,10 +10,11 @@ from datetime import datetime, timezone
 
 from kuaimai.errors import DataError
 from kuaimai.extract.skim import Skimmed, skim
+from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer
 from kuaimai.gateway.client import Client
-from kuaimai.gateway.wire import gateway_time
+from kuaimai.gateway.clock import gateway_time
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +65,9 @@ class Asking:
 
     Args:
         client: calls the gateway.
-        method: a catalogued method with a time window.
+        method: a catalogued method that returns records.
         request: business parameters without the window's ends and the page, see `paging.window_request`.
-        dimension: the time dimension.
+        dimension: the time dimension; `SCAN` asks for everything, whatever its time.
         page_size: records per page to ask for.
         now: clock, epoch seconds.
     """
@@ -82,18 +83,19 @@ class Asking:
         now: Callable[[], float] = time.time,
     ) -> None:
         entry = catalog.method(method)
-        if entry.times is None or entry.record is None:
-            raise DataError(f"{method} returns no records by time", method=method)
+        if entry.record is None or (entry.times is None and dimension != SCAN):
+            raise DataError(f"{method} returns no records by {dimension!r}", method=method)
         self.page_size = page_size
         self.smallest_page = entry.page.min if entry.page else page_size
         self.now = now
         self._client = client
         self._entry = entry
-        self._times = entry.times
         self._request = dict(request)
-        self._key = catalog.record(entry.record).key
-        strict = dimension not in entry.times.loose
-        self._time_field = entry.times.dimensions.get(dimension) if strict else None
+        self._key = catalog.record(entry.record).key_fields
+        self._dimension = (
+            None if dimension == SCAN or entry.times is None else entry.times.dimensions[dimension]
+        )
+        self._time_field = None if self._dimension is None or self._dimension.loose else self._dimension.stamp
 
     def page(self, stretch: Stretch, number: int = 1, *, size: int | None = None) -> Page:
         """Ask for one page of a stretch.
@@ -107,6 +109,8 @@ class Asking:
             DataError: the gateway ignores the page size or the time parameters.
             KuaimaiError: the call failed for good.
         """
+        if self._entry.page is None:
+            return self._ask(stretch, None, {})
         return self._ask(stretch, size or self.page_size, {"pageNo": str(number)})
 
     def page_after(self, stretch: Stretch, cursor: str | None) -> Page:
@@ -118,12 +122,14 @@ class Asking:
         more = {"useCursor": "true", "useHasNext": "true", **({"cursor": cursor} if cursor else {})}
         return self._ask(stretch, self.page_size, more)
 
-    def _ask(self, stretch: Stretch, size: int, more: Mapping[str, str]) -> Page:
-        params = {**self._request, **self._ends(stretch), "pageSize": str(size), **more}
+    def _ask(self, stretch: Stretch, size: int | None, more: Mapping[str, str]) -> Page:
+        ends = self._dimension.ends(stretch.start, stretch.end) if self._dimension else {}
+        sized = {} if size is None else {"pageSize": str(size)}
+        params = {**self._request, **ends, **sized, **more}
         asked_at = self.now()
         answer = self._client.call(self._entry.name, params)
         skimmed = self.skim(answer)
-        if len(skimmed.keys) > size:
+        if size is not None and len(skimmed.keys) > size:
             raise DataError(
                 f"a page of {size} records was asked for, and {len(skimmed.keys)} came",
                 method=self._entry.name,
@@ -144,12 +150,6 @@ class Asking:
     def error(self, text: str, hint: str) -> DataError:
         """Return an error about what this method answered."""
         return DataError(text, method=self._entry.name, hint=hint)
-
-    def _ends(self, stretch: Stretch) -> dict[str, str]:
-        return {
-            self._times.start_param: gateway_time(stretch.start),
-            self._times.end_param: gateway_time(stretch.end),
-        }
 
     def _check_times(self, stretch: Stretch, skimmed: Skimmed, answer: Answer) -> None:
         """Refuse an answer that mostly lies outside the stretch; keep single strays, and tell them."""

@@ -52,6 +52,7 @@ def read_ids(
     rank: int,
     staging: Staging,
     folder: str,
+    alone: Iterable[str] | None = None,
     now: Callable[[], float] = time.time,
 ) -> Found:
     """Read records by their ids into staging.
@@ -65,6 +66,7 @@ def read_ids(
         rank: see `Read.rank`.
         staging: where raw pages go.
         folder: staging folder; each call gets its own below it.
+        alone: those that are asked for once more on their own if no list brings them; None for all.
         now: clock, epoch seconds.
 
     Raises:
@@ -73,6 +75,7 @@ def read_ids(
     """
     wanted = sorted(set(ids))
     size = _limit(method)
+    insisted = set(wanted if alone is None else alone)
     reads: list[Read] = []
     found: dict[str, str] = {}
 
@@ -95,25 +98,18 @@ def read_ids(
     for at in range(0, len(wanted), size):
         ask(wanted[at : at + size])
     for one in wanted:
-        if one not in found and len(wanted) > 1:
+        if one not in found and one in insisted and len(wanted) > 1:
             ask([one])
     return Found(tuple(reads), found, tuple(one for one in wanted if one not in found))
 
 
-def keys_of(reads: Iterable[Read], staging: Staging) -> set[str]:
-    """Return the keys of all records that some reads have put into staging."""
-    return {
-        record_key(row, catalog.record(catalog.method(read.method).record or "").key)
-        for read in reads
-        for row in _rows_of(read, staging)
-    }
-
-
-def _rows_of(read: Read, staging: Staging) -> Iterator[dict[str, Any]]:
-    entry = catalog.method(read.method)
-    for name in read.page_names():
-        raw = staging.read_compressed(name)
-        yield from Answer(read.method, read_envelope(read.method, raw), raw).rows(entry.list_keys)
+def records_of(reads: Iterable[Read], staging: Staging) -> Iterator[dict[str, Any]]:
+    """Yield all records that some reads have put into staging, as they came."""
+    for read in reads:
+        entry = catalog.method(read.method)
+        for name in read.page_names():
+            raw = staging.read_compressed(name)
+            yield from Answer(read.method, read_envelope(read.method, raw), raw).rows(entry.list_keys)
 
 
 def _one_call(

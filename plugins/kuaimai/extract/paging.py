@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -21,11 +21,10 @@ from kuaimai.extract.reads import COUNTS, READINGS, SNAPSHOT, UNPROVEN, Read
 from kuaimai.extract.snapshots import Snapshots
 from kuaimai.extract.staged import Part, Staged
 from kuaimai.extract.staging import Staging
-from kuaimai.extract.windows import Shop, Window
+from kuaimai.extract.windows import SCAN, Shop, Window
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.client import Client
-from kuaimai.gateway.wire import gateway_time
 
 __all__ = ["CONNECTIONS", "Read", "read_parts", "window_request"]
 
@@ -45,6 +44,8 @@ def read_parts(
     folder: str,
     archive: bool = False,
     by_cursor: bool = False,
+    params: Mapping[str, str] | None = None,
+    by_readings: bool = False,
     connections: int = CONNECTIONS,
     now: Callable[[], float] = time.time,
 ) -> list[Read]:
@@ -61,6 +62,8 @@ def read_parts(
         folder: staging folder; the read gets its own below it, named by its question.
         archive: ask for what the gateway has archived (`queryType=1`).
         by_cursor: read a second that holds more than a page by cursor instead of page numbers.
+        params: business parameters that are sent with every request.
+        by_readings: prove the window by two readings that agree, whatever the gateway counts.
         connections: how many requests are on their way at the same time, inside the budget.
         now: clock, epoch seconds.
 
@@ -74,13 +77,14 @@ def read_parts(
         KuaimaiError: a call failed for good; what was complete by then need not be asked for again.
     """
     spent = client.requests
-    request = window_request(method, window, shops, archive=archive)
+    request = window_request(method, window, shops, archive=archive, params=params)
     asking = Asking(client, method, request, dimension=window.dimension, page_size=page_size, now=now)
     whole = Stretch(math.floor(window.start.timestamp()), math.floor(window.end.timestamp()))
     question = hashlib.sha256(encode_json([method, sorted(request.items())])).hexdigest()[:8]
     staged = Staged(staging, f"{folder}/{question}", whole.start)
-    settle = partial(read_settled, asking, staged=staged, by_cursor=by_cursor, archive=archive)
-    snapshots = Snapshots(asking, staged, settle, by_pages=archive, connections=connections)
+    uncounted = archive or by_readings or not counts(method)
+    settle = partial(read_settled, asking, staged=staged, by_cursor=by_cursor, archive=uncounted)
+    snapshots = Snapshots(asking, staged, settle, by_pages=uncounted, connections=connections)
     parts = snapshots.read(whole, staged.complete(asking, method))
     reads: list[Read] = []
     for run in _runs(parts):
@@ -91,7 +95,7 @@ def read_parts(
                 window=(covered := _window(window, whole, part.stretch)),
                 shops=tuple(shop.id for shop in shops),
                 rank=rank,
-                request=window_request(method, covered, shops, archive=archive),
+                request=window_request(method, covered, shops, archive=archive, params=params),
                 folder=staged.folder,
                 files=part.files,
                 rows=part.rows,
@@ -109,39 +113,54 @@ def read_parts(
     return reads
 
 
+def counts(method: str) -> bool:
+    """Whether the gateway says how many records of a method there are."""
+    page = catalog.method(method).page
+    return page is not None and page.total_on != "none"
+
+
 def window_request(
-    method: str, window: Window, shops: Iterable[Shop], *, archive: bool = False
+    method: str,
+    window: Window,
+    shops: Iterable[Shop],
+    *,
+    archive: bool = False,
+    params: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return the business parameters that ask for a window: times as GMT+8 text, shops as a comma list.
+    """Return the business parameters that ask for a window: its times, whose records, what is sent always.
+
+    Args:
+        method: a catalogued method.
+        window: the time; by `SCAN` everything is asked for.
+        shops: whose records; those without an id need no parameter.
+        archive: ask for what the gateway has archived.
+        params: business parameters of the pipeline.
 
     Raises:
         DataError: the method, or its archive, cannot be asked by this dimension.
     """
     entry = catalog.method(method)
-    times, by_shop = entry.times, entry.shops
-    if times is None or window.dimension not in times.dimensions:
-        raise DataError(f"{method} cannot be read by {window.dimension!r}", method=method)
-    request = {
-        times.type_param: window.dimension,
-        times.start_param: gateway_time(window.start.timestamp()),
-        times.end_param: gateway_time(window.end.timestamp()),
-    }
+    times, scope = entry.times, entry.scope
+    request = {**entry.send, **(params or {})}
+    if window.dimension != SCAN:
+        if times is None or window.dimension not in times.dimensions:
+            raise DataError(f"{method} cannot be read by {window.dimension!r}", method=method)
+        dimension = times.dimensions[window.dimension]
+        request |= {**dimension.send, **dimension.ends(window.start.timestamp(), window.end.timestamp())}
     if archive:
-        if window.dimension not in _ARCHIVE_DIMENSIONS:
+        kept = times.archive if times else None
+        known = kept.dimensions if kept else ()
+        if kept is None or window.dimension not in known:
             raise DataError(
                 f"the archive of {method} cannot be read by {window.dimension!r}",
                 method=method,
-                hint=f"read it by one of {', '.join(_ARCHIVE_DIMENSIONS)}",
+                hint=f"read it by one of {', '.join(known)}" if known else "it has none that we know of",
             )
-        request["queryType"] = "1"
-    ids = ",".join(sorted(shop.id for shop in shops))
-    if by_shop and ids:
-        request[by_shop.param] = ids
+        request[kept.param] = kept.value
+    ids = ",".join(sorted(shop.id for shop in shops if shop.id))
+    if scope and ids:
+        request[scope.param] = ids
     return request
-
-
-# Documented: the archive knows neither `upd_time` nor `audit_time`.
-_ARCHIVE_DIMENSIONS = ("created", "pay_time", "consign_time")
 
 
 def _runs(parts: Iterable[Part]) -> list[list[Part]]:

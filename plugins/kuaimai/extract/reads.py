@@ -36,6 +36,8 @@ class Read(msgspec.Struct, frozen=True):
         first_read_at: when the oldest of the answers was asked for, UTC: what came later may be missing.
         last_read_at: when the read ended, UTC.
         proof: `snapshot`, `counts`, `readings`, or `unproven`.
+        asked: the method that was really asked, where another one holds what is older; else empty.
+        details: staging folder with what the list leaves out of each record; empty where that is nothing.
     """
 
     method: str
@@ -54,6 +56,13 @@ class Read(msgspec.Struct, frozen=True):
     first_read_at: datetime
     last_read_at: datetime
     proof: str
+    asked: str = ""
+    details: str = ""
+
+    @property
+    def source(self) -> str:
+        """The method that gave the answers."""
+        return self.asked or self.method
 
     @property
     def stable(self) -> bool:

@@ -8,12 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from kuaimai.gateway.answers import Answer, encode_json
+from kuaimai.gateway.clock import GATEWAY_ZONE
+
+_WALL_CLOCK = len("2026-03-01 09:00:00")
 
 
 @dataclass(frozen=True)
@@ -22,25 +27,42 @@ class Skimmed:
 
     Attributes:
         keys: each record's key, see `record_key`; as many as there are records.
-        stamps: the time field, epoch ms, of those records that have a number in it.
+        stamps: the time field, epoch ms, of those records that have a time in it.
     """
 
     keys: list[str]
     stamps: list[int]
 
 
-def record_key(record: dict[str, Any], key: str) -> str:
-    """Return what identifies a record; one without a usable key is identified by its content."""
-    return _usable(record.get(key)) or "#" + hashlib.sha256(encode_json(record)).hexdigest()[:24]
+def record_key(record: dict[str, Any], *key: str) -> str:
+    """Return what identifies a record; one without a usable key is identified by its content.
+
+    Args:
+        record: as the gateway sent it.
+        key: the field that identifies it, or the fields that do so together, see `Record.key_fields`.
+    """
+    return _joined([record.get(name) for name in key]) or _by_content(record)
 
 
-def skim(answer: Answer, list_keys: Sequence[str], key: str, time_field: str | None) -> Skimmed:
+def _by_content(record: dict[str, Any]) -> str:
+    return "#" + hashlib.sha256(encode_json(record)).hexdigest()[:24]
+
+
+def _joined(parts: Sequence[Any]) -> str | None:
+    """Join the parts of a key; a part that is missing is empty, and a key of nothing else is none."""
+    if len(parts) == 1:
+        return _usable(parts[0])
+    usable = [_usable(part) or "" for part in parts]
+    return "/".join(usable) if any(usable) else None
+
+
+def skim(answer: Answer, list_keys: Sequence[str], key: tuple[str, ...], time_field: str | None) -> Skimmed:
     """Return the keys and times of an answer's records.
 
     Args:
         answer: an answer that is no error.
         list_keys: names under which the records may be.
-        key: the field that identifies a record.
+        key: the field that identifies a record, or those that do so together.
         time_field: the field with the time that was asked for, or None.
 
     Raises:
@@ -54,12 +76,13 @@ def skim(answer: Answer, list_keys: Sequence[str], key: str, time_field: str | N
             pass  # the tolerant way decides what this is
         else:
             rows = found if isinstance(found, list) else [found]
-            keys = [one for row in rows if (one := _usable(row.key))]
+            texts = [astuple(row) for row in rows]
+            keys = [one for row in texts if (one := _joined(row[: len(key)]))]
             if len(keys) == len(rows):
-                return Skimmed(keys, _stamps(row.time for row in rows) if time_field else [])
+                return Skimmed(keys, _stamps(row[-1] for row in texts) if time_field else [])
     whole = answer.rows(list_keys)
     stamps = _stamps(row.get(time_field) for row in whole) if time_field else []
-    return Skimmed([record_key(row, key) for row in whole], stamps)
+    return Skimmed([record_key(row, *key) for row in whole], stamps)
 
 
 def _usable(key: Any) -> str | None:
@@ -69,11 +92,29 @@ def _usable(key: Any) -> str | None:
 
 
 def _stamps(times: Iterable[Any]) -> list[int]:
-    return [time for time in times if isinstance(time, int) and not isinstance(time, bool)]
+    return [stamp for time in times if (stamp := _stamp(time)) is not None]
+
+
+def _stamp(time: Any) -> int | None:
+    """Return a time as epoch ms: sent as a number, as digits in text, or as the merchant's wall clock."""
+    if isinstance(time, int) and not isinstance(time, bool):
+        return time
+    if isinstance(time, str):
+        if time.isdecimal():
+            return int(time)
+        if len(time) != _WALL_CLOCK:
+            return None
+        try:
+            return int(datetime.fromisoformat(time).replace(tzinfo=GATEWAY_ZONE).timestamp()) * 1000
+        except ValueError:
+            return None
+    return None
 
 
 @cache
-def _decoder(key: str, time_field: str | None) -> msgspec.json.Decoder[Any]:
-    names = {"key": key, "time": time_field} if time_field else {"key": key}
+def _decoder(key: tuple[str, ...], time_field: str | None) -> msgspec.json.Decoder[Any]:
+    names = {f"part{number}": name for number, name in enumerate(key)}
+    if time_field:
+        names["time"] = time_field
     row = msgspec.defstruct("Row", [(name, Any, None) for name in names], rename=names)
     return msgspec.json.Decoder(row | list[row])  # type: ignore[valid-type]

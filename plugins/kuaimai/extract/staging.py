@@ -127,6 +127,10 @@ class Staging:
         except FileNotFoundError:
             return []
 
+    def changed_at(self, name: str) -> float:
+        """Return when a file was written, epoch seconds; 0 where the storage does not tell."""
+        return float(getattr(self._path(name).stat(), "st_mtime", 0.0))
+
     def remove(self, folder: str) -> None:
         """Remove a folder and what is in it; a folder that is not there is fine."""
         path = self._path(folder)

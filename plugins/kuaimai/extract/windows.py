@@ -12,11 +12,16 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 
 DAY = timedelta(days=1)
+# The dimension of a reading of everything, whatever its time: for methods that know no times, and for what
+# they never tell, that a record is gone. Its window is the run's own time.
+SCAN = "scan"
 # Time that is healed is cut at the full hours: what did not seal is asked for under the same name again.
 HEAL_CELL = timedelta(hours=1)
+# Reason of a slice that reads the normal store for time that the archive is asked for as well.
+BORDER = "border"
 # Healing slices of one run, oldest first. The rest waits for the next run.
 MOST_HEALS = 48
 
@@ -36,10 +41,18 @@ class Window(msgspec.Struct, frozen=True, order=True):
 
 
 class Shop(msgspec.Struct, frozen=True, order=True):
-    """A shop: the ERP's id (`userId`) and its platform code (`source`)."""
+    """Whose records are asked for: a shop by the ERP's id (`userId`) and its platform code (`source`).
+
+    A warehouse, for methods that are asked by warehouse, has its id and the source `WAREHOUSE`; for methods
+    that are asked for everything at once there is one `EVERYTHING`.
+    """
 
     id: str
     source: str
+
+
+WAREHOUSE = "warehouse"
+EVERYTHING = Shop("", "")
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -52,7 +65,8 @@ class Slice(msgspec.Struct, frozen=True):
         window: the time to read.
         shops: at most as many as one call may name.
         reason: `interval` for the run's own time, `heal` for time that an earlier run left unsealed,
-            `backfill` and `border` for a slice of a planned backfill (see `kuaimai.pipeline.planner`).
+            `backfill` and `border` for a slice of a planned backfill (see `kuaimai.pipeline.planner`),
+            `asked` for a scan that a person asked for.
         archive: read the gateway's archive (`queryType=1`), where what is older than its reach lives.
         known_since: from when on all of these shops' time was sealed, without a hole, before this run began:
             a row created since then that is new now became visible late. None: nothing can be said.
@@ -194,6 +208,7 @@ def plan(
     most_heals: int = MOST_HEALS,
     cell: timedelta | None = None,
     again: Window | None = None,
+    unread: Mapping[str, int] | None = None,
 ) -> list[Slice]:
     """Return what a run reads: its own interval, and what earlier runs left unsealed before it.
 
@@ -213,6 +228,8 @@ def plan(
             interval as it is and heals by the hour.
         again: sealed time that a run which did not come to its end would have read again, for rows that
             became visible late; nobody else will.
+        unread: `window_id` → how often that window was planned and not read to its end. What could not be
+            read lets all others go first, so that it starves none of them.
     """
     # The present first: healing may take long, or fail.
     wanted: list[tuple[Window, tuple[Shop, ...], str]] = [
@@ -236,6 +253,12 @@ def plan(
             )
             for chunk in _chunks(group, shops_per_call)
         ]
+        failed = unread or {}
+        heals.sort(
+            key=lambda heal: failed.get(
+                window_id(pipeline, base_method, heal[0], [shop.id for shop in heal[1]]), 0
+            )
+        )
         wanted += heals[:most_heals]
     return [
         Slice(pipeline, run, number, window, chunk, reason)

@@ -105,23 +105,42 @@ class Answer:
     def rows(self, list_keys: Sequence[str]) -> list[dict[str, Any]]:
         """Return the records under the first of `list_keys` that is present; none present means no rows.
 
+        A key may lead through lists: `skus.stocks` are all `stocks` of all `skus`. Fields in brackets are
+        given to the records inside: `[outerId].skus[skuOuterId].stocks` adds the answer's `outerId` and each
+        SKU's `skuOuterId` to that SKU's stocks.
+
         Raises:
             DataError: the key holds something that is not a list of objects.
         """
         for key in list_keys:
-            rows = self.body.get(key)
-            if rows is None:
-                continue
-            if isinstance(rows, dict):
-                rows = [rows]
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise DataError(
-                    f"the answer's {key!r} is not a list of records",
-                    method=self.method,
-                    trace_id=self.trace_id,
-                )
-            return rows
+            rows = self._inside(self.body, key.split("."), {})
+            if rows is not None:
+                return rows
         return []
+
+    def _inside(
+        self, outer: Mapping[str, Any], path: Sequence[str], given: dict[str, Any]
+    ) -> list[dict[str, Any]] | None:
+        name, _, carried = path[0].removesuffix("]").partition("[")
+        rows: Any = outer.get(name) if name else [outer]
+        if rows is None:
+            return None
+        if isinstance(rows, dict):
+            rows = [rows]
+        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+            raise DataError(
+                f"the answer's {name!r} is not a list of records", method=self.method, trace_id=self.trace_id
+            )
+        if len(path) == 1:
+            return [{**given, **row} for row in rows] if given else rows
+        found: list[dict[str, Any]] | None = None
+        for row in rows:
+            more = {one: row[one] for one in carried.split(",") if one in row}
+            inside = self._inside(row, path[1:], {**given, **more})
+            if inside is not None:
+                found = found or []
+                found += inside
+        return found
 
     def rows_text(self, list_keys: Sequence[str]) -> msgspec.Raw | None:
         """Return the JSON text under the first of `list_keys` that is present, for a decoder of one's own.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -14,13 +13,11 @@ from urllib3.exceptions import ReadTimeoutError
 
 from kuaimai.errors import ConfigError, Throttled, TooSlow, Transient
 from kuaimai.gateway.answers import Answer, read_envelope, trace_id
+from kuaimai.gateway.clock import gateway_time
 from kuaimai.gateway.codes import error_in
 from kuaimai.gateway.redaction import redact_text, secret_values
 from kuaimai.gateway.signing import SignMethod, signature
 
-# The gateway's wall clock. A fixed offset, because China has no summer time and a container may lack
-# zone files; the process's own zone never matters.
-GATEWAY_ZONE = timezone(timedelta(hours=8), "GMT+8")
 DEFAULT_URL = "https://gw.superboss.cc/router"
 PROTOCOL_VERSION = "1.0"
 
@@ -179,11 +176,6 @@ def _retry_after(response: requests.Response) -> float | None:
     except (KeyError, ValueError):
         return None
     return seconds if 0 <= seconds < 3600 else None  # noqa: PLR2004 - beyond an hour it is no advice
-
-
-def gateway_time(epoch_seconds: float) -> str:
-    """Return an instant as the gateway writes it: `yyyy-MM-dd HH:mm:ss`, GMT+8 wall clock."""
-    return datetime.fromtimestamp(epoch_seconds, GATEWAY_ZONE).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def as_text(name: str, value: str | int | bool) -> str:  # noqa: FBT001 - a value, not a switch

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
+import pyarrow as pa
 
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load import merge
 from kuaimai.transform.tables import Column, Table
 
@@ -77,6 +78,28 @@ def count_new(table: Table) -> str:
         WHERE t."{table.key}" IS NULL AND s."created" >= :since
         GROUP BY 1, 2
     """
+
+
+def counted(new: pa.Table, told: Punctuality, read: int) -> tuple[dict[tuple[str, int], int], int]:
+    """Count rows that are new as `count_new` does: by platform and lateness, and those outside.
+
+    Args:
+        new: a batch of rows that the target does not have.
+        told: what the load knows.
+        read: number of their read.
+    """
+    limits = instants(told, read)
+    found: dict[tuple[str, int], int] = {}
+    outside = 0
+    for source, created in zip(
+        new.column("source").to_pylist(), new.column("created").to_pylist(), strict=True
+    ):
+        if created is None or created < limits["since"]:
+            continue
+        bound = next((one for one in BOUNDS if created >= limits[f"b{one}"]), BEYOND)
+        found[source or "", bound] = found.get((source or "", bound), 0) + 1
+        outside += created < limits["outside"]
+    return found, outside
 
 
 def instants(told: Punctuality, read: int) -> dict[str, datetime]:

@@ -87,7 +87,7 @@ def compare(table: Table) -> str:
     """
 
 
-def leave_out(parent: Table, children: Sequence[Table], delete: str = "DELETE FROM") -> str:
+def drop_settled(parent: Table, children: Sequence[Table], delete: str = "DELETE FROM") -> str:
     """Take those staged parents out of the merge for which nothing would be written, lines included.
 
     So their rows are not even locked. Their lines are as stored when as many were sent as are stored, and as
@@ -127,6 +127,22 @@ def remember(table: Table, read: int) -> str:
 def remember_key(read: int) -> str:
     """Add one key to the list of seen keys."""
     return f'INSERT INTO "{SEEN}" ("read", "key") VALUES ({int(read)}, :key)'
+
+
+def remember_keys(read: int, count: int) -> str:
+    """Add `count` keys, `:key0` and so on, to the list of seen keys."""
+    rows = ", ".join(f"({int(read)}, :key{number})" for number in range(count))
+    return f'INSERT INTO "{SEEN}" ("read", "key") VALUES {rows}'
+
+
+def count_only(first: int, other: int) -> str:
+    """Count the keys that one read has seen and another has not."""
+    return f"""
+        SELECT COUNT(*) FROM (
+            SELECT "key", MAX(CASE WHEN "read" = {int(other)} THEN 1 ELSE 0 END) AS "other" FROM "{SEEN}"
+            WHERE "read" IN ({int(first)}, {int(other)}) GROUP BY "key") k
+        WHERE "other" = 0
+    """
 
 
 def has_seen(read: int) -> str:
@@ -170,6 +186,40 @@ def count_landed(table: Table, read: int) -> str:
     return f"""
         SELECT COUNT(*) FROM (SELECT DISTINCT "key" FROM "{SEEN}" WHERE "read" = {int(read)}) k
         WHERE EXISTS (SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = k."key")
+    """
+
+
+def covered(column: str, ids: int) -> str:
+    """The condition of living rows that a scan covers: all, or those with `:id0`, `:id1`… in a column."""
+    within = f' AND "{column}" IN ({", ".join(f":id{at}" for at in range(ids))})' if column else ""
+    return f'"{DELETED_AT}" IS NULL{within}'
+
+
+def unseen(table: Table, *reads: int) -> str:
+    """The condition of rows that none of some reads has seen, and nobody has written since `:since`."""
+    numbers = ", ".join(str(int(read)) for read in reads)
+    return (
+        f'"{LOADED_AT}" < :since '
+        f'AND "{table.key}" NOT IN (SELECT "key" FROM "{SEEN}" WHERE "read" IN ({numbers}))'
+    )
+
+
+def count_rows(table: Table, condition: str) -> str:
+    """Count the rows of a table that fulfil a condition."""
+    return f'SELECT COUNT(*) FROM "{table.name}" WHERE {condition}'
+
+
+def entomb_rows(table: Table, condition: str) -> str:
+    """Mark the rows of a table that fulfil a condition. They are not removed."""
+    return f'UPDATE "{table.name}" SET "{DELETED_AT}" = :now WHERE {condition}'
+
+
+def entomb_orphans(parent: Table, child: Table) -> str:
+    """Mark the lines of the rows that were marked at this moment."""
+    return f"""
+        UPDATE "{child.name}" SET "{DELETED_AT}" = :now
+        WHERE "{DELETED_AT}" IS NULL
+          AND "{child.parent}" IN (SELECT "{parent.key}" FROM "{parent.name}" WHERE "{DELETED_AT}" = :now)
     """
 
 

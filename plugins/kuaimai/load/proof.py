@@ -8,6 +8,7 @@ WINDOW_TABLE = "kuaimai_window"
 QUARANTINE_TABLE = "kuaimai_quarantine"
 RECONCILE_TABLE = "kuaimai_reconcile"
 TOTAL_TABLE = "kuaimai_reconcile_total"
+SCHEMA_TABLE = "kuaimai_schema"
 
 OPEN = "open"
 SEALED = "sealed"
@@ -45,10 +46,14 @@ WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("unchanged", "integer", "未变化行数"),
     Column("stale", "integer", "被更新版本取代、未写入的行数"),
     Column("quarantined", "integer", "隔离记录数"),
+    Column("filtered", "integer", "按管道规则略过的记录数（过滤条件或自定义步骤）"),
+    Column("missing", "integer", "全量扫描未见到、标记为消失的行数"),
     Column("pages", "integer", "页数"),
     Column("requests", "integer", "请求数"),
     Column("attempts", "integer", "读取次数"),
     Column("tries", "integer", "入库后仍未封存的累计次数（封存后归零）"),
+    Column("unread", "integer", "计划后未能读完的次数（读完后归零；多者排在补读队尾）"),
+    Column("planned_as", "text", "首次计划的来源（interval、heal、backfill、border、reconcile）"),
     Column("found_only", "integer", "由本窗口首次带来的主键累计数（此前任何时间维度都没有带来过）"),
     Column(
         "state",
@@ -80,6 +85,17 @@ QUARANTINE_COLUMNS: tuple[Column, ...] = (
 )
 
 
+# What was seen of the source's fields, for changes to be told once: one row per pipeline and method.
+SCHEMA_COLUMNS: tuple[Column, ...] = (
+    Column("schema_id", "id", "编号"),
+    Column("pipeline", "text", "管道"),
+    Column("method", "text", "接口"),
+    Column(
+        "known", "text", "已见过的字段：有值的次数、目录之外的字段、不合类型的字段、不再出现的字段（JSON）"
+    ),
+    Column("changed_at", "time", "更新时间"),
+)
+
 # What the last nightly reconcile found: one row per pipeline, day of creation and group of shops.
 RECONCILE_COLUMNS: tuple[Column, ...] = (
     Column("reconcile_id", "id", "核对编号"),
@@ -93,6 +109,7 @@ RECONCILE_COLUMNS: tuple[Column, ...] = (
     Column("repaired", "integer", "已补回的记录数"),
     Column("elsewhere", "integer", "网关按编号仍返回、但不在该时段的记录数"),
     Column("tombstoned", "integer", "网关已不再返回、标记为消失的记录数"),
+    Column("changed", "integer", "补上的变更数（当日下单或当日变更，此前各窗口均未见到）"),
     Column("tombstones", "json", "标记为消失的主键（JSON）"),
     Column("problem", "text", "仍未解决的差异"),
     Column("run_id", "text", "运行编号"),
@@ -119,6 +136,7 @@ def why_open(
     total_after: int | None,
     landed: int,
     quarantined: int,
+    filtered: int = 0,
     read_before_its_end: bool = False,
     proof: str = COUNTS,
     distinct: int = 0,
@@ -126,14 +144,15 @@ def why_open(
     """Return None if the window is proven complete, else why it is not, in one sentence.
 
     The equation of the promise: the gateway's count before the read, its count after the read, and the
-    records that are in the target or in quarantine are one and the same number. Where the gateway sends no
-    totals, two readings that agreed stand in for its counts.
+    records that are in the target, in quarantine, or left out by the pipeline's rules are the same number.
+    Where the gateway sends no totals, two readings that agreed stand in for its counts.
 
     Args:
         total_before: the gateway's count before the read.
         total_after: its count after the read.
         landed: keys of the window that are in the target.
         quarantined: keys of the window that are in quarantine.
+        filtered: keys that a filter or a step of the pipeline left out.
         read_before_its_end: whether the window was not over yet when it was read.
         proof: `SNAPSHOT`, `COUNTS`, `READINGS` or `UNPROVEN`.
         distinct: different keys that were read; used for `READINGS`.
@@ -148,6 +167,7 @@ def why_open(
         return f"the window moved while it was read: {total_before} records before, {total_after} after"
     if proof == UNPROVEN:
         return f"its readings did not agree: {total_after} records counted, {distinct} in the last reading"
-    if landed + quarantined != total_before:
-        return f"{total_before} records reported, {landed} landed and {quarantined} quarantined"
+    if landed + quarantined + filtered != total_before:
+        left_out = f", {filtered} filtered" if filtered else ""
+        return f"{total_before} records reported, {landed} landed and {quarantined} quarantined{left_out}"
     return None

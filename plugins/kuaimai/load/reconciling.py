@@ -25,21 +25,30 @@ from kuaimai.load.proof import (
 )
 from kuaimai.load.sql import SqlTarget
 from kuaimai.transform.fields import to_epoch_ms, to_id
-from kuaimai.transform.tables import DELETED_AT, VERSION, Column, Table
+from kuaimai.transform.tables import DELETED_AT, HASH, RANK, VERSION, Column, Table
 
 SHOP = "user_id"
+_SHOP_FIELD = "userId"
 STATUS = "sys_status"
 AMOUNTS = ("payment", "pay_amount")
 _SECOND = timedelta(seconds=1)
+# Keys that one statement names: databases limit how many values they take.
+_KEYS_AT_ONCE = 500
 
 
 class Aside(msgspec.Struct, frozen=True):
-    """A record in quarantine that did not land since: key, method, and time (epoch ms) and shop, if known."""
+    """A record in quarantine that did not land since: its key, its shop if known, and all of it."""
 
     key: str
-    method: str
-    stamp: int | None
     shop: str
+    record: dict[str, Any]
+
+    def stamp(self, field: str) -> int | None:
+        """Return a time of the record, epoch ms; None where there is none."""
+        try:
+            return to_epoch_ms(self.record.get(field))
+        except ValueError:
+            return None
 
 
 class Total(msgspec.Struct, frozen=True):
@@ -53,19 +62,23 @@ class Total(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """The rows of one pipeline's tables, asked by the time that never changes.
+    """The rows of one pipeline's tables, asked by one of their times or by their keys.
 
     Args:
         target: the database.
         tables: header first, then its lines; they must exist.
         stamp: column of the header's time.
+        needs: a column without which a row does not count by that time; None if there is none.
     """
 
-    def __init__(self, target: SqlTarget, tables: Sequence[Table], stamp: str) -> None:
+    def __init__(
+        self, target: SqlTarget, tables: Sequence[Table], stamp: str, *, needs: str | None = None
+    ) -> None:
         self.target = target
         self.tables = tables
         self.header = tables[0]
         self.stamp = stamp
+        self.needs = needs
 
     def counts(self, spans: Sequence[tuple[datetime, datetime]]) -> list[dict[str, int]]:
         """Count the living rows of each closed stretch of time, by shop; one statement for all of them."""
@@ -100,44 +113,62 @@ class Ledger:
             ).fetchall()
         return {row[0]: int(row[1]) for row in rows}
 
-    def known(self, keys: Iterable[str]) -> set[str]:
-        """Return those of some keys that are living rows; at most a page of them."""
-        wanted = sorted(keys)
-        if not wanted:
-            return set()
+    def states(self, keys: Iterable[str]) -> dict[str, tuple[int, int, str]]:
+        """Return version, rank and content hash of those of some keys that are living rows."""
+        found = self._by_key(f'"{VERSION}", "{RANK}", "{HASH}"', keys, "")
+        return {row[0]: (int(row[1]), int(row[2]), str(row[3])) for row in found}
+
+    def stamps(self, keys: Iterable[str], shops: Iterable[str]) -> dict[str, int]:
+        """Return the version of those of some keys that are living rows of some shops, dated by the time."""
+        wanted = set(shops)
+        rows = self._by_key(f'"{VERSION}", "{SHOP}"', keys, self._counting())
+        return {row[0]: int(row[1]) for row in rows if row[2] in wanted}
+
+    def unlisted(
+        self, start: datetime, end: datetime, shops: Iterable[str], columns: Iterable[str]
+    ) -> list[str]:
+        """Return the keys of living rows of a closed stretch of time that lack one of some columns."""
+        first, last = self._bounds(start, end)
+        lacking = " OR ".join(f'"{column}" IS NULL' for column in columns)
         with self.target.connected() as connection:
             rows = connection.execute(
                 sa.text(
                     f'SELECT "{self.header.key}" FROM "{self.header.name}" '
-                    f'WHERE "{self.header.key}" IN :keys AND "{DELETED_AT}" IS NULL'
-                ).bindparams(sa.bindparam("keys", expanding=True)),
-                {"keys": wanted},
+                    f'WHERE {self._living()} AND "{SHOP}" IN :shops AND ({lacking})'
+                ).bindparams(sa.bindparam("shops", expanding=True)),
+                {"start": first, "end": last, "shops": sorted(shops)},
             ).fetchall()
-        return {row[0] for row in rows}
+        return [row[0] for row in rows]
 
-    def set_aside(self, pipeline: str, methods: Iterable[str], field: str, shop_field: str) -> list[Aside]:
-        """Return the records of a pipeline that are in quarantine and did not land since.
+    def _by_key(self, columns: str, keys: Iterable[str], also: str) -> list[Any]:
+        wanted = sorted(keys)
+        rows: list[Any] = []
+        with self.target.connected() as connection:
+            for at in range(0, len(wanted), _KEYS_AT_ONCE):
+                rows += connection.execute(
+                    sa.text(
+                        f'SELECT "{self.header.key}", {columns} FROM "{self.header.name}" '
+                        f'WHERE "{self.header.key}" IN :keys AND "{DELETED_AT}" IS NULL{also}'
+                    ).bindparams(sa.bindparam("keys", expanding=True)),
+                    {"keys": wanted[at : at + _KEYS_AT_ONCE]},
+                ).fetchall()
+        return rows
 
-        Args:
-            pipeline: its name.
-            methods: API methods that they came from.
-            field: the record's field of the time, as the API spells it.
-            shop_field: its field of the shop.
-        """
+    def set_aside(self, pipeline: str, method: str) -> list[Aside]:
+        """Return a method's records that are in quarantine and did not land since, the latest of each key."""
         with self.target.connected() as connection:
             rows = connection.execute(
                 sa.text(
-                    f'SELECT "record_key", "method", "record" FROM "{QUARANTINE_TABLE}" '
-                    'WHERE "pipeline" = :pipeline AND "resolved_at" IS NULL AND "method" IN :methods'
-                ).bindparams(sa.bindparam("methods", expanding=True)),
-                {"pipeline": pipeline, "methods": sorted(methods)},
+                    f'SELECT "record_key", "record" FROM "{QUARANTINE_TABLE}" '
+                    'WHERE "pipeline" = :pipeline AND "resolved_at" IS NULL AND "method" = :method '
+                    'ORDER BY "last_seen_at"'
+                ),
+                {"pipeline": pipeline, "method": method},
             ).fetchall()
         found = {}
-        for key, method, text in rows:
+        for key, text in rows:
             record = json.loads(text)
-            found[key, method] = Aside(
-                key, method, _stamp(record.get(field)), to_id(record.get(shop_field)) or ""
-            )
+            found[key] = Aside(key, to_id(record.get(_SHOP_FIELD)) or "", record)
         return list(found.values())
 
     def entomb(self, versions: Mapping[str, int]) -> list[str]:
@@ -269,18 +300,14 @@ class Ledger:
     def _living(self, prefix: str = "") -> str:
         return (
             f'{prefix}"{self.stamp}" >= :start AND {prefix}"{self.stamp}" < :end '
-            f'AND {prefix}"{DELETED_AT}" IS NULL'
+            f'AND {prefix}"{DELETED_AT}" IS NULL{self._counting(prefix)}'
         )
+
+    def _counting(self, prefix: str = "") -> str:
+        return f' AND {prefix}"{self.needs}" IS NOT NULL' if self.needs else ""
 
     def _bounds(self, start: datetime, end: datetime) -> tuple[Any, Any]:
         return self.target.instant(start), self.target.instant(end + _SECOND)
-
-
-def _stamp(value: Any) -> int | None:
-    try:
-        return to_epoch_ms(value)
-    except ValueError:
-        return None
 
 
 def _insert(name: str, columns: Sequence[Column]) -> str:

@@ -20,7 +20,8 @@ import sqlalchemy as sa
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.load import lateness, merge
+from kuaimai.load import drift, held, lateness, merge
+from kuaimai.load.held import Held
 from kuaimai.load.lateness import LATENESS_COLUMNS, LATENESS_TABLE, Punctuality
 from kuaimai.load.proof import (
     CONTESTED,
@@ -30,6 +31,8 @@ from kuaimai.load.proof import (
     QUARANTINE_TABLE,
     RECONCILE_COLUMNS,
     RECONCILE_TABLE,
+    SCHEMA_COLUMNS,
+    SCHEMA_TABLE,
     SEALED,
     SUPERSEDED,
     TOTAL_COLUMNS,
@@ -38,7 +41,21 @@ from kuaimai.load.proof import (
     WINDOW_TABLE,
     why_open,
 )
+from kuaimai.transform.drift import Seen
+from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
+
+# A scan that misses more rows than this, and more than this share of all, or all of them, is not believed: a
+# right that was lost, or a filter that the gateway began to apply, looks just the same.
+MOST_MISSING = 20
+MOST_MISSING_SHARE = 0.3
+
+# Keys in one statement: every database takes so many values.
+_KEYS_AT_ONCE = 500
+# Numbers of reads count from here for keys that were left out; no slice has so many reads.
+_FILTERED = -1_000_000
+# A table beside the data: its label, its key column, its columns.
+Beside = tuple[str, str, Sequence[Column]]
 
 _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
     (VERSION, "integer", "版本（记录最后修改时间，毫秒）"),
@@ -47,6 +64,17 @@ _META_COLUMNS: tuple[tuple[str, FieldType, str], ...] = (
     (WINDOW, "id", "窗口编号"),
     (LOADED_AT, "time", "写入时间"),
     (DELETED_AT, "time", "消失时间（源头已不再包含此行；为空即有效）"),
+)
+
+
+# What loading does to a database, tried out by `kuaimai doctor`.
+_TRIAL = (
+    'CREATE TABLE "{name}" ("key" varchar(20) PRIMARY KEY)',
+    'ALTER TABLE "{name}" ADD COLUMN "value" varchar(20)',
+    'CREATE TEMPORARY TABLE "{name}_stage" ("key" varchar(20) PRIMARY KEY)',
+    """INSERT INTO "{name}" ("key") VALUES ('k')""",
+    """UPDATE "{name}" SET "value" = '值'""",
+    'SELECT * FROM "{name}"',
 )
 
 
@@ -59,8 +87,25 @@ class Written(msgspec.Struct):
     stale: int = 0
 
 
+class Scan(msgspec.Struct, frozen=True):
+    """What a reading of everything covers: all rows, or those with some ids in a column.
+
+    Attributes:
+        column: the column with the ids; empty for all rows.
+        ids: the ids.
+        asked: a person asked for it: then also many rows at once are believed to be gone.
+    """
+
+    column: str = ""
+    ids: tuple[str, ...] = ()
+    asked: bool = False
+
+
 class WindowFacts(msgspec.Struct, frozen=True):
-    """What the extract and transform stages know about one window; the loader adds what landed."""
+    """What the extract and transform stages know about one window; the loader adds what landed.
+
+    `scan` lets the rows that it covers, and that were not seen, be marked as gone once the window is proven.
+    """
 
     window_id: str
     read: int
@@ -80,6 +125,8 @@ class WindowFacts(msgspec.Struct, frozen=True):
     first_read_at: datetime
     last_read_at: datetime
     proof: str = "counts"
+    scan: Scan | None = None
+    planned_as: str | None = None
 
 
 class PlannedWindow(msgspec.Struct, frozen=True):
@@ -93,10 +140,14 @@ class PlannedWindow(msgspec.Struct, frozen=True):
     window_start: datetime
     window_end: datetime
     run_id: str
+    planned_as: str | None = None
 
 
 class ReadWindow(msgspec.Struct, frozen=True):
-    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when."""
+    """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when.
+
+    `unread` counts how often it was planned, since it was last read to its end.
+    """
 
     window_id: str
     method: str
@@ -106,6 +157,40 @@ class ReadWindow(msgspec.Struct, frozen=True):
     state: str
     proof: str | None = None
     last_read_at: datetime | None = None
+    unread: int = 0
+
+
+class StateCount(msgspec.Struct, frozen=True):
+    """The windows of one dimension and state: how many, the latest end and read, what they found first."""
+
+    windows: int
+    end: datetime
+    read_at: datetime | None
+    found_only: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """The oldest window of a dimension that is not sealed, and why not."""
+
+    start: datetime
+    end: datetime
+    reason: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What the proof tables say about a pipeline.
+
+    Attributes:
+        dimensions: dimension → state → its windows.
+        waiting: dimension → the oldest window that is open or contested.
+        quarantined: records that are set aside and not resolved.
+        oldest_quarantined: since when the oldest of them is.
+    """
+
+    dimensions: dict[str, dict[str, StateCount]]
+    waiting: dict[str, Waiting]
+    quarantined: int
+    oldest_quarantined: datetime | None
 
 
 class Sealing(msgspec.Struct, frozen=True):
@@ -126,6 +211,8 @@ class Sealing(msgspec.Struct, frozen=True):
         updated: rows that this load changed.
         unchanged: rows that were there as they came.
         stale: rows that were older than what was there.
+        missing: rows that a scan did not see, and that were marked as gone.
+        filtered: its keys that the pipeline's rules left out.
     """
 
     window_id: str
@@ -142,6 +229,8 @@ class Sealing(msgspec.Struct, frozen=True):
     updated: int
     unchanged: int
     stale: int
+    missing: int = 0
+    filtered: int = 0
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -202,21 +291,32 @@ class SqlTarget(ABC):
             self._prepare(tables)
             with self.engine.begin() as connection:
                 self._open_stage(connection, tables)
-                loading = Loading(self, connection, tables, punctuality)
+                loading = self._load(connection, tables, punctuality)
                 yield loading
                 # Last, because other loads wait for these rows until the commit.
                 loading.note_lateness()
 
-    def prepare(self, tables: Sequence[Table]) -> None:
-        """Make what is missing of the tables, and of those beside the data."""
+    def prepare(self, tables: Sequence[Table], beside: Mapping[str, Beside] | None = None) -> None:
+        """Make what is missing of the tables, of those beside the data, and of further ones by name."""
         with self._told():
-            self._prepare(tables)
+            self._prepare(tables, beside)
 
     @contextmanager
     def connected(self) -> Iterator[sa.engine.Connection]:
         """Open a transaction for questions, and for what is written beside a load."""
         with self._told(), self.engine.begin() as connection:
             yield connection
+
+    def try_rights(self, name: str) -> None:
+        """Do what loading needs the rights for, with a table of that name, and leave nothing behind.
+
+        Raises:
+            KuaimaiError: the database does not answer, or a right is missing.
+        """
+        with self._told(), self.engine.connect() as connection, connection.begin() as transaction:
+            for statement in _TRIAL:
+                connection.execute(sa.text(statement.format(name=name)))
+            transaction.rollback()
 
     def coverage(
         self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None
@@ -227,7 +327,7 @@ class SqlTarget(ABC):
         """
         rows = self._ask(
             WINDOW_TABLE,
-            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at "
+            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at, unread "
             f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
@@ -246,20 +346,61 @@ class SqlTarget(ABC):
                 state=row[5],
                 proof=row[6],
                 last_read_at=None if row[7] is None else self.read_instant(row[7]),
+                unread=int(row[8] or 0),
             )
             for row in rows
         ]
 
     def began(self, pipeline: str, dimension: str) -> datetime | None:
-        """Return the start of the first window that was ever planned, or None."""
+        """Return the start of the first window that runs by schedule or by hand ever planned, or None.
+
+        A backfill and the reconcile read time that nobody promised to keep sealed.
+        """
         ((start,),) = self._ask(
             WINDOW_TABLE,
             f"SELECT min(window_start) FROM {WINDOW_TABLE} "
-            "WHERE pipeline = :pipeline AND dimension = :dimension",
+            "WHERE pipeline = :pipeline AND dimension = :dimension "
+            "AND (planned_as IS NULL OR planned_as IN ('interval', 'heal'))",
             pipeline=pipeline,
             dimension=dimension,
         ) or [(None,)]
         return None if start is None else self.read_instant(start)
+
+    def standing(self, pipeline: str) -> Standing:
+        """Return what the proof tables say about a pipeline; empty where nothing was planned yet."""
+        dimensions: dict[str, dict[str, StateCount]] = {}
+        for dimension, state, windows, end, read_at, found_only in self._ask(
+            WINDOW_TABLE,
+            "SELECT dimension, state, count(*), max(window_end), max(last_read_at), sum(found_only) "
+            f"FROM {WINDOW_TABLE} WHERE pipeline = :pipeline GROUP BY dimension, state",
+            pipeline=pipeline,
+        ):
+            dimensions.setdefault(dimension, {})[state] = StateCount(
+                int(windows),
+                self.read_instant(end),
+                None if read_at is None else self.read_instant(read_at),
+                int(found_only or 0),
+            )
+        waiting: dict[str, Waiting] = {}
+        for dimension, start, end, reason in self._ask(
+            WINDOW_TABLE,
+            f"SELECT dimension, window_start, window_end, reason FROM {WINDOW_TABLE} "
+            "WHERE pipeline = :pipeline AND state IN (:open, :contested) ORDER BY window_start, window_end",
+            pipeline=pipeline,
+            open=OPEN,
+            contested=CONTESTED,
+        ):
+            oldest = Waiting(self.read_instant(start), self.read_instant(end), reason or "")
+            waiting.setdefault(dimension, oldest)
+        ((quarantined, since),) = self._ask(
+            QUARANTINE_TABLE,
+            f"SELECT count(*), min(first_seen_at) FROM {QUARANTINE_TABLE} "
+            "WHERE pipeline = :pipeline AND resolved_at IS NULL",
+            pipeline=pipeline,
+        ) or [(0, None)]
+        return Standing(
+            dimensions, waiting, int(quarantined), None if since is None else self.read_instant(since)
+        )
 
     def announce(self, windows: Sequence[PlannedWindow]) -> None:
         """Write down what is going to be read, so that a read that never happens leaves an open window."""
@@ -277,8 +418,14 @@ class SqlTarget(ABC):
                         "reason": "planned, not read yet",
                         "recorded_at": self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc)),
                     }
-                    statement = self.insert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id")
-                    connection.execute(sa.text(statement), row)
+                    self.put_new_row(connection, WINDOW_TABLE, WINDOW_COLUMNS, "window_id", row)
+                    connection.execute(
+                        sa.text(
+                            f"UPDATE {WINDOW_TABLE} SET unread = COALESCE(unread, 0) + 1 "
+                            "WHERE window_id = :id AND state = :open"
+                        ),
+                        {"id": window.window_id, "open": OPEN},
+                    )
 
     def supersede(self, window_ids: Sequence[str]) -> None:
         """Close windows that are not sealed, and whose time other windows have sealed since."""
@@ -302,6 +449,32 @@ class SqlTarget(ABC):
         )
         return lateness.look_back(configured_minutes, [(row[0], row[1], int(row[2])) for row in seen])
 
+    def held(self, pipeline: str) -> list[Held]:
+        """Return the records of a pipeline in quarantine that did not land since, the oldest first."""
+        rows = self._ask(QUARANTINE_TABLE, held.HELD, pipeline=pipeline)
+        return [Held(*(_as_json(value) for value in row)) for row in rows]
+
+    def oldest_held(self, pipeline: str) -> tuple[int, datetime | None]:
+        """Return how many these are, and since when the oldest is there."""
+        ((count, since),) = self._ask(QUARANTINE_TABLE, held.OLDEST, pipeline=pipeline) or [(0, None)]
+        return int(count), None if since is None else self.read_instant(since)
+
+    def known_columns(self, pipeline: str) -> dict[str, str]:
+        """Return the fields beyond the catalogue that have columns: field → column."""
+        statement = f'SELECT "known" FROM "{SCHEMA_TABLE}" WHERE "pipeline" = :pipeline'
+        return drift.columns_in(row[0] for row in self._ask(SCHEMA_TABLE, statement, pipeline=pipeline))
+
+    def note_seen(self, pipeline: str, seen: Seen, policy: Policy) -> tuple[str, ...]:
+        """Remember what a slice saw of the fields; return what nobody was told of yet, a sentence each.
+
+        A load comes first: it makes the table.
+        """
+        moment = self.instant(datetime.fromtimestamp(self.now(), tz=timezone.utc))
+        row = drift.first_row(pipeline, seen.method, moment)
+        with self._told(), self.engine.begin() as connection:
+            self.put_new_row(connection, SCHEMA_TABLE, SCHEMA_COLUMNS, "schema_id", row)
+            return drift.note(connection, row["schema_id"], seen, policy, moment)
+
     def _ask(self, table: str, statement: str, **values: Any) -> list[Any]:
         with self._told():
             if not sa.inspect(self.engine).has_table(table):
@@ -319,12 +492,16 @@ class SqlTarget(ABC):
             raise ConfigError(f"{WINDOW_TABLE} holds no instants; was the table made by something else?")
         return value
 
-    def _prepare(self, tables: Sequence[Table]) -> None:
-        wanted = {table.name: (table.label, table.key, _columns(table)) for table in tables}
+    def _prepare(self, tables: Sequence[Table], beside: Mapping[str, Beside] | None = None) -> None:
+        wanted: dict[str, Beside] = {
+            table.name: (table.label, table.key, _columns(table)) for table in tables
+        }
+        wanted.update(beside or {})
         wanted[WINDOW_TABLE] = ("窗口封存证明", "window_id", WINDOW_COLUMNS)
         wanted[QUARANTINE_TABLE] = ("隔离记录", "quarantine_id", QUARANTINE_COLUMNS)
         wanted[LATENESS_TABLE] = ("记录首次读到的延迟", "lateness_id", LATENESS_COLUMNS)
         wanted[RECONCILE_TABLE] = ("夜间核对结果", "reconcile_id", RECONCILE_COLUMNS)
+        wanted[SCHEMA_TABLE] = ("源数据结构", "schema_id", SCHEMA_COLUMNS)
         wanted[TOTAL_TABLE] = ("按店铺与状态的每日合计", "total_id", TOTAL_COLUMNS)
         with self.engine.connect() as connection:
             complete = not _missing(connection, wanted)
@@ -364,9 +541,9 @@ class SqlTarget(ABC):
 
     # The steps of a merge that databases say in different words.
 
-    def leave_out(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
+    def drop_settled(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
         """Return the statements that drop from the stage what is stored as staged, or newer."""
-        return (merge.leave_out(parent, children),)
+        return (merge.drop_settled(parent, children),)
 
     def upsert(self, table: Table) -> Sequence[str]:
         """Return the statements that merge the staged rows into a table that has no parent."""
@@ -387,6 +564,35 @@ class SqlTarget(ABC):
     def insert_row(self, name: str, columns: Sequence[Column], key: str) -> str:
         """Return the statement that inserts one row of a proof table unless its key is there."""
         return merge.insert_row(name, columns, key)
+
+    def put_row(
+        self,
+        connection: sa.engine.Connection,
+        name: str,
+        columns: Sequence[Column],
+        key: str,
+        row: Mapping[str, Any],
+        *,
+        keep: Sequence[str] = (),
+    ) -> None:
+        """Insert or replace one row of a proof table; the columns in `keep` stay as first written."""
+        connection.execute(sa.text(self.upsert_row(name, columns, key, keep)), dict(row))
+
+    def put_new_row(
+        self,
+        connection: sa.engine.Connection,
+        name: str,
+        columns: Sequence[Column],
+        key: str,
+        row: Mapping[str, Any],
+    ) -> None:
+        """Insert one row of a proof table unless its key is there."""
+        connection.execute(sa.text(self.insert_row(name, columns, key)), dict(row))
+
+    def _load(
+        self, connection: sa.engine.Connection, tables: Sequence[Table], punctuality: Punctuality | None
+    ) -> Loading:
+        return Loading(self, connection, tables, punctuality)
 
     @abstractmethod
     def _make_engine(self) -> sa.engine.Engine: ...
@@ -423,12 +629,15 @@ class Loading:
     ) -> None:
         self.target = target
         self.connection = connection
+        self.tables = tables
         self.parent, *self.children = tables
         self.punctuality = punctuality if punctuality and lateness.can_measure(tables[0]) else None
         self.outside = 0
         self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
         self._written: dict[int, Written] = {}
         self._set_aside: dict[int, int] = {}
+        self._aside_keys: dict[int, set[str]] = {}
+        self._left_out: set[int] = set()
         self._late: dict[tuple[str, int], int] = {}
 
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
@@ -445,7 +654,7 @@ class Loading:
         if self.punctuality and new:
             self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
-        for statement in self.target.leave_out(self.parent, self.children) if unchanged or stale else ():
+        for statement in self.target.drop_settled(self.parent, self.children) if unchanged or stale else ():
             self._run(statement)
         if self._run(merge.has_staged(self.parent)).first():
             self._write()
@@ -474,7 +683,7 @@ class Loading:
             return
         for (source, minutes), records in sorted(self._late.items()):
             row = lateness.row_of(self.punctuality, self.moment, source, minutes)
-            self._run(self.target.insert_row(LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id"), **row)
+            self.target.put_new_row(self.connection, LATENESS_TABLE, LATENESS_COLUMNS, "lateness_id", row)
             self._run(lateness.add_rows(), records=records, lateness_id=row["lateness_id"])
 
     def quarantine(self, records: Sequence[Quarantined]) -> None:
@@ -483,7 +692,8 @@ class Loading:
         A bad record whose key also came in good shape is kept, but does not count: that key has landed.
         """
         for record in records:
-            if not self._run(merge.has_seen(record.read), key=record.record_key).first():
+            self._aside_keys.setdefault(record.read, set()).add(record.record_key)
+            if not self._has_landed(record):
                 self._set_aside[record.read] = self._set_aside.get(record.read, 0) + 1
             row = {
                 **msgspec.structs.asdict(record),
@@ -491,12 +701,40 @@ class Loading:
                 "last_seen_at": self._now(),
                 "resolved_at": None,
             }
-            self._run(
-                self.target.upsert_row(
-                    QUARANTINE_TABLE, QUARANTINE_COLUMNS, "quarantine_id", keep=("first_seen_at",)
-                ),
-                **{column.name: row[column.name] for column in QUARANTINE_COLUMNS},
+            self.target.put_row(
+                self.connection,
+                QUARANTINE_TABLE,
+                QUARANTINE_COLUMNS,
+                "quarantine_id",
+                {column.name: row[column.name] for column in QUARANTINE_COLUMNS},
+                keep=("first_seen_at",),
             )
+
+    def leave_out(self, read: int, keys: Iterable[str]) -> None:
+        """Count keys as filtered, unless they land or are set aside in the same read."""
+        chosen = list(keys)
+        for start in range(0, len(chosen), _KEYS_AT_ONCE):
+            some = chosen[start : start + _KEYS_AT_ONCE]
+            values = {f"key{number}": key for number, key in enumerate(some)}
+            self._run(merge.remember_keys(_filtered(read), len(some)), **values)
+        if chosen:
+            self._left_out.add(read)
+
+    def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:  # noqa: ARG002 - see booked
+        """Return those of some merged keys that are in the target."""
+        found: set[str] = set()
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = {f"key{number}": key for number, key in enumerate(keys[start : start + _KEYS_AT_ONCE])}
+            marks = ", ".join(f":{name}" for name in some)
+            statement = f'SELECT "{self.parent.key}" FROM "{self.parent.name}" '
+            found |= {
+                row[0] for row in self._run(f'{statement} WHERE "{self.parent.key}" IN ({marks})', **some)
+            }
+        return found
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+        return held.resolve(self.connection, landed, left_out, self._now())
 
     def account(self, read: int, landed: Iterable[str], quarantined: int) -> None:
         """Let keys count in the proof of a read whose records need not be loaded again.
@@ -513,22 +751,27 @@ class Loading:
 
     def seal(self, facts: WindowFacts) -> Sealing:
         """Count what of the window is in the target, and write the proof."""
-        landed = int(self._run(merge.count_landed(self.parent, facts.read)).scalar() or 0)
+        landed = self._landed(facts.read)
         quarantined = self._set_aside.get(facts.read, 0)
+        filtered = self._count_filtered(facts.read)
         written = self._written.get(facts.read, Written())
         reason = why_open(
             total_before=facts.total_before,
             total_after=facts.total_after,
             landed=landed,
             quarantined=quarantined,
+            filtered=filtered,
             read_before_its_end=facts.first_read_at < facts.window_end,
             proof=facts.proof,
             distinct=facts.distinct_keys,
         )
+        missing = 0
+        if facts.scan and reason is None:
+            missing, reason = self._mark_missing(facts, facts.scan)
         before = self._run(
             f"SELECT tries, found_only FROM {WINDOW_TABLE} WHERE window_id = :id", id=facts.window_id
         ).first() or (None, None)
-        tries = (before[0] or 0) + 1 if reason else 0
+        tries = (before[0] or 0) + self._open_scans(facts) + 1 if reason else 0
         state = (CONTESTED if tries >= MOST_TRIES else OPEN) if reason else SEALED
         row = {
             **msgspec.structs.asdict(facts),
@@ -536,21 +779,24 @@ class Loading:
             "shops": msgspec.json.encode(facts.shops).decode(),
             "landed": landed,
             "quarantined": quarantined,
+            "filtered": filtered,
+            "missing": missing,
             "tries": tries,
+            "unread": 0,
             "found_only": (before[1] or 0) + written.inserted,
             "state": state,
             "reason": reason,
             "recorded_at": self.moment,
         }
-        self._run(
-            self.target.upsert_row(WINDOW_TABLE, WINDOW_COLUMNS, "window_id"),
-            **{column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+        self.target.put_row(
+            self.connection,
+            WINDOW_TABLE,
+            WINDOW_COLUMNS,
+            "window_id",
+            {column.name: self._bound(row[column.name]) for column in WINDOW_COLUMNS},
+            keep=("planned_as",),
         )
-        self._run(
-            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
-            now=self._now(),
-            method=facts.method,
-        )
+        self._resolve(facts)
         return Sealing(
             window_id=facts.window_id,
             method=facts.method,
@@ -562,7 +808,78 @@ class Loading:
             total=facts.total_after,
             landed=landed,
             quarantined=quarantined,
+            filtered=filtered,
+            missing=missing,
             **msgspec.structs.asdict(written),
+        )
+
+    def _mark_missing(self, facts: WindowFacts, scan: Scan) -> tuple[int, str | None]:
+        """Mark the rows that a proven scan did not see; return how many, or why that many are not believed.
+
+        Rows that were written since the scan began are left alone, and so are those whose record came and
+        could not be stored: they are there.
+        """
+        aside = self._aside_keys.get(facts.read, set())
+        if any(key.startswith("#") for key in aside):
+            return 0, None  # a record without a key came: whose row it is cannot be told
+        if aside:
+            remember = sa.text(merge.remember_key(_aside(facts.read)))
+            self.connection.execute(remember, [{"key": key} for key in sorted(aside)])
+        ids: dict[str, Any] = {f"id{at}": one for at, one in enumerate(scan.ids)} if scan.column else {}
+        covered = merge.covered(scan.column, len(scan.ids))
+        seen = facts.read, _aside(facts.read), _filtered(facts.read)
+        unseen = f"{covered} AND {merge.unseen(self.parent, *seen)}"
+        since = self._bound(facts.first_read_at)
+        living = int(self._run(merge.count_rows(self.parent, covered), **ids).scalar())
+        missing = int(self._run(merge.count_rows(self.parent, unseen), since=since, **ids).scalar())
+        many = missing > max(MOST_MISSING, living * MOST_MISSING_SHARE) or 1 < living == missing
+        if many and not scan.asked:
+            return 0, (
+                f"{missing} of {living} rows were not seen, which is too many to be believed, and none was "
+                "marked; if they are gone, trigger the DAG by hand"
+            )
+        if missing:
+            self._run(merge.entomb_rows(self.parent, unseen), since=since, now=self._now(), **ids)
+            for child in self.children:
+                self._run(merge.entomb_orphans(self.parent, child), now=self._now())
+        return missing, None
+
+    def _open_scans(self, facts: WindowFacts) -> int:
+        """Count the scans of the same records before this one that did not seal: each has its own id."""
+        if not facts.scan:
+            return 0
+        count = self._run(
+            f"SELECT COUNT(*) FROM {WINDOW_TABLE} WHERE pipeline = :pipeline AND method = :method "
+            "AND dimension = :dimension AND shops = :shops AND state IN (:open, :contested) "
+            "AND window_end < :end AND tries > 0",
+            pipeline=facts.pipeline,
+            method=facts.method,
+            dimension=facts.dimension,
+            shops=msgspec.json.encode(facts.shops).decode(),
+            open=OPEN,
+            contested=CONTESTED,
+            end=self._bound(facts.window_end),
+        ).scalar()
+        return int(count or 0)
+
+    # What a load into something else than a database knows by other means.
+
+    def _has_landed(self, record: Quarantined) -> bool:
+        return self._run(merge.has_seen(record.read), key=record.record_key).first() is not None
+
+    def _landed(self, read: int) -> int:
+        return int(self._run(merge.count_landed(self.parent, read)).scalar() or 0)
+
+    def _count_filtered(self, read: int) -> int:
+        if read not in self._left_out:
+            return 0
+        return int(self._run(merge.count_only(_filtered(read), read)).scalar() or 0)
+
+    def _resolve(self, facts: WindowFacts) -> None:
+        self._run(
+            merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
+            now=self._now(),
+            method=facts.method,
         )
 
     def _now(self) -> Any:
@@ -575,20 +892,35 @@ class Loading:
         return self.connection.execute(sa.text(statement), values)
 
 
+def _aside(read: int) -> int:
+    """The number under which the keys of a read are remembered that came and could not be stored."""
+    return -1 - read
+
+
+def _as_json(value: Any) -> str:
+    """Return JSON as text, also where the driver has read it already."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _filtered(read: int) -> int:
+    """The number under which the keys of a read are remembered that the pipeline's rules left out."""
+    return _FILTERED - read
+
+
 def _columns(table: Table) -> tuple[Column, ...]:
     return (*table.columns, *(Column(*meta) for meta in _META_COLUMNS))
 
 
 def _missing(connection: sa.engine.Connection, wanted: dict[str, Any]) -> dict[str, list[Column] | None]:
     """Return table → missing columns, or None where the whole table is missing."""
-    inspector = sa.inspect(connection)
-    present = set(inspector.get_table_names())
+    present = set(sa.inspect(connection).get_table_names())
     missing: dict[str, list[Column] | None] = {}
     for name, (_, _, columns) in wanted.items():
         if name not in present:
             missing[name] = None
             continue
-        have = {column["name"] for column in inspector.get_columns(name)}
+        # Asked of the table itself: not every dialect can tell its columns.
+        have = set(connection.execute(sa.text(f'SELECT * FROM "{name}" WHERE 1 = 0')).keys())
         absent = [column for column in columns if column.name not in have]
         if absent:
             missing[name] = absent

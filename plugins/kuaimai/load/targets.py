@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from kuaimai.errors import ConfigError
+from kuaimai.load.generic import GenericTarget
 from kuaimai.load.mysql import MysqlTarget
 from kuaimai.load.postgres import PostgresTarget
 from kuaimai.load.sql import SqlTarget
@@ -15,11 +15,7 @@ from kuaimai.load.sqlite import SqliteTarget
 
 
 def open_target(url: str, *, now: Callable[[], float] = time.time) -> SqlTarget:
-    """Return the target for a database URL; nothing is connected yet.
-
-    Raises:
-        ConfigError: there is no fast path for this database.
-    """
+    """Return the target for a database URL; nothing is connected yet."""
     backend = sa.engine.make_url(url).get_backend_name()
     if backend == "postgresql":
         return PostgresTarget(url, now=now)
@@ -27,7 +23,4 @@ def open_target(url: str, *, now: Callable[[], float] = time.time) -> SqlTarget:
         return MysqlTarget(url, now=now)
     if backend == "sqlite":
         return SqliteTarget(url, now=now)
-    raise ConfigError(
-        f"the target is a {backend} database",
-        hint="use a Connection of type Postgres, MySQL or Sqlite as the target",
-    )
+    return GenericTarget(url, now=now)

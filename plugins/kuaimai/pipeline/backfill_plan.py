@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kuaimai.extract.windows import Slice
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 
 
 class PlannedDay(msgspec.Struct, frozen=True):

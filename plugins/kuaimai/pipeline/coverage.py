@@ -8,13 +8,17 @@ from datetime import datetime, timedelta
 import msgspec
 
 from kuaimai.errors import ConfigError
-from kuaimai.extract.windows import DAY, Window, cell_start, gaps, sealed_since
+from kuaimai.extract.windows import DAY, SCAN, Window, cell_start, gaps, sealed_since
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
-from kuaimai.load.sql import ReadWindow, Sealing, SqlTarget
+from kuaimai.load.protocol import Coverage
+from kuaimai.load.sql import ReadWindow, Sealing
 from kuaimai.pipeline.spec import CREATED, Pipeline
 
+# Older scans that are still open have been told long ago.
+SCANS_LOOKED_AT = timedelta(days=30)
 
-def look_back_minutes(pipeline: Pipeline, target: SqlTarget) -> int:
+
+def look_back_minutes(pipeline: Pipeline, target: Coverage) -> int:
     """Return how far back records are looked for by their creation; 0 where nothing looks for them."""
     hours = pipeline.time.look_back_hours
     return target.look_back(pipeline.name, hours * 60) if hours else 0
@@ -69,12 +73,19 @@ def known_since(
 
 
 def settled_windows(
-    pipeline: str, dimension: str, target: SqlTarget, *, since: datetime, until: datetime | None = None
+    pipeline: str,
+    dimension: str,
+    target: Coverage,
+    *,
+    since: datetime,
+    until: datetime | None = None,
+    border: datetime | None = None,
 ) -> list[ReadWindow]:
     """Return the windows of some time, after closing those that others have sealed since.
 
     A window that was planned as a whole and read in parts gives way to its parts, also while one of them is
-    contested: that part speaks for itself. A contested window gives way only to seals.
+    contested: that part speaks for itself. A contested window gives way only to seals. What begins before
+    `border` stays as it is: that time lies in two stores.
     """
     windows = target.coverage(pipeline, dimension, since, until)
     sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
@@ -91,6 +102,7 @@ def settled_windows(
             one.window_id
             for one in windows
             if one.state in covered
+            and (border is None or one.start >= border)
             and not any(
                 gaps(one.start, one.end, covered[one.state].get((shop, one.method), ())) for shop in one.shops
             )
@@ -99,14 +111,34 @@ def settled_windows(
     return windows
 
 
-def settle(pipeline: str, sealings: Iterable[Sealing], target: SqlTarget) -> None:
+def settle(pipeline: str, sealings: Iterable[Sealing], target: Coverage) -> None:
     """Close the windows whose time is sealed by now, wherever a run has read."""
     by_dimension: dict[str, list[Sealing]] = {}
     for one in sealings:
         by_dimension.setdefault(one.dimension, []).append(one)
     for dimension, ours in by_dimension.items():
+        if dimension == SCAN:
+            _settle_scans(pipeline, target, max(one.end for one in ours))
+            continue
         since, until = min(one.start for one in ours), max(one.end for one in ours)
         settled_windows(pipeline, dimension, target, since=since, until=until)
+
+
+def _settle_scans(pipeline: str, target: Coverage, reached: datetime) -> None:
+    """Close scans that did not seal before one of the same records that did: it has read all of theirs."""
+    windows = target.coverage(pipeline, SCAN, reached - SCANS_LOOKED_AT)
+    sealed: dict[tuple[str, str], datetime] = {}
+    for one in windows:
+        for shop in one.shops if one.state == SEALED else ():
+            sealed[shop, one.method] = max(one.end, sealed.get((shop, one.method), one.end))
+    target.supersede(
+        [
+            one.window_id
+            for one in windows
+            if one.state in {OPEN, CONTESTED}
+            and all((shop, one.method) in sealed and one.end < sealed[shop, one.method] for shop in one.shops)
+        ]
+    )
 
 
 def missed_overlap(

@@ -16,12 +16,14 @@ from itertools import pairwise
 
 from kuaimai.errors import ConfigError, Rejected, TooLarge
 from kuaimai.extract.paging import window_request
-from kuaimai.extract.windows import Shop, Slice, Window, gaps, halves, window_id
+from kuaimai.extract.windows import BORDER, Shop, Slice, Window, gaps, halves, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
-from kuaimai.gateway.wire import GATEWAY_ZONE
-from kuaimai.load.proof import OPEN, READINGS, SEALED, SUPERSEDED
-from kuaimai.load.sql import PlannedWindow, ReadWindow, SqlTarget
+from kuaimai.gateway.clock import GATEWAY_ZONE
+from kuaimai.load.proof import READINGS, SEALED, SUPERSEDED
+from kuaimai.load.protocol import Coverage
+from kuaimai.load.sql import PlannedWindow, ReadWindow
+from kuaimai.pipeline import coverage
 from kuaimai.pipeline.backfill_plan import BackfillPlan, PlannedDay, wall_clock
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.stages import serving
@@ -38,8 +40,6 @@ YIELD = 0.65
 _SECOND = timedelta(seconds=1)
 
 BACKFILL = "backfill"
-BORDER = "border"
-"""Reason of a slice that reads the normal store for time that the archive is asked for as well."""
 
 
 def plan_backfill(
@@ -52,7 +52,7 @@ def plan_backfill(
     dimension: str,
     client: Client,
     rate: float,
-    target: SqlTarget,
+    target: Coverage,
     rows_per_slice: int = ROWS_PER_SLICE,
     again: bool = False,
     now: Callable[[], float] = time.time,
@@ -110,28 +110,18 @@ def plan_backfill(
     )
 
 
-def announce(plan: BackfillPlan, pipeline: Pipeline, target: SqlTarget) -> None:
+def announce(plan: BackfillPlan, pipeline: Pipeline, target: Coverage) -> None:
     """Write the plan's windows down as open, so that a slice that is never read leaves a trace."""
     target.announce([_planned(pipeline.source.method, piece) for piece in plan.slices])
 
 
-def settle(pipeline: Pipeline, dimension: str, start: datetime, target: SqlTarget, now: float) -> None:
-    """Close windows that an earlier plan left open and whose time others have sealed since.
+def settle(pipeline: Pipeline, dimension: str, start: datetime, target: Coverage, now: float) -> None:
+    """Close windows that an earlier plan left open or contested and whose time others have sealed since.
 
     Only time within the method's reach: of older time two stores were asked, and one cannot answer for both.
     """
     border = reach(pipeline, datetime.fromtimestamp(now, GATEWAY_ZONE))
-    windows = target.coverage(pipeline.name, dimension, start)
-    covered = _Coverage(windows, pipeline)
-    target.supersede(
-        [
-            one.window_id
-            for one in windows
-            if one.state == OPEN
-            and (border is None or one.start >= border)
-            and not any(gaps(one.start, one.end, covered.sealed(shop, one.method)) for shop in one.shops)
-        ]
-    )
+    coverage.settled_windows(pipeline.name, dimension, target, since=start, border=border)
 
 
 def reach(pipeline: Pipeline, instant: datetime) -> datetime | None:
@@ -140,7 +130,7 @@ def reach(pipeline: Pipeline, instant: datetime) -> datetime | None:
     Older time is asked of the archive.
     """
     times = catalog.method(pipeline.source.method).times
-    if times is None:
+    if times is None or times.reach_days is None:
         return None
     oldest = instant.astimezone(GATEWAY_ZONE) - timedelta(days=times.reach_days) + WAITING
     return _midnight(oldest) + timedelta(days=1)
@@ -151,7 +141,7 @@ class _Coverage:
 
     def __init__(self, windows: Iterable[ReadWindow], pipeline: Pipeline) -> None:
         times = catalog.method(pipeline.source.method).times
-        self._reach = timedelta(days=times.reach_days if times else 36_500)
+        self._reach = timedelta(days=(times.reach_days if times else None) or 36_500)
         self._sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
         self._open: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
         for one in windows:
@@ -273,7 +263,8 @@ class _Planner:
     def _count(self, method: str, window: Window, shops: Sequence[Shop]) -> int | None:
         page = catalog.method(method).page
         size = page.min if page else self._pipeline.source.page_size
-        request = {**window_request(method, window, shops), "pageNo": "1", "pageSize": str(size)}
+        request = window_request(method, window, shops, params=self._pipeline.source.params)
+        request |= {"pageNo": "1", "pageSize": str(size)}
         return self._client.call(method, request).total
 
     def _slice(self, window: Window, shops: Sequence[Shop], reason: str, *, archive: bool = False) -> None:
@@ -305,6 +296,12 @@ def _check(
     instant: datetime,
     border: datetime | None,
 ) -> None:
+    if not pipeline.has_times:
+        raise ConfigError(
+            f"pipeline {pipeline.name} has no past: {pipeline.source.method} knows no times, and every run "
+            f"of kuaimai_{pipeline.name} reads everything",
+            hint="trigger that DAG",
+        )
     if end <= start:
         raise ConfigError(f"the end {wall_clock(end)} is not after the start {wall_clock(start)}")
     if end > instant:
@@ -318,15 +315,24 @@ def _check(
             )
         if border is None or start >= border:
             continue
-        archive = times.archive if times else None
-        if archive is None or dimension not in archive.dimensions:
-            advice = f"read by {archive.dimensions[0]!r}, or " if archive else ""
+        archived = _archived(name)
+        if dimension not in archived:
+            advice = f"read by {archived[0]!r}, or " if archived else ""
             raise ConfigError(
                 f"time before {wall_clock(border)} lies in the gateway's archive, which cannot be read by "
                 f"{dimension!r}",
                 method=name,
                 hint=f"{advice}begin at {wall_clock(border)} or later",
             )
+
+
+def _archived(method: str) -> tuple[str, ...]:
+    """Return the dimensions by which what is older than a method's reach can be read."""
+    entry = catalog.method(method)
+    if entry.history:
+        history = catalog.method(entry.history).times
+        return tuple(history.dimensions) if history else ()
+    return entry.times.archive.dimensions if entry.times and entry.times.archive else ()
 
 
 def _days(interval: Window, border: datetime | None) -> list[Window]:
@@ -347,7 +353,7 @@ def _left_of(
 ) -> Iterator[tuple[tuple[datetime, datetime], list[Shop]]]:
     """Yield what of a day is left to read, with the shops that share it, as many as one call may name."""
     base = pipeline.source.method
-    limit = catalog.method(base).shops
+    limit = catalog.method(base).scope
     most = limit.max if limit else max(len(shops), 1)
     sharing: dict[tuple[tuple[datetime, datetime], ...], list[Shop]] = {}
     for shop in shops:
@@ -371,6 +377,7 @@ def _planned(method: str, piece: Slice) -> PlannedWindow:
         window_start=piece.window.start,
         window_end=piece.window.end,
         run_id=piece.run,
+        planned_as=piece.reason,
     )
 
 

@@ -1,17 +1,17 @@
 """The nightly reconcile: count the last days again, read where counts differ, mend by id, mark what is gone.
 
-It asks by `created`. That time never changes, so an order stays in its slot for life, whatever happens to it:
-an order that is missing there is missing, and one too many is gone or was never there. Every other dimension
-moves rows between windows (`upd_time`), leaves some out (`modified` null) or lets strangers in (`pay_time`).
+It asks by `created` first. That time never changes, so an order stays in its slot for life, whatever happens
+to it: an order that is missing there is missing, and one too many is gone or was never there. Every other
+dimension moves rows between windows (`upd_time`), leaves some out (`modified` null) or lets strangers in
+(`pay_time`). Then it asks by the time of change, for what changed unseen (`changes`).
 
-A quiet night costs one request per group of shops and two-hour slot. That request's page is as large as the
-slot is known to be, up to the gateway's limit: where it holds all that it counts, its keys are compared as
-well; in larger slots those on the page are.
+A quiet night costs one request per group of shops and two-hour slot by creation, and at most as many by
+change. A request's page is as large as the slot is known to be, up to the gateway's limit: where it holds all
+that it counts, its records are compared by key and version; in larger slots those on the page are.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,24 +21,22 @@ from typing import Any
 
 import msgspec
 
-from kuaimai.errors import ConfigError, DataError, Rejected
-from kuaimai.extract.by_id import Found, calls_for, keys_of, read_ids
-from kuaimai.extract.paging import read_parts, window_request
+from kuaimai.errors import ConfigError, DataError
+from kuaimai.extract.by_id import Found, calls_for, records_of
+from kuaimai.extract.paging import read_parts
 from kuaimai.extract.reads import Read
-from kuaimai.extract.skim import record_key
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Shop, Slice, Window, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
-from kuaimai.load.reconciling import Aside, Ledger, Total
+from kuaimai.load.reconciling import AMOUNTS, SHOP, STATUS, Total
 from kuaimai.load.sql import Sealing, SqlTarget, WindowFacts
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.changes import Changes
+from kuaimai.pipeline.mending import Listed, Mended, Mending
 from kuaimai.pipeline.spec import Pipeline
-from kuaimai.transform.mapping import Mapper
-
-log = logging.getLogger(__name__)
 
 DIMENSION = "created"
 DAYS = 8
@@ -63,6 +61,7 @@ class Verdict(msgspec.Struct, frozen=True):
         repaired: how many of them are there now.
         elsewhere: rows of the target that the gateway does not list here but returns by id.
         tombstoned: keys that the gateway has no longer.
+        changed: rows that were older than at the gateway.
         problem: what remains, in one sentence; None if nothing does.
     """
 
@@ -73,6 +72,7 @@ class Verdict(msgspec.Struct, frozen=True):
     repaired: int = 0
     elsewhere: int = 0
     tombstoned: tuple[str, ...] = ()
+    changed: int = 0
     problem: str | None = None
 
 
@@ -87,18 +87,36 @@ class _Difference(msgspec.Struct, frozen=True):
 
 
 class Day(msgspec.Struct, frozen=True):
-    """One day of one group of shops, after the repair."""
+    """One day of one group of shops, after the repair.
+
+    Attributes:
+        day: the date in GMT+8.
+        shops: ids.
+        verdicts: of the slots by creation.
+        mended: what was brought up to date besides, with the time it was met in: orders of the day that no
+            list of changes shows, and orders of any day that changed on this one.
+        target: living rows that were made on this day.
+        totals: of those rows, by shop and status.
+    """
 
     day: date
     shops: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
+    mended: tuple[tuple[Window, Mended], ...]
     target: int
     totals: tuple[Total, ...]
 
     @property
+    def changed(self) -> int:
+        """How many rows were brought up to date."""
+        return sum(one.changed for one in self.verdicts) + sum(one.changed for _, one in self.mended)
+
+    @property
     def problems(self) -> list[str]:
         """What remains, by slot."""
-        return [f"{_clock(one.window)}: {one.problem}" for one in self.verdicts if one.problem]
+        slots = [(one.window, one.problem) for one in self.verdicts]
+        slots += [(window, one.problem) for window, one in self.mended]
+        return [f"{_clock(window)}: {problem}" for window, problem in slots if problem]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -124,15 +142,23 @@ class Outcome(msgspec.Struct, frozen=True):
         return [*(problem for day in self.days for problem in day.problems), *self.still_open]
 
     def total(self, name: str) -> int:
-        """Add up a number (or count a list) of all slots."""
+        """Add up a number (or count a list) of all slots; `changed` of everything."""
+        if name == "changed":
+            return sum(day.changed for day in self.days)
         values = [getattr(one, name) for day in self.days for one in day.verdicts]
         return sum(value if isinstance(value, int) else len(value) for value in values)
 
 
 def can_reconcile(pipeline: Pipeline) -> bool:
-    """Whether the pipeline's method counts by creation and can be asked by id."""
+    """Whether the pipeline's method counts by creation, can be asked by id, and returns orders."""
     method = catalog.method(pipeline.source.method)
-    return method.ids is not None and method.times is not None and DIMENSION in method.times.dimensions
+    columns = {field.column for field in pipeline.record.fields.values()}
+    return (
+        method.ids is not None
+        and method.times is not None
+        and DIMENSION in method.times.dimensions
+        and columns.issuperset({SHOP, STATUS, *AMOUNTS})
+    )
 
 
 def reconcile(
@@ -169,20 +195,34 @@ def reconcile(
         raise ConfigError(f"pipeline {pipeline.name} cannot be compared by creation and by id")
     midnight = until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
     times = catalog.method(pipeline.source.method).times
-    reach = times.reach_days if times else days
+    reach = (times.reach_days if times else None) or days
     if (midnight - days * _DAY).timestamp() < now() - reach * 86_400:
         raise ConfigError(
             f"{days} days before {midnight:%Y-%m-%d} begin more than {reach} days ago, in the archive",
             hint="compare fewer days",
         )
     spent = client.requests
-    work = _Reconciling(pipeline, run=run, client=client, staging=staging, target=target, now=now)
+    field = times.dimensions[DIMENSION].stamp if times else None
+    mending = Mending(
+        pipeline,
+        field=field or DIMENSION,
+        run=run,
+        client=client,
+        staging=staging,
+        target=target,
+        now=now,
+    )
+    work = _Reconciling(mending)
     chosen = sorted(shops)
     retried = work.retry_windows(midnight - days * _DAY, midnight, chosen)
+    groups = _groups(pipeline, chosen)
+    slots = [(midnight - back * _DAY, group) for back in range(1, days + 1) for group in groups]
+    # What is gone is marked before changes are looked for, so that it is not asked for there again.
+    verdicts = [work.by_creation(day, group) for day, group in slots]
+    mended = [work.by_change(day, group) for day, group in slots]
     found = [
-        work.day(midnight - back * _DAY, group)
-        for back in range(1, days + 1)
-        for group in _groups(pipeline, chosen)
+        work.day(day, group, one, also)
+        for (day, group), one, also in zip(slots, verdicts, mended, strict=True)
     ]
     still_open = tuple(
         f"{one.method} {_clock(window)}: {one.reason}" for window, one in retried if one.state != SEALED
@@ -210,53 +250,56 @@ def check(outcome: Outcome) -> None:
 class _Reconciling:
     """What the steps of one run share."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        *,
-        run: str,
-        client: Client,
-        staging: Staging,
-        target: SqlTarget,
-        now: Callable[[], float],
-    ) -> None:
-        self.pipeline = pipeline
-        self.run = run
-        self.client = client
-        self.staging = staging
-        self.target = target
-        self.now = now
-        self.base = catalog.method(pipeline.source.method)
-        self.tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
-        times = self.base.times
-        self.field = (times.dimensions[DIMENSION] if times else None) or DIMENSION
-        self.ledger = Ledger(target, self.tables, pipeline.record.fields[self.field].column)
-        target.prepare(self.tables)
-        self.aside: list[Aside] = self._read_aside()
-        self.slices = 0
+    def __init__(self, mending: Mending) -> None:
+        self.mending = mending
+        self.pipeline = mending.pipeline
+        self.base = mending.base
+        self.ledger = mending.ledger
+        self.changes = Changes.find(mending)
         self.tombstones = 0
+        self.unseen: dict[tuple[datetime, tuple[Shop, ...]], set[str]] = {}
 
-    def day(self, midnight: datetime, shops: tuple[Shop, ...]) -> Day:
-        """Compare one day of one group of shops and write down what came of it."""
-        ids = tuple(shop.id for shop in shops)
+    def by_creation(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[Verdict, ...]:
+        """Compare one day of one group of shops by creation, slot by slot."""
         slots = [
             Window(midnight + at * _SLOT, midnight + (at + 1) * _SLOT - _SECOND, DIMENSION)
             for at in range(_DAY // _SLOT)
         ]
+        unseen = self.unseen.setdefault((midnight, shops), set())
         held = self.ledger.counts([(slot.start, slot.end) for slot in slots])
-        verdicts = tuple(
-            self._slot(slot, shops, sum(count.get(shop, 0) for shop in ids))
+        return tuple(
+            self._slot(slot, shops, sum(count.get(shop.id, 0) for shop in shops), unseen)
             for slot, count in zip(slots, held, strict=True)
         )
+
+    def by_change(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[tuple[Window, Mended], ...]:
+        """Bring up to date what changed unseen: orders of the day that no list shows; changes of the day."""
+        day = Window(midnight, midnight + _DAY - _SECOND, DIMENSION)
+        mended = []
+        if unseen := self.unseen.pop((midnight, shops), None):
+            mended.append((day, self.mending.refresh(day, shops, {}, unseen, sure=unseen)))
+        if self.changes:
+            mended += self.changes.day(midnight, shops)
+        return tuple(mended)
+
+    def day(
+        self,
+        midnight: datetime,
+        shops: tuple[Shop, ...],
+        verdicts: tuple[Verdict, ...],
+        mended: tuple[tuple[Window, Mended], ...],
+    ) -> Day:
+        """Add up one day of one group of shops, and write down what came of it."""
+        ids = tuple(shop.id for shop in shops)
         totals = tuple(self.ledger.totals(midnight, midnight + _DAY - _SECOND, ids))
-        day = Day(midnight.date(), ids, verdicts, sum(one.orders for one in totals), totals)
+        day = Day(midnight.date(), ids, verdicts, mended, sum(one.orders for one in totals), totals)
         self.ledger.write_report(
             self.pipeline.name,
             day.day.isoformat(),
             shops=ids,
             found=_columns(day),
             totals=totals,
-            run_id=self.run,
+            run_id=self.mending.run,
         )
         return day
 
@@ -269,89 +312,111 @@ class _Reconciling:
         wanted = {
             (Window(one.start, one.end, dimension), one.shops)
             for dimension in (times.dimensions if times else ())
-            for one in self.target.coverage(self.pipeline.name, dimension, since)
+            for one in self.mending.target.coverage(self.pipeline.name, dimension, since)
             # What runs at this moment has later windows, and reads them itself.
             if one.state in {OPEN, CONTESTED} and one.end <= until and known.keys() >= set(one.shops)
         }
         retried = []
         for window, ids in sorted(wanted)[:MOST_RETRIES]:
-            loaded = self._whole(window, tuple(known[one] for one in ids))
+            loaded = self.mending.whole(window, tuple(known[one] for one in ids))
             retried += [(window, sealing) for sealing in loaded.windows]
         if retried:
-            self.aside = self._read_aside()
+            self.mending.read_aside()
         return retried
 
-    def _slot(self, window: Window, shops: tuple[Shop, ...], held: int) -> Verdict:
+    def _slot(self, window: Window, shops: tuple[Shop, ...], held: int, unseen: set[str]) -> Verdict:
+        """Compare one slot; note the orders whose changes neither its page nor a list of changes shows."""
         aside = self._aside_in(window, shops)
-        total, keys = self._count(window, shops, held)
-        if total == held + len(aside) and keys - aside <= self.ledger.known(keys):
-            return Verdict(window, total, len(aside))
-        return self._compare(window, shops)
+        listed = self.mending.count(window, shops, held)
+        stored = self.ledger.states(listed.versions)
+        if listed.total != held + len(aside) or not listed.versions.keys() - aside <= stored.keys():
+            return self._compare(window, shops, unseen)
+        unseen |= self._unseen(window, shops, listed)
+        newer = self.mending.newer(listed.versions, stored)
+        if not newer:
+            return Verdict(window, listed.total, len(aside))
+        mended = self.mending.refresh(window, shops, newer, total=listed.total)
+        return Verdict(window, listed.total, len(aside), changed=mended.changed, problem=mended.problem)
 
-    def _count(self, window: Window, shops: tuple[Shop, ...], held: int) -> tuple[int | None, set[str]]:
-        """Ask for the slot's count; return it with the keys of the page that comes with it."""
-        page = self.base.page
-        size = held if page and page.min <= held <= page.max else (page.min if page else held)
-        request = window_request(self.base.name, window, shops)
-        answer = self.client.call(self.base.name, {**request, "pageNo": "1", "pageSize": str(size)})
-        rows = answer.rows(self.base.list_keys)
-        return answer.total, {record_key(row, self.pipeline.record.key) for row in rows}
+    def _unseen(self, window: Window, shops: Sequence[Shop], listed: Listed) -> set[str]:
+        """Return the orders of a slot of which only reading them tells whether they have changed."""
+        if listed.whole:
+            return set(listed.undated) - self.mending.aside_keys()
+        times, record = self.base.times, self.pipeline.record
+        dimension = times.dimensions.get(self.pipeline.time.dimension) if times else None
+        fields = {name for name in (*record.version[:1], dimension.needs if dimension else None) if name}
+        columns = sorted(record.fields[name].column for name in fields)
+        return set(
+            self.ledger.unlisted(window.start, window.end, [shop.id for shop in shops], columns)
+            if columns
+            else ()
+        )
 
-    def _compare(self, window: Window, shops: tuple[Shop, ...]) -> Verdict:
-        """Read the slot's keys, and mend both sides of the difference."""
+    def _compare(self, window: Window, shops: tuple[Shop, ...], unseen: set[str]) -> Verdict:
+        """Read the whole slot, and mend both sides of the difference."""
         ids = tuple(shop.id for shop in shops)
-        piece = self._slice(window, shops)
+        mending = self.mending
+        piece = mending.slice(window, shops)
         folder = f"{stages.raw_folder(piece)}/slot"
         reads = read_parts(
-            self.client,
+            mending.client,
             self.base.name,
             window,
             shops,
             rank=0,
             page_size=self.pipeline.source.page_size,
-            staging=self.staging,
+            params=self.pipeline.source.params,
+            staging=mending.staging,
             folder=folder,
-            now=self.now,
+            now=mending.now,
         )
-        theirs = keys_of(reads, self.staging)
+        listed = mending.listed(records_of(reads, mending.staging))
+        theirs = set(listed.versions)
         ours = self.ledger.keys(window.start, window.end, ids)
-        missing = theirs - ours.keys() - self._aside_keys()
-        extra = self._ask(piece, "extra", ours.keys() - theirs)
+        missing = theirs - ours.keys() - mending.aside_keys()
+        unseen |= listed.undated & ours.keys()
+        newer = mending.newer(
+            {key: listed.versions[key] for key in theirs & ours.keys()}, self.ledger.states(ours)
+        )
+        changed = mending.refresh(window, shops, newer, total=len(theirs)) if newer else Mended(0)
+        extra = mending.ask(piece, "extra", ours.keys() - theirs)
         pages = math.ceil(len(theirs) / self.pipeline.source.page_size)
         if calls_for(self.base.name, len(missing)) > pages or any(key.startswith("#") for key in missing):
             # Records without an id, or so many that pages are cheaper than ids: read as every other slice is.
-            self._whole(window, shops)
-            self.aside = self._read_aside()
+            mending.whole(window, shops)
+            mending.read_aside()
             sealing = self._mend(_Difference(piece, reads, theirs, set(), extra))
         else:
             sealing = self._mend(_Difference(piece, reads, theirs, missing, extra))
         tombstoned, left = self._entomb({key: ours[key] for key in extra.absent})
         if missing or extra.reads:
-            self.aside = self._read_aside()
+            mending.read_aside()
         reason = None if sealing.state == SEALED else sealing.reason
         return Verdict(
             window=window,
             gateway=len(theirs),
-            aside=len(theirs & self._aside_keys()),
+            aside=len(theirs & mending.aside_keys()),
             missing=tuple(sorted(missing)),
             repaired=len(missing & self.ledger.keys(window.start, window.end, ids).keys()),
             elsewhere=len(extra.shops),
             tombstoned=tombstoned,
-            problem="; ".join(filter(None, (reason, left))) or None,
+            changed=changed.changed,
+            problem="; ".join(filter(None, (reason, changed.problem, left))) or None,
         )
 
     def _mend(self, what: _Difference) -> Sealing:
         """Read what is missing by id, load it with what was asked for beside, and prove the slot."""
-        piece, aside = what.piece, self._aside_keys()
-        found = self._ask(piece, "missing", what.missing)
-        fuller = self._fuller(piece, found)
+        mending = self.mending
+        piece, aside = what.piece, mending.aside_keys()
+        found = mending.ask(piece, "missing", what.missing)
+        fuller = mending.fuller(piece, found)
         extracted = stages.Extracted(piece, (*found.reads, *fuller, *what.extra.reads))
-        transformed = stages.transform(self.pipeline, extracted, self.staging)
+        transformed = stages.transform(self.pipeline, extracted, mending.staging)
         # The records of the slot count in its proof, under a number of their own.
         proof = len(extracted.reads)
         numbers = [proof if at < len(found.reads) else at for at in range(proof)]
-        with self.target.loading(self.tables) as loading:
-            stages.write_records(loading, transformed, self.staging, numbers)
+        with mending.target.loading(mending.tables) as loading:
+            stages.write_records(loading, transformed, mending.staging, numbers)
             loading.account(proof, sorted(what.theirs - aside - what.missing), len(what.theirs & aside))
             return loading.seal(self._facts(what, proof))
 
@@ -378,42 +443,12 @@ class _Reconciling:
             pages=sum(read.pages for read in reads),
             requests=sum(read.requests for read in reads),
             attempts=max(read.attempts for read in reads),
-            run_id=self.run,
+            run_id=self.mending.run,
             first_read_at=min(read.first_read_at for read in reads),
             last_read_at=max(read.last_read_at for read in reads),
             proof=reads[0].proof,
+            planned_as=piece.reason,
         )
-
-    def _ask(self, piece: Slice, name: str, ids: Iterable[str], *, rank: int = 0) -> Found:
-        return read_ids(
-            self.client,
-            self.pipeline.source.methods[rank],
-            ids,
-            window=piece.window,
-            shops=tuple(shop.id for shop in piece.shops),
-            rank=rank,
-            staging=self.staging,
-            folder=f"{stages.raw_folder(piece)}/{name}/{rank}",
-            now=self.now,
-        )
-
-    def _fuller(self, piece: Slice, found: Found) -> list[Read]:
-        """Ask the enriching methods for the same ids, as far as they serve their shops."""
-        shops = {shop.id: shop for shop in piece.shops}
-        reads: list[Read] = []
-        for rank, method in enumerate(self.pipeline.source.methods):
-            served = [
-                key
-                for key, shop in found.shops.items()
-                if shop in shops and method in stages.serving(self.pipeline, shops[shop])
-            ]
-            if rank == 0 or not served or catalog.method(method).ids is None:
-                continue
-            try:
-                reads += self._ask(piece, "missing", served, rank=rank).reads
-            except Rejected as refusal:
-                log.warning("%d records get no fuller form: %s", len(served), refusal)
-        return reads
 
     def _entomb(self, versions: dict[str, int]) -> tuple[tuple[str, ...], str | None]:
         """Mark what is gone, as far as a run may; return the keys, and what to say if some are left."""
@@ -428,41 +463,23 @@ class _Reconciling:
             else None
         )
 
-    def _whole(self, window: Window, shops: tuple[Shop, ...]) -> stages.Loaded:
-        """Take a window through the stages as every run does."""
-        piece = self._slice(window, shops)
-        extracted = stages.extract(self.pipeline, piece, self.client, self.staging, now=self.now)
-        transformed = stages.transform(self.pipeline, extracted, self.staging)
-        return stages.load(self.pipeline, transformed, self.staging, self.target)
-
-    def _slice(self, window: Window, shops: tuple[Shop, ...]) -> Slice:
-        self.slices += 1
-        return Slice(self.pipeline.name, self.run, self.slices, window, shops, "reconcile")
-
-    def _read_aside(self) -> list[Aside]:
-        return self.ledger.set_aside(self.pipeline.name, self.pipeline.source.methods, self.field, "userId")
-
-    def _aside_keys(self) -> set[str]:
-        return {one.key for one in self.aside if one.method == self.base.name}
-
     def _aside_in(self, window: Window, shops: Sequence[Shop]) -> set[str]:
         """Return the quarantined keys that the gateway counts in a slot and the target does not hold."""
         ids = {shop.id for shop in shops}
         first, last = window.start.timestamp() * 1000, (window.end + _SECOND).timestamp() * 1000
         keys = {
             one.key
-            for one in self.aside
-            if one.method == self.base.name
-            and one.shop in ids
-            and one.stamp is not None
-            and first <= one.stamp < last
+            for one in self.mending.aside
+            if one.shop in ids
+            and (stamp := one.stamp(self.mending.field)) is not None
+            and first <= stamp < last
         }
-        return keys - self.ledger.known(keys)
+        return keys - self.ledger.states(keys).keys()
 
 
 def _groups(pipeline: Pipeline, shops: Sequence[Shop]) -> list[tuple[Shop, ...]]:
-    by_shop = catalog.method(pipeline.source.method).shops
-    size = by_shop.max if by_shop else max(len(shops), 1)
+    scope = catalog.method(pipeline.source.method).scope
+    size = scope.max if scope else max(len(shops), 1)
     return [tuple(shops[at : at + size]) for at in range(0, len(shops), size)]
 
 
@@ -476,6 +493,7 @@ def _columns(day: Day) -> dict[str, Any]:
         "repaired": sum(one.repaired for one in day.verdicts),
         "elsewhere": sum(one.elsewhere for one in day.verdicts),
         "tombstoned": len(gone),
+        "changed": day.changed,
         "tombstones": msgspec.json.encode(gone).decode() if gone else None,
         "problem": "; ".join(day.problems) or None,
     }
@@ -488,7 +506,16 @@ def _clock(window: Window) -> str:
 
 def pretty(outcome: Outcome) -> str:
     """Return the outcome as two tables for the log: what each day came to, and totals by shop and status."""
-    names = ("gateway_count", "target_count", "quarantined", "missing", "repaired", "elsewhere", "tombstoned")
+    names = (
+        "gateway_count",
+        "target_count",
+        "quarantined",
+        "missing",
+        "repaired",
+        "elsewhere",
+        "tombstoned",
+        "changed",
+    )
     lines = [
         f"{outcome.pipeline}: {outcome.requests} requests, {outcome.retried} windows read again",
         "  ".join(("day".ljust(10), "shops", *names)),

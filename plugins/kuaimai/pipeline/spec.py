@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
-from kuaimai.transform.personal import check_personal
+from kuaimai.pipeline import shape
+from kuaimai.pipeline.outlets import (
+    FilesOutlet,
+    HttpOutlet,
+    NoopOutlet,
+    Outlet,
+    SqlOutlet,
+    check_names,
+)
+from kuaimai.pipeline.reading import read_document, refusal, unknown_key
+from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
 CREATED = "created"
+
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
 
 
 class _Strict(BaseModel):
@@ -30,14 +44,24 @@ class Source(_Strict):
     Attributes:
         method: the method that returns every record; it alone decides what is complete.
         enrich: further methods with fuller records, asked only for the shops they serve.
-        page_size: records per page.
+        page_size: records per page; by default the most that the methods give.
         paging: what leads from page to page where a single second holds more than one: `pages` or `cursor`.
+        params: business parameters that are sent with every request, e.g. `{status: FINISHED}`.
     """
 
     method: str
     enrich: tuple[str, ...] = ()
-    page_size: int = 200
+    page_size: int = 0
     paging: Literal["pages", "cursor"] = "pages"
+    params: Mapping[str, str] = {}
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _as_sent(cls, value: Any) -> Any:
+        """The gateway takes text only; YAML reads `2` and `true` as something else."""
+        if not isinstance(value, dict):
+            return value
+        return {name: one if isinstance(one, str) else json.dumps(one) for name, one in value.items()}
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -49,7 +73,8 @@ class Further(_Strict):
     """A further time by which the same records are asked for, in a DAG of its own.
 
     Attributes:
-        dimension: the time; the DAG is `kuaimai_<pipeline>__<dimension>`.
+        dimension: the time; the DAG is `kuaimai_<pipeline>__<dimension>`. `scan` reads everything, whatever
+            its time, and marks what is gone; it needs neither of the two ways back.
         schedule: cron, in Asia/Shanghai.
         look_back_hours: every scheduled run reads so many hours before its end again, and more where rows
             were seen to come later than that; or
@@ -79,7 +104,10 @@ class Further(_Strict):
 
     @model_validator(mode="after")
     def _one_way_back(self) -> Further:
-        if self.day_before == (self.look_back_hours is not None):
+        if self.scans:
+            if self.day_before or self.look_back_hours is not None:
+                raise ValueError("a scan reads everything: leave out look_back_hours and day_before")
+        elif self.day_before == (self.look_back_hours is not None):
             raise ValueError(f"{self.dimension} needs either look_back_hours or day_before: true")
         return self
 
@@ -88,18 +116,24 @@ class Further(_Strict):
         """Length of one window."""
         return timedelta(hours=self.slot_hours)
 
+    @property
+    def scans(self) -> bool:
+        """Whether everything is read, whatever its time."""
+        return self.dimension == SCAN
+
 
 class Time(_Strict):
     """How time is cut.
 
     Attributes:
-        dimension: the time by which records are asked for.
+        dimension: the time by which records are asked for; by default the first one that the method knows.
+            `scan` where it knows none: every run reads everything and marks what is gone.
         overlap_minutes: how far a scheduled run reaches back before its interval, for late rows.
         heal_days: how far back a scheduled run looks for time that was left unsealed.
         further: other times, for records that the first one never shows or shows too late.
     """
 
-    dimension: str = "upd_time"
+    dimension: str = ""
     overlap_minutes: int = Field(default=10, ge=0, le=1440)
     heal_days: int = Field(default=7, ge=0, le=90)
     further: tuple[Further, ...] = ()
@@ -136,10 +170,16 @@ class Pipeline(_Strict):
         time: how time is cut.
         schedule: cron, in Asia/Shanghai.
         late_after_minutes: a run that has not sealed its interval so long after its end alerts.
-        target: Airflow Connection of the database to write.
+        fields: API field, or `<list>.<field>` → what becomes of it.
+        keep_personal: personal fields to keep as they are, by their API names.
+        filters: records to pass over, or to set aside.
+        step: kind of record ("" for the pipeline's own) → a function of the user's.
+        schema_policy: written `schema`: what to do with fields that the catalogue does not know.
+        targets: where the records go; each target is on its own.
+        target: Airflow Connection of the database to write: short for one target of kind sql.
         batch_size: records per batch.
-        keep_personal: personal fields to keep, by their API names.
         fingerprint: of the file's content; stored with quarantined records.
+        folder: where the file is.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -148,38 +188,98 @@ class Pipeline(_Strict):
     time: Time = Time()
     schedule: str = "*/5 * * * *"
     late_after_minutes: int = Field(default=10, ge=1)
+    fields: shape.Fields = Field(default_factory=dict)
+    keep_personal: tuple[str, ...] = ()
+    filters: tuple[shape.FilterRule, ...] = ()
+    step: shape.Steps = Field(default_factory=dict)
+    schema_policy: Policy = Field(default="freeze", alias="schema")
+    targets: tuple[Outlet, ...] = ()
     target: str = "kuaimai_target"
     batch_size: int = Field(default=1000, ge=1, le=100_000)
-    keep_personal: tuple[str, ...] = ()
-    fingerprint: str = ""
+    fingerprint: str = Field(default="", exclude=True)
+    folder: str = Field(default="", exclude=True)
 
     @field_validator("schedule")
     @classmethod
     def _five_fields(cls, value: str) -> str:
         return five_fields(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_catalogue_says(cls, content: Any) -> Any:
+        """Fill in what the file leaves to the catalogue: the time to read by, and the size of a page."""
+        source = content.get("source") if isinstance(content, dict) else None
+        if not isinstance(source, dict) or source.get("method") not in catalog.method_names():
+            return content
+        name = source["method"]
+        further = source.get("enrich", ())
+        methods = [name, *(further if isinstance(further, list | tuple) else ())]
+        known = [catalog.method(one) for one in methods if one in catalog.method_names()]
+        most = min((one.page.max for one in known if one.page), default=1)
+        time = {} if content.get("time") is None else content["time"]
+        if isinstance(time, dict):
+            times = known[0].times
+            content = {
+                **content,
+                "time": {"dimension": next(iter(times.dimensions)) if times else SCAN, **time},
+            }
+        return {**content, "source": {"page_size": most, **source}}
+
     @model_validator(mode="after")
     def _fits_the_catalogue(self) -> Pipeline:
         kinds = set()
         for name in self.source.methods:
-            method = catalog.method(name)
-            if method.record is None or method.times is None:
-                raise ValueError(f"source: {name} returns no records by time")
+            key = "source.method" if name == self.source.method else "source.enrich"
+            method = _told_at(key, catalog.method, name)
+            if method.record is None:
+                raise ValueError(f"source.method: {name} returns no records")
             kinds.add(method.record)
-            for dimension in self.time.dimensions:
-                if dimension not in method.times.dimensions:
-                    known = ", ".join(method.times.dimensions)
-                    raise ValueError(f"time.dimension: {name} knows {known}, not {dimension!r}")
+            self._check_dimensions(method)
             if method.page and not method.page.min <= self.source.page_size <= method.page.max:
                 raise ValueError(
                     f"source.page_size: {name} gives {method.page.min} to {method.page.max} records a page"
                 )
+            _told_at("source.params", method.check_names, self.source.params)
+            for param in self.source.params:
+                if param in _set_by_us(method):
+                    raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")
         if len(kinds) > 1:
             raise ValueError(
                 f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
             )
-        check_personal(self.records, self.keep_personal)
+        if self.targets and "target" in self.model_fields_set:
+            raise ValueError("targets: `target` is short for a single one; give only one of the two keys")
+        check_names(self.targets)
+        self.rules  # noqa: B018 - checks fields, filters and steps
         return self
+
+    def _check_dimensions(self, method: catalog.Method) -> None:
+        times = dict(method.times.dimensions) if method.times else {}
+        known = [*times, *([SCAN] if method.times is None or method.times.optional else [])]
+        for dimension in self.time.dimensions:
+            if dimension not in known:
+                raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
+
+    @property
+    def scope(self) -> Literal["shop", "warehouse"] | None:
+        """Whose records the method is asked for, one after the other; None where one question is enough."""
+        scope = catalog.method(self.source.method).scope
+        return scope.of if scope else None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the method can be asked for a stretch of time, and so for the past."""
+        return catalog.method(self.source.method).times is not None
+
+    @property
+    def outlets(self) -> tuple[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet, ...]:
+        """The targets, by whichever key they are given."""
+        return self.targets or (SqlOutlet(conn_id=self.target, name=self.target),)
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """Connections of the targets that are databases: what can be asked, and compared with the gateway."""
+        return tuple(outlet.conn_id for outlet in self.outlets if outlet.kind == "sql")
 
     @property
     def record(self) -> catalog.Record:
@@ -190,6 +290,48 @@ class Pipeline(_Strict):
     def records(self) -> tuple[catalog.Record, ...]:
         """The record and its children."""
         return (self.record, *(catalog.record(name) for name in self.record.children.values()))
+
+    @property
+    def rules(self) -> Rules:
+        """What becomes of the records on their way.
+
+        Raises:
+            ValueError: fields, filters or steps do not fit the catalogue.
+        """
+        times = catalog.method(self.source.method).times
+        known: Mapping[str, catalog.Dimension] = times.dimensions if times else {}
+        stamps = [known[one].stamp for one in self.time.dimensions if one in known]
+        return shape.rules(
+            self.record,
+            fields=self.fields,
+            keep_personal=self.keep_personal,
+            filters=self.filters,
+            steps=self.step,
+            policy=self.schema_policy,
+            stamps=[stamp for stamp in stamps if stamp],
+            folder=self.folder,
+        )
+
+
+def _told_at(key: str, ask: Callable[[_Asked], _Answer], about: _Asked) -> _Answer:
+    """Ask the catalogue; its refusal is told at the key."""
+    try:
+        return ask(about)
+    except ConfigError as err:
+        raise ValueError(f"{key}: {err.message}" + (f"; {err.hint}" if err.hint else "")) from None
+
+
+def _set_by_us(method: catalog.Method) -> set[str]:
+    """Return the parameters that say which page, which time and whose records."""
+    ours = {"pageNo", "pageSize", "useHasNext", "useCursor", "cursor", *method.send}
+    if method.scope:
+        ours.add(method.scope.param)
+    if method.ids:
+        ours.add(method.ids.param)
+    if method.times:
+        for one in method.times.dimensions.values():
+            ours |= {one.start, one.end, *one.send}
+    return ours
 
 
 def five_fields(value: str) -> str:
@@ -207,27 +349,23 @@ def load_pipeline(path: Path) -> Pipeline:
     """Read and check one pipeline file.
 
     Raises:
-        ConfigError: names the file, every wrong key and the nearest one that exists.
+        ConfigError: names the file, and of every mistake the line, the key and the nearest right word.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except OSError as err:
-        raise ConfigError(f"pipeline {path} cannot be read: {err.strerror}") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        mark = getattr(err, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"pipeline {path}{line} is not valid YAML: {getattr(err, 'problem', err)}") from err
-    if not isinstance(content, dict):
-        raise ConfigError(f"pipeline {path} must be a mapping that begins with `name:`")
-    content["fingerprint"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    document = read_document(path)
+    for key in ("fingerprint", "folder"):
+        if key in document.content:
+            known = [one.alias or name for name, one in Pipeline.model_fields.items() if not one.exclude]
+            line = document.line(key)
+            raise ConfigError(f"pipeline {path}, line {line}: {unknown_key(key, known)}")
+    content = {
+        **document.content,
+        "fingerprint": hashlib.sha256(document.text.encode()).hexdigest()[:12],
+        "folder": str(path.parent),
+    }
     try:
         return Pipeline.model_validate(content)
     except pydantic.ValidationError as err:
-        problems = "; ".join(_problem(detail) for detail in err.errors())
-        raise ConfigError(f"pipeline {path}: {problems}") from err
-    except ConfigError as err:
-        raise ConfigError(f"pipeline {path}: {err.message}", hint=err.hint) from err
+        raise refusal(document, Pipeline, err) from err
 
 
 def load_pipelines(folder: Path) -> list[Pipeline]:
@@ -247,26 +385,3 @@ def load_pipelines(folder: Path) -> list[Pipeline]:
         if names.count(name) > 1:
             raise ConfigError(f"two files in {folder} define the pipeline {name!r}")
     return pipelines
-
-
-def _problem(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        known = _keys_at(detail["loc"][:-1])
-        near = get_close_matches(str(detail["loc"][-1]), known, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
-        return f"unknown key {where!r}; {advice}"
-    if detail["type"] == "missing":
-        return f"key {where!r} is missing"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
-
-
-_PARTS: dict[str, type[BaseModel]] = {"source": Source, "time": Time, "further": Further}
-
-
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    model: type[BaseModel] = Pipeline
-    for part in location:
-        model = _PARTS.get(str(part), model)
-    return [name for name in model.model_fields if name != "fingerprint"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
@@ -15,37 +16,50 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
-from kuaimai.extract.paging import Read, read_parts
+from kuaimai.extract.details import composed, read_details
+from kuaimai.extract.paging import CONNECTIONS, Read, read_parts
+from kuaimai.extract.scans import read_everything
 from kuaimai.extract.staging import Staging, safe_name
-from kuaimai.extract.windows import SealedSpan, Shop, Slice, Window, plan, window_id
+from kuaimai.extract.windows import (
+    BORDER,
+    EVERYTHING,
+    SCAN,
+    WAREHOUSE,
+    SealedSpan,
+    Shop,
+    Slice,
+    Window,
+    plan,
+    window_id,
+)
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import CONTESTED, SEALED
-from kuaimai.load.sql import (
-    Loading,
-    PlannedWindow,
-    Quarantined,
-    ReadWindow,
-    Sealing,
-    SqlTarget,
-    WindowFacts,
-)
+from kuaimai.load.protocol import Coverage, Load, Target
+from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Scan, Sealing, WindowFacts
 from kuaimai.pipeline import coverage
-from kuaimai.pipeline.spec import Pipeline
+from kuaimai.pipeline.spec import Pipeline, Source
+from kuaimai.transform import drift
+from kuaimai.transform.drift import Seen
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.tables import Table, aligned
 
 log = logging.getLogger(__name__)
 
 # Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
 BATCHES_AT_ONCE = 4
 SHOP_METHOD = "erp.shop.list.query"
+WAREHOUSE_METHOD = "erp.warehouse.list.query"
+# Reason of a slice that scans because a person asked for it.
+ASKED = "asked"
 # Folder beside the raw answers of a slice whose extract task has ended.
 _ENDED = "ended"
 
@@ -73,20 +87,32 @@ class Transformed(msgspec.Struct, frozen=True):
         batches: in the order to load.
         quarantine: staging file of the bad records, JSON lines; empty if there are none.
         bad: how many different bad records are in it.
-        unknown_fields: fields that the catalogue does not know; their values are in the raw pages only.
+        seen: staging file of what its reads saw of the records' fields, JSON lines.
+        filtered: staging file of the keys that the pipeline's rules left out, JSON lines; empty if none.
+        reasons: why they were left out → how many.
     """
 
     extracted: Extracted
     batches: tuple[Batch, ...]
     quarantine: str
     bad: int
-    unknown_fields: tuple[str, ...]
+    seen: str = ""
+    filtered: str = ""
+    reasons: dict[str, int] = {}
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """Keys of one read that the pipeline's rules left out."""
+
+    read: int
+    keys: tuple[str, ...]
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A slice that is in the target, with the verdict on each of its windows.
+    """A slice that is in one target, with the verdict on each of its windows.
 
-    `outside` counts records that came later than the look-back in force reaches.
+    `target` is its name. `outside` counts records that came later than the look-back in force reaches,
+    `changes` says what has changed at the source since earlier loads.
     """
 
     pipeline: str
@@ -96,6 +122,8 @@ class Loaded(msgspec.Struct, frozen=True):
     requests: int
     outside: int = 0
     look_back_minutes: int = 0
+    changes: tuple[str, ...] = ()
+    target: str = ""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -103,7 +131,8 @@ class Summary(msgspec.Struct, frozen=True):
 
     `read` counts the base method only: the enriching methods return the same records again. `contested` are
     those of the open windows that scheduled runs will not read again. `outside` counts new records that were
-    made longer ago than the look-back of `look_back_minutes` reaches.
+    made longer ago than the look-back of `look_back_minutes` reaches, `missing` those that a scan did not see
+    and marked as gone, `filtered` those that the pipeline's rules left out. `changes` are new at the source.
     """
 
     read: int
@@ -119,11 +148,27 @@ class Summary(msgspec.Struct, frozen=True):
     contested: tuple[Sealing, ...] = ()
     outside: int = 0
     look_back_minutes: int = 0
+    missing: int = 0
+    filtered: int = 0
+    changes: tuple[str, ...] = ()
 
     @property
     def sealed(self) -> bool:
         """Whether every window of the run is proven complete."""
         return not self.open_windows
+
+
+def fetch_scopes(pipeline: Pipeline, client: Client) -> list[Shop]:
+    """Return whose records a pipeline asks for: shops, warehouses, or everything at once.
+
+    Raises:
+        DataError: a shop or warehouse has no id, or there are none, which looks the same as a lost right.
+    """
+    if pipeline.scope == "shop":
+        return fetch_shops(client)
+    if pipeline.scope == "warehouse":
+        return [Shop(key, WAREHOUSE) for key in sorted(_fetch(client, WAREHOUSE_METHOD))]
+    return [EVERYTHING]
 
 
 def fetch_shops(client: Client) -> list[Shop]:
@@ -132,32 +177,39 @@ def fetch_shops(client: Client) -> list[Shop]:
     Raises:
         DataError: a shop has no id, or there are no shops, which looks the same as a lost right.
     """
-    entry = catalog.method(SHOP_METHOD)
-    size = entry.page.max if entry.page else 200
-    shops: dict[str, Shop] = {}
+    found = _fetch(client, SHOP_METHOD)
+    return sorted(Shop(key, str(row.get("source") or "")) for key, row in found.items())
+
+
+def _fetch(client: Client, method: str) -> dict[str, dict[str, Any]]:
+    """Return all records of a short list, by their key."""
+    entry = catalog.method(method)
+    kind = catalog.record(entry.record or "")
+    found: dict[str, dict[str, Any]] = {}
     page = 0
     while True:
         page += 1
-        answer = client.call(SHOP_METHOD, {"pageNo": str(page), "pageSize": str(size)})
-        rows = answer.rows(entry.list_keys)
-        before = len(shops)
-        for row in rows:
-            shop = Shop(id=str(row.get("userId") or ""), source=str(row.get("source") or ""))
-            if not shop.id:
+        paged = {"pageNo": str(page), "pageSize": str(entry.page.max)} if entry.page else {}
+        answer = client.call(method, {**entry.send, **paged})
+        before = len(found)
+        for row in answer.rows(entry.list_keys):
+            key = str(row.get(kind.key) or "")
+            if not key:
                 raise DataError(
-                    "a shop without userId in the answer", method=SHOP_METHOD, trace_id=answer.trace_id
+                    f"a {kind.name} without {kind.key} in the answer", method=method, trace_id=answer.trace_id
                 )
-            shops[shop.id] = shop
+            found[key] = row
         # Total first; where there is none, a page that brings nothing new ends it.
-        if (answer.total is not None and len(shops) >= answer.total) or len(shops) == before:
+        counted = answer.total is not None and len(found) >= answer.total
+        if counted or len(found) == before or not paged:
             break
-    if not shops:
+    if not found:
         raise DataError(
-            "the list of shops is empty",
-            method=SHOP_METHOD,
-            hint="a merchant has shops: ask Kuaimai whether the appKey has lost the right to see them",
+            f"the list of {kind.name}s is empty",
+            method=method,
+            hint="a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
         )
-    return sorted(shops.values())
+    return found
 
 
 def serving(pipeline: Pipeline, shop: Shop) -> list[str]:
@@ -178,7 +230,7 @@ def plan_slices(
     end: datetime,
     shops: Iterable[Shop],
     live: bool,
-    target: SqlTarget,
+    target: Coverage,
     dimension: str | None = None,
     now: Callable[[], float] = time.time,
 ) -> list[Slice]:
@@ -208,12 +260,15 @@ def plan_slices(
     further = pipeline.time.further_by(dimension)
     interval = Window(start, end, dimension)
     look_back = 0
-    if live:
+    scans = dimension == SCAN
+    if live and not scans:
         look_back = coverage.look_back_minutes(pipeline, target)
         interval = coverage.reach(pipeline, interval, look_back)
-    _check_reach(base, interval.start, times.reach_days if times else None, now())
+    if not scans:
+        _check_reach(base, interval.start, times.reach_days if times else None, now())
     windows: list[ReadWindow] = []
-    began = target.began(pipeline.name, dimension) if live else None
+    # A scan reads everything: what an earlier one did not get is in it.
+    began = target.began(pipeline.name, dimension) if live and not scans else None
     heal_since = None
     if began is not None:
         heal_since = max(interval.start - timedelta(days=pipeline.time.heal_days), began)
@@ -223,8 +278,8 @@ def plan_slices(
         run=run,
         interval=interval,
         shops=shops,
-        shops_per_call=method.shops.max if method.shops else max(len(shops), 1),
-        longest=timedelta(days=times.max_days if times else 1),
+        shops_per_call=method.scope.max if method.scope else max(len(shops), 1),
+        longest=interval.end - interval.start if scans else timedelta(days=times.max_days if times else 1),
         coverage=[
             SealedSpan(shop, one.method, one.start, one.end, one.state in {SEALED, CONTESTED})
             for one in windows
@@ -233,9 +288,12 @@ def plan_slices(
         methods_of={shop.id: serving(pipeline, shop) for shop in shops},
         base_method=base,
         heal_since=heal_since,
-        cell=further.slot if further and live else None,
-        again=None if further else coverage.missed_overlap(pipeline, windows, base, interval, start),
+        cell=further.slot if further and live and not scans else None,
+        again=None if further or scans else coverage.missed_overlap(pipeline, windows, base, interval, start),
+        unread={one.window_id: one.unread for one in windows},
     )
+    if scans and not live:
+        slices = [msgspec.structs.replace(piece, reason=ASKED) for piece in slices]
     if heal_since is not None:
         # A dimension that reads whole days does so hours after they ended.
         until = interval.start if further and further.day_before else start
@@ -264,16 +322,19 @@ def _planned(method: str, piece: Slice) -> PlannedWindow:
         window_start=piece.window.start,
         window_end=piece.window.end,
         run_id=piece.run,
+        planned_as=piece.reason,
     )
 
 
-def _check_reach(method: str, start: datetime, reach_days: int | None, now: float) -> None:
+def _check_reach(
+    method: str, start: datetime, reach_days: int | None, now: float, *, hint: str | None = None
+) -> None:
     if reach_days is not None and start.timestamp() < now - reach_days * 86_400:
         raise ConfigError(
             f"{start:%Y-%m-%d} is more than {reach_days} days ago; the gateway has archived that time and "
             "would answer with nothing",
             method=method,
-            hint=f"begin within the last {reach_days} days",
+            hint=hint or f"begin within the last {reach_days} days",
         )
 
 
@@ -291,23 +352,32 @@ def extract(
     (`ended_well`): whoever clears it wants to know what is there now.
 
     Raises:
+        ConfigError: the slice waited until its time was in the archive.
         KuaimaiError: a call failed for good; the slice stays unread, its complete answers stay staged.
     """
+    if not piece.archive and piece.reason != BORDER:
+        times = catalog.method(pipeline.source.method).times
+        _check_reach(
+            pipeline.source.method,
+            piece.window.start,
+            times.reach_days if times else None,
+            now(),
+            hint="this slice has waited too long: trigger the backfill again for the same time, which is "
+            "then read from the archive",
+        )
     if staging.names(f"{raw_folder(piece)}/{_ENDED}"):
         staging.remove(raw_folder(piece))
     reads: list[Read] = []
     for rank, method in enumerate(pipeline.source.methods):
         shops = [shop for shop in piece.shops if method in serving(pipeline, shop)]
         read = partial(
-            read_parts,
+            _read,
             client,
             method,
-            piece.window,
+            piece,
             rank=rank,
-            page_size=pipeline.source.page_size,
+            source=pipeline.source,
             staging=staging,
-            archive=piece.archive,
-            by_cursor=pipeline.source.paging == "cursor",
             now=now,
         )
         folder = f"{raw_folder(piece)}/{rank}"
@@ -320,6 +390,43 @@ def extract(
                 raise
             reads += _read_served(read, shops, folder)
     return Extracted(piece, tuple(reads))
+
+
+def _read(
+    client: Client,
+    method: str,
+    piece: Slice,
+    *,
+    rank: int,
+    source: Source,
+    shops: Sequence[Shop],
+    staging: Staging,
+    folder: str,
+    now: Callable[[], float],
+) -> list[Read]:
+    """Read a slice with one method: the list, and what the list leaves out of each record."""
+    asked: dict[str, Any] = {
+        "rank": rank,
+        "page_size": source.page_size,
+        "params": source.params,
+        "staging": staging,
+        "folder": folder,
+        "now": now,
+    }
+    if piece.window.dimension == SCAN:
+        reads = [read_everything(client, method, piece.window, shops, **asked)]
+    elif piece.archive and (history := catalog.method(method).history):
+        # Counts would do, but what the archive proves is known by its readings; see `planner`.
+        reads = [
+            msgspec.structs.replace(one, method=method, asked=history)
+            for one in read_parts(client, history, piece.window, shops, by_readings=True, **asked)
+        ]
+    else:
+        by_cursor = source.paging == "cursor"
+        reads = read_parts(
+            client, method, piece.window, shops, archive=piece.archive, by_cursor=by_cursor, **asked
+        )
+    return [read_details(client, one, staging, connections=CONNECTIONS, now=now) for one in reads]
 
 
 def ended_well(slices: Iterable[Slice], staging: Staging) -> None:
@@ -345,38 +452,84 @@ def _read_served(read: Callable[..., list[Read]], shops: list[Shop], folder: str
 
 
 def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Transformed:
-    """Turn the raw pages of a slice into typed batches; nothing is asked of the gateway."""
-    mapper = Mapper(pipeline.record.name, pipeline.keep_personal)
+    """Turn the raw pages of a slice into typed batches; nothing is asked of the gateway.
+
+    Raises:
+        ConfigError: a custom step failed; its own message is in it.
+    """
+    mapper = Mapper(pipeline.record.name, pipeline.rules)
     folder = f"{slice_folder(extracted.slice)}/batches"
     staging.remove(folder)
     batches: list[Batch] = []
     set_aside: list[Quarantined] = []
+    left_out: list[LeftOut] = []
+    reasons: Counter[str] = Counter()
+    seen: list[Seen] = []
     for number, read in enumerate(extracted.reads):
         window = _window_id(extracted, read)
         bad: dict[str, BadRecord] = {}
         for answers in _in_batches(read, staging, BATCHES_AT_ONCE * pipeline.batch_size):
             into = [Rows(table) for table in mapper.tables]
-            found = mapper.map_answers(answers, catalog.method(read.method).list_keys, into)
+            found = mapper.map_answers(
+                answers, catalog.method(read.method).list_keys, into, given=asked_by(read)
+            )
             bad.update((one.key, one) for one in found)
             if len(into[0]):
                 stem = f"{folder}/{len(batches) + 1:05d}"
-                files = _write_batch(into, read, window, stem, staging)
+                made = mapper.batches(into, rank=read.rank, window_id=window)
+                files = _write_batch(mapper.tables, made, stem, staging)
                 batches.append(Batch(number, files, len(into[0])))
         set_aside += [_quarantined(pipeline, extracted, number, one) for one in bad.values()]
-    name = ""
-    if set_aside:
-        name = f"{folder}/quarantine.jsonl.zst"
-        staging.write_compressed(name, b"\n".join(msgspec.json.encode(one) for one in set_aside))
-    return Transformed(extracted, tuple(batches), name, len(set_aside), tuple(sorted(mapper.unknown_fields)))
+        filtered = {key: reason for key, reason in mapper.filtered.items() if key not in bad}
+        mapper.filtered = {}
+        if filtered:
+            left_out.append(LeftOut(number, tuple(filtered)))
+            reasons.update(filtered.values())
+        seen.append(mapper.seen(read.method))
+    return Transformed(
+        extracted,
+        tuple(batches),
+        quarantine=_write_lines(f"{folder}/quarantine.jsonl.zst", set_aside, staging),
+        bad=len(set_aside),
+        seen=_write_lines(f"{folder}/seen.jsonl.zst", drift.added_up(seen), staging),
+        filtered=_write_lines(f"{folder}/filtered.jsonl.zst", left_out, staging),
+        reasons=dict(reasons),
+    )
 
 
-def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target: SqlTarget) -> Loaded:
-    """Write a slice and its proof in one transaction."""
-    tables = Mapper(pipeline.record.name, pipeline.keep_personal).tables
+def _write_lines(name: str, lines: Sequence[msgspec.Struct], staging: Staging) -> str:
+    """Write structs as lines of JSON; return the file's name, empty where there is nothing to write."""
+    if not lines:
+        return ""
+    staging.write_compressed(name, b"\n".join(map(msgspec.json.encode, lines)))
+    return name
+
+
+def asked_by(read: Read) -> dict[str, str]:
+    """Return the id that all records of a read were asked for by, by its field, where there is one alone."""
+    scope = catalog.method(read.method).scope
+    if scope is None or scope.field is None or len(read.shops) != 1 or not read.shops[0]:
+        return {}
+    return {scope.field: read.shops[0]}
+
+
+def load(
+    pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target, *, name: str = ""
+) -> Loaded:
+    """Write a slice and its proof into a target called `name`; into a database in one transaction."""
+    seen = _seen(transformed, staging)
+    tables = tables_of(pipeline, seen, target)
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
         write_records(loading, transformed, staging, range(len(extracted.reads)))
         windows = tuple(loading.seal(_facts(extracted, number)) for number in range(len(extracted.reads)))
+    policy = pipeline.rules.policy
+    changes = [
+        f"{one.method}: {change}"
+        for one in seen
+        if one.records or one.misfits or one.unknown
+        for change in target.note_seen(pipeline.name, one, policy)
+    ]
     return Loaded(
         pipeline=pipeline.name,
         number=extracted.slice.number,
@@ -385,7 +538,31 @@ def load(pipeline: Pipeline, transformed: Transformed, staging: Staging, target:
         requests=sum(read.requests for read in extracted.reads),
         outside=loading.outside,
         look_back_minutes=extracted.slice.look_back_minutes,
+        changes=tuple(changes),
+        target=name,
     )
+
+
+def _seen(transformed: Transformed, staging: Staging) -> list[Seen]:
+    if not transformed.seen:
+        return []
+    lines = staging.read_compressed(transformed.seen).splitlines()
+    return [msgspec.json.decode(line, type=Seen) for line in lines]
+
+
+def tables_of(pipeline: Pipeline, seen: Iterable[Seen], target: Target) -> list[Table]:
+    """Return the tables of a slice: those of the catalogue, as the pipeline shapes them, and new columns.
+
+    A column that was made for a field earlier belongs to them too: a record that came without the field again
+    empties it.
+    """
+    mapper = Mapper(pipeline.record.name, pipeline.rules)
+    if pipeline.rules.policy != "evolve":
+        return mapper.tables
+    new = dict(target.known_columns(pipeline.name))
+    for one in seen:
+        new.update(one.unknown)
+    return mapper.tables_with(new)
 
 
 def _punctuality(extracted: Extracted) -> Punctuality | None:
@@ -402,10 +579,8 @@ def _punctuality(extracted: Extracted) -> Punctuality | None:
     )
 
 
-def write_records(
-    loading: Loading, transformed: Transformed, staging: Staging, numbers: Sequence[int]
-) -> None:
-    """Write batches and quarantine of a slice into an open load.
+def write_records(loading: Load, transformed: Transformed, staging: Staging, numbers: Sequence[int]) -> None:
+    """Write batches, quarantine and what was left out of a slice into an open load.
 
     Args:
         loading: the open transaction.
@@ -415,14 +590,16 @@ def write_records(
     """
     for batch in transformed.batches:
         with ExitStack() as files:
-            loading.merge(
-                numbers[batch.read],
-                [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files],
-            )
+            read = [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files]
+            loading.merge(numbers[batch.read], list(map(aligned, read, loading.tables)))
     if transformed.quarantine:
         lines = staging.read_compressed(transformed.quarantine).splitlines()
         records = [msgspec.json.decode(line, type=Quarantined) for line in lines]
         loading.quarantine([msgspec.structs.replace(one, read=numbers[one.read]) for one in records])
+    if transformed.filtered:
+        for line in staging.read_compressed(transformed.filtered).splitlines():
+            left_out = msgspec.json.decode(line, type=LeftOut)
+            loading.leave_out(numbers[left_out.read], left_out.keys)
 
 
 def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
@@ -445,6 +622,9 @@ def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
         requests=sum(piece.requests for piece in slices),
         contested=tuple(one for one in everything if one.state == CONTESTED),
         outside=sum(piece.outside for piece in slices),
+        missing=sum(one.missing for one in everything),
+        filtered=sum(one.filtered for one in base),
+        changes=tuple(dict.fromkeys(change for piece in slices for change in piece.changes)),
         look_back_minutes=max((piece.look_back_minutes for piece in slices), default=0),
     )
 
@@ -468,15 +648,17 @@ def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer
     step = max(1, size * len(names) // max(read.rows, 1))
     for start in range(0, len(names), step):
         raws = map(staging.read_compressed, names[start : start + step])
-        yield [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
+        answers = [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
+        yield list(composed(read, answers, staging))
 
 
-def _write_batch(into: list[Rows], read: Read, window: str, stem: str, staging: Staging) -> tuple[str, ...]:
+def _write_batch(
+    tables: Sequence[Table], batches: Sequence[pa.Table], stem: str, staging: Staging
+) -> tuple[str, ...]:
     names = []
-    for rows in into:
-        name = f"{stem}-{rows.table.name}.parquet"
+    for table, batch in zip(tables, batches, strict=True):
+        name = f"{stem}-{table.name}.parquet"
         with staging.writing(name) as file:
-            batch = rows.to_arrow(rank=read.rank, window_id=window)
             # Nobody searches these files: statistics and dictionaries would only cost.
             pq.write_table(batch, file, compression="zstd", use_dictionary=False, write_statistics=False)
         names.append(name)
@@ -509,12 +691,28 @@ def _facts(extracted: Extracted, number: int) -> WindowFacts:
         first_read_at=read.first_read_at,
         last_read_at=read.last_read_at,
         proof=read.proof,
+        scan=_scan(piece, read),
+        planned_as=piece.reason,
     )
+
+
+def _scan(piece: Slice, read: Read) -> Scan | None:
+    """Return what a scan of the base method says about records that it did not see; None for other reads."""
+    if read.window.dimension != SCAN or read.rank:
+        return None
+    entry = catalog.method(read.method)
+    asked = piece.reason == ASKED
+    if entry.scope is None or not any(read.shops):
+        return Scan(asked=asked)
+    if entry.scope.field is None:
+        return None  # whose a stored record is cannot be told
+    field = catalog.record(entry.record or "").fields[entry.scope.field]
+    return Scan(field.column, read.shops, asked)
 
 
 def _quarantined(pipeline: Pipeline, extracted: Extracted, number: int, bad: BadRecord) -> Quarantined:
     read = extracted.reads[number]
-    record = drop_personal(bad.record, pipeline.record, pipeline.keep_personal)
+    record = drop_personal(bad.record, pipeline.record, pipeline.rules)
     identity = f"{pipeline.name}|{read.method}|{bad.key}|{bad.reason}"
     return Quarantined(
         read=number,
@@ -553,9 +751,11 @@ def from_manifest(plain: Any, kind: type[Any]) -> Any:
 
 def pretty(summary: Summary) -> str:
     """Return one line for the log."""
+    gone = f", {summary.missing} gone" if summary.missing else ""
+    left_out = f", {summary.filtered} filtered" if summary.filtered else ""
     state = "sealed" if summary.sealed else f"{len(summary.open_windows)} of {summary.windows} windows open"
     return (
-        f"{summary.read} records read, {summary.landed} landed, {summary.quarantined} quarantined "
+        f"{summary.read} records read, {summary.landed} landed, {summary.quarantined} quarantined{left_out} "
         f"({summary.inserted} new, {summary.updated} updated, {summary.unchanged} unchanged, "
-        f"{summary.stale} superseded), {summary.requests} requests, {state}"
+        f"{summary.stale} superseded{gone}), {summary.requests} requests, {state}"
     )

@@ -44,6 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shops", type=int, default=6, help="number of shops, 1 to 12 (default: %(default)s)"
     )
     parser.add_argument(
+        "--items", type=int, default=12, help="items before the start, at least 10 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--items-per-day", type=float, default=6.0, help="items that appear later (default: %(default)s)"
+    )
+    parser.add_argument("--suppliers", type=int, default=8, help="number of suppliers (default: %(default)s)")
+    parser.add_argument(
+        "--purchases-per-day", type=float, default=24.0, help="purchase orders a day (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--documents-per-day",
+        type=float,
+        default=12.0,
+        help="transfers, counts and so on, of each kind a day (default: %(default)s)",
+    )
+    parser.add_argument(
         "--fault",
         action="append",
         default=[],
@@ -76,6 +92,11 @@ def serve(args: argparse.Namespace) -> int:
             bulk=args.bulk,
             bulk_days=args.bulk_days,
             shop_count=args.shops,
+            items=args.items,
+            items_per_day=args.items_per_day,
+            suppliers=args.suppliers,
+            purchases_per_day=args.purchases_per_day,
+            documents_per_day=args.documents_per_day,
         )
         box = Sandbox(world, faults, host=args.host, port=args.port)
         box.start()

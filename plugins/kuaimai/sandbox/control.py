@@ -83,7 +83,7 @@ class Control:
             "method": method,
             "at": self._clock() if at is None else at,
             "records": self._gateway.truth(method, at=at),
-            "bad": self._gateway.bad(),
+            "bad": self._gateway.bad(method),
         }
 
     def _requests(self, query: dict[str, str], _body: dict[str, Any]) -> dict[str, Any]:

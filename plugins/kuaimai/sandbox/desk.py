@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kuaimai.sandbox.book import Book
+from kuaimai.sandbox.oddities import Marks, odd, reshaped
 from kuaimai.sandbox.records import full_trade, outstock_trade
+from kuaimai.sandbox.shelf import Shelf, Source
 from kuaimai.sandbox.steps import Draw
 
 if TYPE_CHECKING:
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
     from kuaimai.sandbox.world import World
 
 _WHOLE = 65_536
+_TRADE = Marks(
+    "trade",
+    key=("sid",),
+    version="updTime",
+    stamps=frozenset({"created", "payTime", "consignTime", "auditTime", "modified"}),
+    retyped="shortId",
+    dropped="sellerFlag",
+)
 _CACHED_RECORDS = 20_000
 _CACHED_QUERIES = 8
 
@@ -69,10 +79,30 @@ class Desk:
         self.ahead: list[tuple[int, str]] = []
         self.later_pages = 0
         self.drifts = 0
+        self._shelves: dict[str, Shelf] = {}
         self._encoded: dict[tuple[str, int], msgspec.Raw] = {}
         self._encoded_for: tuple[Any, ...] = ()
         self._found: dict[tuple[Any, ...], list[int]] = {}
         self._found_at = -1
+
+    def shelf(self, source: Source) -> Shelf:
+        """The records of a source."""
+        if source.name not in self._shelves:
+            self._shelves[source.name] = Shelf(source, self.world)
+        return self._shelves[source.name]
+
+    def drift_is_due(self) -> bool:
+        """Count one more later page; whether rows move before it is read."""
+        self.later_pages += 1
+        faults = self.faults
+        if not faults.drift or self.later_pages % faults.drift:
+            return False
+        return not faults.drift_times or self.drifts < faults.drift_times
+
+    def drift(self) -> Random:
+        """Count one more drift; what chooses its rows."""
+        self.drifts += 1
+        return Random(f"{self.world.seed}/{self.drifts}")  # noqa: S311 - not a secret
 
     def follow(self, now: float) -> None:
         """Let everything happen that is due at `now`."""
@@ -127,6 +157,8 @@ class Desk:
         """A trade as it is served; `flavour` is `full` or `outstock`."""
         render = outstock_trade if flavour == "outstock" else full_trade
         record = render(self.world, snap, null_modified=self.has_null_modified(snap.n))
+        record = odd(record, _TRADE, str(snap.row), self.faults, self.world.seed)
+        record = reshaped(record, _TRADE, self.faults, snap.upd)
         bad = self.badness(snap.n)
         if bad == "no_sid":
             del record["sid"]
@@ -147,7 +179,10 @@ class Desk:
     def _forget_outdated(self) -> None:
         """Drop all rendered records when a switch changed what they say, or when they are too many."""
         faults = self.faults
-        settings = (faults.null_modified, faults.no_sid, faults.bad_time, faults.bad_amount)
+        settings = (
+            faults.null_modified, faults.no_sid, faults.bad_time, faults.bad_amount,
+            faults.fuzz, faults.schema_change, faults.schema_change_at,
+        )  # fmt: skip
         if settings != self._encoded_for or len(self._encoded) >= _CACHED_RECORDS:
             self._encoded.clear()
             self._encoded_for = settings

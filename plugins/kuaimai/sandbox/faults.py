@@ -98,6 +98,9 @@ class Faults:
     )
     total_as_string: bool = _switch("`total` as text", default=False, attacks="complete")
     total_first_page_only: bool = _switch("`total` only on page 1", default=True, attacks="complete")
+    no_total: bool = _switch(
+        "lists other than orders never say their `total`", default=False, attacks="complete: full scans"
+    )
     omit_empty_list: bool = _switch("no `list` key when nothing was found", default=False, attacks="complete")
 
     # --- paging
@@ -118,6 +121,11 @@ class Faults:
         attacks="complete",
         bare="missing",
         choices=("has_next", "missing", "same", "empty"),
+    )
+    ignore_time: bool = _switch(
+        "time parameters are ignored, as if they were misspelt: every row comes",
+        default=False,
+        attacks="exact: rows outside their window",
     )
     duplicates: int = _switch(
         "every page begins with this many rows of the page before",
@@ -148,7 +156,7 @@ class Faults:
 
     # --- records
     late_rows: float = _switch(
-        "share of orders that become visible late", default=0.0, attacks="complete: the overlap", bare=0.05
+        "share of records that become visible late", default=0.0, attacks="complete: the overlap", bare=0.05
     )
     late_seconds: int = _switch("how late they become visible", default=420, attacks="complete: the overlap")
     null_modified: float = _switch(
@@ -167,25 +175,45 @@ class Faults:
         "share of rows that windows above one day leave out", default=0.0, attacks="complete", bare=0.01
     )
     vanished: float = _switch(
-        "share of orders that no longer exist: no query finds them and the truth is without them",
+        "share of records that no longer exist: no query finds them and the truth is without them",
         default=0.0,
         attacks="complete: deletions are marked",
         bare=0.01,
     )
     bad_time: float = _switch(
-        "share of orders with a payTime that is no time",
+        "share of records with a time (orders: payTime) that is no time",
         default=0.0,
         attacks="nothing silently dropped",
         bare=0.01,
     )
     bad_amount: float = _switch(
-        "share of orders with a payment that is no amount",
+        "share of records with an amount (orders: payment) that is no amount",
         default=0.0,
         attacks="nothing silently dropped",
         bare=0.01,
     )
     no_sid: float = _switch(
-        "share of orders without sid", default=0.0, attacks="nothing silently dropped", bare=0.01
+        "share of records without their key (orders: sid)",
+        default=0.0,
+        attacks="nothing silently dropped",
+        bare=0.01,
+    )
+    fuzz: float = _switch(
+        "share of records with odd but legal values: ids above 2^53, emoji, U+FFFD, line breaks, cipher text "
+        "of 450 characters, numbers in text, sentinel times",
+        default=0.0,
+        attacks="exact, nothing silently dropped",
+        bare=0.2,
+    )
+    schema_change: str = _switch(
+        "records that changed at or after `schema_change_at` have a new field, another type, or lack a field",
+        default="none",
+        attacks="nothing silently dropped: schema policy",
+        bare="all",
+        choices=("none", "new", "type", "vanished", "all"),
+    )
+    schema_change_at: float = _switch(
+        "epoch second from which on the schema is another", default=0.0, attacks="schema policy"
     )
     exclude_1688: bool = _switch(
         "order list treats 1688 shops like Taobao; sources disagree",

@@ -13,9 +13,11 @@ from kuaimai.sandbox.book import Book
 from kuaimai.sandbox.checks import COMMON, RateLimiter, check
 from kuaimai.sandbox.desk import Call, Desk, Refusal
 from kuaimai.sandbox.failures import BEFORE_EFFECT
+from kuaimai.sandbox.listing import Listing
 from kuaimai.sandbox.methods import METHODS, REFRESH, rest_refresh
 from kuaimai.sandbox.records import sid_of
 from kuaimai.sandbox.tokens import SessionState, demo_credentials
+from kuaimai.sandbox.trades import ORDER_LIST, OUTSTOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -155,8 +157,16 @@ class Gateway:
             rows = known.truth(self._desk, self._book(at))
         return rows if only is None else {key: row for key, row in rows.items() if only(key, row)}
 
-    def bad(self) -> dict[str, str]:
-        """The sids whose records a switch spoilt, with the name of the switch."""
+    def bad(self, method: str | None = None) -> dict[str, str]:
+        """Keys of the records that a switch spoilt, with the switch's name; without a method those of orders.
+
+        Raises:
+            KeyError: the method is unknown.
+        """
+        if method is not None and method not in {OUTSTOCK, ORDER_LIST}:
+            listing = METHODS[method].answer
+            with self._lock:
+                return listing.bad(self._desk, int(self._now())) if isinstance(listing, Listing) else {}
         with self._lock:
             book = self._book(None)
             return {

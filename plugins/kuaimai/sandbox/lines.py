@@ -154,7 +154,7 @@ def _line(
         **_goods_fields(sku),
         "orderExt": {"orderRemark": ""},
     }
-    if share.position == 0 and snap.sub == 0 and snap.seen & Step.REFUND_ASK:
+    if n == snap.n and share.position == 0 and snap.sub == 0 and snap.seen & Step.REFUND_ASK:
         over = snap.seen & (Step.REFUND_DONE | Step.REFUND_CLOSE)
         line["refundStatus"] = "SUCCESS" if over else "WAIT_SELLER_AGREE"
         line["refundId"] = f"145{n:016d}"

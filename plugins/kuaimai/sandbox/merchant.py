@@ -113,3 +113,5 @@ def _goods() -> tuple[Sku, ...]:
 
 
 GOODS = _goods()
+SOLD_ITEMS = len(_THINGS)
+"""Items that orders sell; the item catalogue begins with them."""

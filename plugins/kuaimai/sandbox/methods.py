@@ -6,14 +6,27 @@ function that gives the whole truth. Adding a method is adding an entry.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from kuaimai.sandbox import (
+    aftersales,
+    items,
+    papers,
+    places,
+    purchases,
+    registers,
+    sections,
+    shipping,
+    stock,
+    suppliers,
+)
 from kuaimai.sandbox.desk import Call, Desk, Refusal
-from kuaimai.sandbox.merchant import WAREHOUSES, shop_records
+from kuaimai.sandbox.item_lookups import items_by_id, single_item, single_sku, skus_of_item
+from kuaimai.sandbox.listing import Detail, Listing
 from kuaimai.sandbox.records import sid_of
-from kuaimai.sandbox.trade_query import whole_number
 from kuaimai.sandbox.trades import (
     ORDER_LIST,
     OUTSTOCK,
@@ -25,14 +38,12 @@ from kuaimai.sandbox.trades import (
 from kuaimai.sandbox.world import GMT8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kuaimai.sandbox.book import Book
 
 REFRESH = "open.token.refresh"
-_MAX_SHOP_PAGE = 500
 
 Truth = dict[str, dict[str, Any]]
+Answer = Callable[[Desk, Call], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Method:
         may_omit_success: its documented example has no `success`.
     """
 
-    answer: Callable[[Desk, Call], dict[str, Any]]
+    answer: Answer
     truth: Callable[[Desk, Book], Truth] | None = None
     may_omit_success: bool = False
 
@@ -99,35 +110,46 @@ def system_time(_desk: Desk, call: Call) -> dict[str, Any]:
     return {"time": datetime.fromtimestamp(call.now, GMT8).strftime("%Y-%m-%d %H:%M:%S")}
 
 
-def shop_list(desk: Desk, call: Call) -> dict[str, Any]:
-    """`erp.shop.list.query`: all shops; the parameter `id` has no effect, as measured."""
-    page_no = whole_number(call.params, "pageNo", 1, code="20001")
-    size = min(whole_number(call.params, "pageSize", _MAX_SHOP_PAGE, code="20002"), _MAX_SHOP_PAGE)
-    rows = shop_records(desk.world.shops)
-    total: int | str = str(len(rows)) if desk.faults.total_as_string else len(rows)
-    return {"total": total, "list": rows[(page_no - 1) * size : page_no * size]}
+def _listed(how: Listing | Detail, *, may_omit_success: bool = False) -> Method:
+    """The method that answers as `how` says."""
+    return Method(how, truth=lambda desk, book: how.truth(desk, book.at), may_omit_success=may_omit_success)
 
 
-def warehouse_list(_desk: Desk, _call: Call) -> dict[str, Any]:
-    """`erp.warehouse.list.query`: all warehouses, without paging."""
-    return {"list": list(WAREHOUSES)}
+def _answered(how: Listing | Detail | Answer) -> Method:
+    return _listed(how) if isinstance(how, (Listing, Detail)) else Method(how)
 
 
 METHODS: dict[str, Method] = {
     REFRESH: Method(refresh),
     "open.system.time.get": Method(system_time),
-    "erp.shop.list.query": Method(
-        shop_list,
-        truth=lambda desk, _book: {str(row["userId"]): row for row in shop_records(desk.world.shops)},
-        may_omit_success=True,
-    ),
-    "erp.warehouse.list.query": Method(
-        warehouse_list,
-        truth=lambda _desk, _book: {str(row["id"]): row for row in WAREHOUSES},
-        may_omit_success=True,
-    ),
+    "erp.shop.list.query": _listed(places.SHOPS, may_omit_success=True),
+    "erp.warehouse.list.query": _listed(places.WAREHOUSE_LIST, may_omit_success=True),
     OUTSTOCK: Method(outstock, truth=lambda desk, book: _by_sid(outstock_truth(desk, book))),
     ORDER_LIST: Method(order_list, truth=lambda desk, book: _by_sid(order_list_truth(desk, book))),
+    aftersales.AFTERSALES: _listed(aftersales.LIST),
+    "erp.aftersale.operate.log.query": Method(aftersales.log_of_work_order),
+    "item.list.query": _listed(items.LIST),
+    "item.single.get": Method(single_item),
+    "erp.item.sku.list.get": Method(skus_of_item),
+    "erp.item.single.sku.get": Method(single_sku),
+    "erp.item.list.get": Method(items_by_id),
+    # The first version of the item methods; that they answer like the second is our guess.
+    "item.list.get": Method(items_by_id),
+    "item.sku.list.get": Method(skus_of_item),
+    "item.supplier.list.get": _listed(registers.ITEM_SUPPLIERS),
+    "stock.api.status.query": _listed(stock.LIST),
+    "erp.item.warehouse.list.get": Method(stock.in_all_warehouses),
+    "supplier.list.query": _listed(suppliers.LIST, may_omit_success=True),
+    **{name: _listed(how, may_omit_success=True) for name, how in purchases.METHODS.items()},
+    **{name: _answered(how) for name, how in papers.METHODS.items()},
+    **{name: _answered(how) for name, how in registers.METHODS.items()},
+    **{name: _answered(how) for name, how in sections.METHODS.items()},
+    "erp.wave.logistics.order.query": _listed(shipping.DOCUMENTS),
+    "erp.trade.outstock.list.query": _listed(shipping.STOCK_OUT),
+    "erp.trade.trace.list": Method(
+        shipping.log_of_orders, truth=lambda desk, book: shipping.LOG.truth(desk, book.at)
+    ),
+    "erp.item.unique.code.query": _listed(shipping.CODES),
 }
 
 

@@ -113,6 +113,6 @@ class Sandbox:
         """Every record that a perfect reader would have now, or at epoch second `at`, by its key as text."""
         return self._gateway.truth(method, at=at)
 
-    def bad(self) -> dict[str, str]:
-        """Sids whose records a `bad_…` or `no_sid` switch spoilt, with the switch's name."""
-        return self._gateway.bad()
+    def bad(self, method: str | None = None) -> dict[str, str]:
+        """Keys of records that a `bad_…` or `no_sid` switch spoilt, with the switch's name; default: sids."""
+        return self._gateway.bad(method)

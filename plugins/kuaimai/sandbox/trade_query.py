@@ -91,7 +91,7 @@ def read_trade_query(call: Call, faults: Faults) -> TradeQuery:
         raise Refusal("50", "查询的时间类型不合法！字段：[timeType]")
     first = last = 0
     if not (sids or tids or out_sids):
-        first, last = _moment(params, "startTime"), _moment(params, "endTime")
+        first, last = moment(params, "startTime"), moment(params, "endTime")
         if first > last:
             raise Refusal("50", "开始时间不能大于结束时间！字段：[startTime]")
     return TradeQuery(
@@ -126,7 +126,8 @@ def _numbers(text: str, code: str, message: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _moment(params: Mapping[str, str], name: str) -> int:
+def moment(params: Mapping[str, str], name: str) -> int:
+    """Epoch second of a required time parameter, `yyyy-MM-dd HH:mm:ss` in GMT+8."""
     text = params.get(name, "")
     if not text:
         raise Refusal("32", f"缺少必要参数！字段：[{name}]")

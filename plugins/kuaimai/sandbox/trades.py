@@ -24,6 +24,7 @@ ORDER_LIST = "erp.trade.list.query"
 _NOT_IN_ORDER_LIST = frozenset({"tb", "tm", "tmcs", "pdd", "pdd_wd", "alibabac2m"})
 _WHOLE = 65_536
 _LOOSE_DAYS = 42
+_FOR_EVER = 2**40
 
 
 def outstock(desk: Desk, call: Call) -> dict[str, Any]:
@@ -73,11 +74,10 @@ def _answer(desk: Desk, call: Call, flavour: str, shops: frozenset[int]) -> dict
     size = min(query.page_size, faults.page_cap) if faults.page_cap else query.page_size
     keys = _keys(desk, query, wanted, loose=loose)
     start = _start(query, keys, size, faults)
-    if start:
-        desk.later_pages += 1
-        if _drift(desk, keys[:start]):
-            keys = _keys(desk, query, wanted, loose=loose)
-            start = _start(query, keys, size, faults)
+    if start and desk.drift_is_due():
+        _drift(desk, keys[:start])
+        keys = _keys(desk, query, wanted, loose=loose)
+        start = _start(query, keys, size, faults)
     if faults.unstable_ties:
         keys = sorted(keys, key=lambda key: (second_of(key), _mix(call.number, key)))
     page = keys[start : start + size]
@@ -154,7 +154,10 @@ def _wanted_shops(desk: Desk, query: TradeQuery, shops: frozenset[int], flavour:
 def _keys(desk: Desk, query: TradeQuery, wanted: frozenset[int], *, loose: bool) -> list[int]:
     """Index keys of all rows that a query finds, in ascending order of time."""
     faults = desk.faults
-    settings = (faults.null_modified, faults.loose_pay_time, faults.wide_window_misses, faults.vanished)
+    settings = (
+        faults.null_modified, faults.loose_pay_time, faults.wide_window_misses, faults.vanished,
+        faults.ignore_time,
+    )  # fmt: skip
     identity = (query.identity, wanted, loose, settings)
     return desk.found(identity, lambda: _search(desk, query, wanted, loose=loose))
 
@@ -164,7 +167,8 @@ def _search(desk: Desk, query: TradeQuery, wanted: frozenset[int], *, loose: boo
     if query.by_id:
         keys = _by_id(desk, query)
     else:
-        index, low, high = book.window(query.time_type, query.first, query.last)
+        first, last = (0, _FOR_EVER) if faults.ignore_time else (query.first, query.last)
+        index, low, high = book.window(query.time_type, first, last)
         keys = list(index[low:high])
         if loose and faults.loose_pay_time:
             keys = _loose(desk, query) + keys
@@ -218,20 +222,12 @@ def _status_of(desk: Desk, key: int) -> str:
     return "" if snap is None else status_of(snap)[0]
 
 
-def _drift(desk: Desk, served: list[int]) -> bool:
+def _drift(desk: Desk, served: list[int]) -> None:
     """Move rows that were already read to a newer `updTime`, so that the rows behind them move up."""
-    faults = desk.faults
-    if not faults.drift or desk.later_pages % faults.drift:
-        return False
-    if faults.drift_times and desk.drifts >= faults.drift_times:
-        return False
-    desk.drifts += 1
-    chooser = Random(f"{desk.world.seed}/{desk.drifts}")  # noqa: S311 - not a secret
-    for key in chooser.sample(served, min(faults.drift_touch, len(served))):
+    for key in desk.drift().sample(served, min(desk.faults.drift_touch, len(served))):
         desk.touch(row_of(key))
-    for _ in range(faults.drift_insert):
+    for _ in range(desk.faults.drift_insert):
         desk.book.insert()
-    return True
 
 
 def _mix(number: int, key: int) -> bytes:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from hashlib import blake2b
 
-from kuaimai.sandbox.merchant import SHOPS, Shop, shops
+from kuaimai.sandbox.merchant import SHOPS, SOLD_ITEMS, Shop, shops
 from kuaimai.sandbox.steps import CHILD_STEPS, PLATFORM_STEPS, Draw, Life, Snapshot, Step
 
 GMT8 = timezone(timedelta(hours=8))
@@ -29,7 +29,7 @@ INSERTED_FROM = 1_000_000_000
 
 _DRAWS = struct.Struct("<32H")
 _WHOLE = 65_536
-_ARCHIVE_OLDEST, _ARCHIVE_YOUNGEST = 130 * DAY, 95 * DAY
+ARCHIVE_OLDEST, ARCHIVE_YOUNGEST = 130 * DAY, 95 * DAY
 
 
 # Shares of all orders, in 65536ths.
@@ -64,6 +64,12 @@ class World:
         archive_orders: orders 95 to 130 days before `start`, which only `queryType=1` returns.
         shop_count: number of shops; the first six are fxg, pdd, jd, tb, sys, xhs.
         until: after this instant nothing happens any more; naive means GMT+8.
+        items: items that exist before `start`; the first ten are what the orders sell.
+        items_per_day: further items that appear after `start`.
+        suppliers: number of suppliers.
+        purchases_per_day: purchase orders, in the history and live; receipts and returns follow from them.
+        documents_per_day: documents of every other kind (transfers, counts, …), in the history and live.
+        archive_documents: purchase orders 95 to 130 days before `start`, which only `*.history.*` returns.
     """
 
     start: datetime
@@ -76,6 +82,12 @@ class World:
     archive_orders: int = 40
     shop_count: int = 6
     until: datetime | None = None
+    items: int = 12
+    items_per_day: float = 6.0
+    suppliers: int = 8
+    purchases_per_day: float = 24.0
+    documents_per_day: float = 12.0
+    archive_documents: int = 12
 
     _touches: dict[int, Life] = field(default_factory=dict, init=False, repr=False)
     _inserted: list[int] = field(default_factory=list, init=False, repr=False)
@@ -85,6 +97,15 @@ class World:
             raise ValueError(f"shop_count must be 1 to {len(SHOPS)}, not {self.shop_count}")
         if min(self.orders_per_hour, self.history_orders, self.bulk, self.archive_orders) < 0:
             raise ValueError("orders_per_hour, history_orders, bulk and archive_orders cannot be negative")
+        if self.items < SOLD_ITEMS:
+            raise ValueError(f"items must be at least {SOLD_ITEMS}, what the orders sell, not {self.items}")
+        if self.suppliers < 1:
+            raise ValueError(f"suppliers must be at least 1, not {self.suppliers}")
+        rates = self.items_per_day, self.purchases_per_day, self.documents_per_day, self.archive_documents
+        if min(rates) < 0:
+            raise ValueError(
+                "items_per_day, purchases_per_day, documents_per_day and archive_documents cannot be negative"
+            )
         self.shops: tuple[Shop, ...] = shops(self.shop_count)
         self.start_second = epoch_second(self.start)
         self.until_second = None if self.until is None else epoch_second(self.until)
@@ -106,8 +127,8 @@ class World:
             return self._inserted[n - INSERTED_FROM]
         part = jitter / _WHOLE
         if n < self._archived:
-            gap = (_ARCHIVE_OLDEST - _ARCHIVE_YOUNGEST) / self._archived
-            return int(self.start_second - _ARCHIVE_OLDEST + (n + part) * gap)
+            gap = (ARCHIVE_OLDEST - ARCHIVE_YOUNGEST) / self._archived
+            return int(self.start_second - ARCHIVE_OLDEST + (n + part) * gap)
         if n < self._before:
             return int(self._history_from + (n - self._archived + part) * self._history_gap)
         return int(self.start_second + (n - self._before + part) * self._live_gap)

@@ -126,6 +126,13 @@ def slow_down(
         connection.execute(update(table).where(table.c.name == name).values(**changes))
 
 
+def pace(database: Database, name: str, *, now: Callable[[], float] = time.time) -> float:
+    """Return the share of the rate that is used now: 1 unless the gateway has refused requests lately."""
+    with database.transaction(writes=False) as connection:
+        row = connection.execute(select(table).where(table.c.name == name)).first()
+        return 1.0 if row is None else _factor(row, _clock(connection, now))
+
+
 def _factor(row: Any, at: float) -> float:
     return min(1.0, float(row.factor) + abs(at - float(row.slowed_at)) / RECOVERY_SECONDS)
 

@@ -116,6 +116,10 @@ class Store:
             self._database, short(key), lane=lane, count=count, rate=rate, burst=burst, now=self._now
         )
 
+    def pace(self, key: str) -> float:
+        """The share of the rate of `key` that is used now: 1 unless requests were refused lately."""
+        return budgets.pace(self._database, short(key), now=self._now)
+
     def slow_down(self, key: str, *, pause_seconds: float | None) -> None:
         """Make every taker of the budget of `key` pause and go on more slowly."""
         budgets.slow_down(self._database, short(key), pause_seconds=pause_seconds, now=self._now)

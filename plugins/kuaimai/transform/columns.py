@@ -29,6 +29,8 @@ _HASHED_NULL = b"\xfe"
 
 # A number of so many digits, and 18 places behind them, fits into 128 bits.
 _WHOLE_DIGITS = 20
+# Fen are read with two places less than yuan have: the same 128 bits, read as yuan, are a hundredth.
+_FEN = pa.decimal128(38, DECIMAL.scale - 2)
 
 _NO_TIME = pa.array(sorted(NO_TIME_MS), pa.int64())
 
@@ -43,6 +45,12 @@ def join_rows(rows: Sequence[Sequence[Any]]) -> bytes:
     if text.count(_BETWEEN_ROWS) != len(rows) - 1:
         raise pa.ArrowInvalid("a value has line breaks in it")
     return text
+
+
+def widened(text: bytes, more: int) -> bytes:
+    """Add so many nulls to each joined row."""
+    nulls = (_BETWEEN_VALUES + b"null") * more
+    return text.replace(_BETWEEN_ROWS, nulls + _BETWEEN_ROWS) + nulls if more else text
 
 
 def split_rows(texts: Sequence[bytes], width: int) -> list[pa.Array]:
@@ -112,16 +120,24 @@ def _time(kind: FieldType, texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:
 
 
 def _decimal(kind: FieldType, texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    sent = _FEN if kind == "fen" else DECIMAL
     values = _unquoted(texts)
     # Arrow does not notice when a number grows out of 128 bits.
     if not (_any(pc.greater(pc.binary_length(values), _WHOLE_DIGITS)) or _holds(values, "eE")):
         try:
-            return pc.cast(values, DECIMAL), None
+            return _in_yuan(pc.cast(values, sent)), None
         except pa.ArrowInvalid:
             pass
-    plain = pc.match_substring_regex(values, r"^-?[0-9]{1,20}(\.[0-9]{1,18})?$")
-    amounts = pc.cast(pc.if_else(plain, values, None), DECIMAL)
+    plain = pc.match_substring_regex(values, rf"^-?[0-9]{{1,20}}(\.[0-9]{{1,{sent.scale}}})?$")
+    amounts = _in_yuan(pc.cast(pc.if_else(plain, values, None), sent))
     return _with_exact(kind, texts, amounts, pc.invert(plain))
+
+
+def _in_yuan(amounts: pa.Array) -> pa.Array:
+    """Read the bits of fen as yuan; leave yuan as they are."""
+    if amounts.type == DECIMAL:
+        return amounts
+    return pa.Array.from_buffers(DECIMAL, len(amounts), amounts.buffers(), offset=amounts.offset)
 
 
 def _whole(texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:
@@ -147,6 +163,7 @@ _BY_TYPE: dict[FieldType, Callable[[FieldType, pa.Array], tuple[pa.Array, pa.Arr
     "integer": _integer,
     "number": _decimal,
     "yuan": _decimal,
+    "fen": _decimal,
     "time": _time,
     "json": _json,
 }

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.gateway.wire import GATEWAY_ZONE
+from kuaimai.gateway.clock import GATEWAY_ZONE
 
 # 38 digits, 18 of them behind the point: room for every amount and for artefacts of the source's own
 # arithmetic (33.989999999999995) without rounding anything.
@@ -29,6 +29,7 @@ ARROW_TYPES: dict[FieldType, pa.DataType] = {
     "integer": pa.int64(),
     "number": DECIMAL,
     "yuan": DECIMAL,
+    "fen": DECIMAL,
     "time": INSTANT,
     "json": pa.string(),
 }
@@ -43,6 +44,7 @@ _NO_TIME_TEXTS = ("0000-00-00", "9999-12-31")
 
 _WHOLE_DIGITS = 20
 _DECIMAL_PLACES = 18
+_FEN_PLACES = 2  # 1 yuan is 100 fen
 _INT64 = range(-(2**63), 2**63)
 # Text that no target stores: NUL, and halves of surrogate pairs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -93,19 +95,31 @@ def to_integer(value: Any) -> int | None:
 
 def to_decimal(value: Any) -> Decimal | None:
     """Return an exact decimal from a number or from text; no unit is changed."""
+    return _amount(value, 0)
+
+
+def fen_to_yuan(value: Any) -> Decimal | None:
+    """Return an amount in yuan, exactly, from one in fen."""
+    return _amount(value, _FEN_PLACES)
+
+
+def _amount(value: Any, shift: int) -> Decimal | None:
+    """Return an exact decimal with its point moved `shift` places to the left."""
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise ValueError(f"a {type(value).__name__} where an amount belongs")
     number = _decimal(value)
-    _, digits, exponent = number.as_tuple()
-    places = -int(exponent)
+    if not number:
+        return Decimal(0)
+    sign, digits, exponent = number.as_tuple()
     # Looked at digit by digit: arithmetic would round at the context's precision first.
-    while places > _DECIMAL_PLACES and digits and digits[-1] == 0:
+    places = shift - int(exponent)
+    while places > _DECIMAL_PLACES and digits[-1] == 0:
         digits, places = digits[:-1], places - 1
-    if number and (number.adjusted() >= _WHOLE_DIGITS or places > _DECIMAL_PLACES):
+    if number.adjusted() - shift >= _WHOLE_DIGITS or places > _DECIMAL_PLACES:
         raise ValueError(f"not an amount of {_WHOLE_DIGITS} digits and {_DECIMAL_PLACES} places: {value}")
-    return number or Decimal(0)
+    return Decimal((sign, digits, -places))
 
 
 def to_epoch_ms(value: Any) -> int | None:
@@ -157,6 +171,7 @@ CONVERTERS: dict[FieldType, Callable[[Any], Any]] = {
     "integer": to_integer,
     "number": to_decimal,
     "yuan": to_decimal,
+    "fen": fen_to_yuan,
     "time": to_epoch_ms,
     "json": to_json,
 }

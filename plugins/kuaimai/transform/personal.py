@@ -1,48 +1,62 @@
-"""A person's data: dropped by default, kept only by name."""
+"""A person's data: dropped by default, kept only by name, plain or hashed or masked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import re
 from typing import Any
 
-from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
+from kuaimai.transform.rules import Rules
 
-_PERSONAL_PREFIXES = ("receiver", "buyer", "invoice")
+# Of a name that the catalogue does not know: whose data may be in it.
+_PERSONAL_NAME = re.compile(
+    r"(?i)^(receiver|buyer|invoice|consignee|contact)|mobile|phone|address|id_?card|passport|e?mail$|nick"
+)
+_TELEPHONE = re.compile(r"\+?[0-9][0-9 -]{6,18}[0-9]")
 
 
-def check_personal(records: Iterable[catalog.Record], keep_personal: Iterable[str]) -> None:
-    """Refuse names to keep that are no personal fields.
+def looks_personal(name: str) -> bool:
+    """Whether a field that the catalogue does not know may hold a person's data."""
+    return bool(_PERSONAL_NAME.search(name))
 
-    Raises:
-        ConfigError: names the field and those that could be meant.
+
+def hashed(text: str | None) -> str | None:
+    """Return the SHA-256 of a text, in hexadecimal digits: the same for the same text, and not the text."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else text
+
+
+def masked(text: str | None) -> str | None:
+    """Return what may be shown of a text: 138****0000 of a telephone number, 张** of anything else."""
+    if not text:
+        return text
+    if _TELEPHONE.fullmatch(text):
+        return f"{text[:3]}****{text[-4:]}" if len(text) > 8 else f"****{text[-2:]}"  # noqa: PLR2004 - digits shown
+    return f"{text[0]}**"
+
+
+def drop_personal(record: dict[str, Any], kind: catalog.Record, rules: Rules) -> dict[str, Any]:
+    """Return a copy of a raw record without its personal fields, children included.
+
+    What a pipeline keeps hashed or masked only is left out too: here it would stand as it was sent.
     """
-    personal = {name for record in records for name, field in record.fields.items() if field.personal}
-    for name in keep_personal:
-        if name not in personal:
-            raise ConfigError(
-                f"keep_personal names {name!r}, which is no personal field of this pipeline",
-                hint=f"personal fields are {', '.join(sorted(personal))}",
-            )
-
-
-def drop_personal(
-    record: dict[str, Any], kind: catalog.Record, keep_personal: Iterable[str]
-) -> dict[str, Any]:
-    """Return a copy of a raw record without its personal fields, children included."""
-    kept = set(keep_personal)
-    hidden = {name for name, field in kind.fields.items() if field.personal and name not in kept}
+    hidden, known = set(), set(kind.children)
+    for name, field in kind.fields.items():
+        spellings = {name, *field.aliases}
+        known |= spellings
+        if field.personal and rules.of(kind.name, name).keep != "plain":
+            hidden |= spellings
     copy = {
         name: value
         for name, value in record.items()
         # A name that the catalogue does not know yet may be a person's all the same.
-        if name not in hidden and (name in kind.fields or not name.startswith(_PERSONAL_PREFIXES))
+        if name not in hidden and (name in known or not looks_personal(name))
     }
     for name, child in kind.children.items():
         rows = copy.get(name)
         if isinstance(rows, list):
             child_kind = catalog.record(child)
             copy[name] = [
-                drop_personal(row, child_kind, kept) if isinstance(row, dict) else row for row in rows
+                drop_personal(row, child_kind, rules) if isinstance(row, dict) else row for row in rows
             ]
     return copy

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from kuaimai.gateway import catalog
 from kuaimai.gateway.catalog import Field, FieldType
 from kuaimai.transform.fields import ARROW_TYPES
+from kuaimai.transform.rules import Rules
 
 # Columns that every table carries beside the record's own (design, section 4).
 VERSION = "_version"
@@ -40,8 +41,8 @@ class Table:
         label: Chinese name, the table's comment.
         key: key column.
         parent: on a child table, the column that holds the parent's key.
-        columns: the record's own columns.
-        fields: the record's fields, in the order of `columns`.
+        columns: the record's own, then those that a step adds, then fields that the catalogue does not know.
+        fields: the record's fields with the types of their columns, in the order of `columns`.
     """
 
     name: str
@@ -67,15 +68,47 @@ class Table:
         )
 
 
-def table_of(record: catalog.Record, keep_personal: Iterable[str] = ()) -> Table:
+def table_of(record: catalog.Record, rules: Rules | None = None) -> Table:
     """Return the table of a record; personal fields are left out unless kept by name."""
-    kept = set(keep_personal)
-    fields = tuple(field for field in record.fields.values() if not field.personal or field.name in kept)
+    rules = rules or Rules()
+    columns, fields = [], []
+    for one in record.fields.values():
+        rule = rules.of(record.name, one.name)
+        if rule.drop or (one.personal and not rule.keep):
+            continue
+        kind = "text" if rule.keep in ("hash", "mask") else rule.type or one.type
+        shaped = replace(one, type=kind)
+        columns.append(Column(rule.column or one.column, shaped.column_type, one.label))
+        fields.append(shaped)
+    step = rules.steps.get(record.name)
+    added = [Column(name, kind, step.run) for name, kind in step.columns.items()] if step else []
+    names = {field.name: column.name for field, column in zip(fields, columns, strict=True)}
     return Table(
         name=f"kuaimai_{record.name}",
         label=record.label,
-        key=record.fields[record.key].column,
-        columns=tuple(Column(field.column, field.type, field.label) for field in fields),
-        fields=fields,
-        parent=record.fields[record.parent_key].column if record.parent_key else None,
+        key=names[record.key],
+        columns=(*columns, *added),
+        fields=tuple(fields),
+        parent=names[record.parent_key] if record.parent_key else None,
+    )
+
+
+def with_columns(table: Table, names: Iterable[str]) -> Table:
+    """Return the table with text columns for fields that the catalogue does not know."""
+    known = {column.name for column in table.columns}
+    added = [Column(name, "text", "接口新增字段") for name in names if name not in known]
+    return replace(table, columns=(*table.columns, *added)) if added else table
+
+
+def aligned(batch: pa.Table, table: Table) -> pa.Table:
+    """Return a batch with exactly the table's columns; those that it was made without are null."""
+    wanted = table.batch_schema
+    if batch.schema.names == wanted.names:
+        return batch
+    return pa.Table.from_arrays(
+        [
+            batch.column(one.name) if one.name in batch.schema.names else pa.nulls(len(batch), one.type)
+            for one in wanted
+        ],
+        schema=wanted,
     )

@@ -1,167 +1,66 @@
-"""The catalogue: what each method accepts and returns. Data lives in the YAML files beside this module."""
+"""The catalogue: what each method accepts and returns.
+
+The data lives in `methods/` and `records/` beside this module, one file per area; README.md has the form.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from kuaimai.errors import ConfigError
+from kuaimai.gateway.catalog.model import (
+    NUMBER,
+    Archive,
+    Detail,
+    Dimension,
+    Field,
+    FieldType,
+    Ids,
+    Method,
+    Page,
+    Record,
+    Scope,
+    Sure,
+    TimeForm,
+    Times,
+    snake_case,
+)
 
-FieldType = Literal["id", "text", "integer", "number", "yuan", "time", "json"]
+__all__ = [
+    "NUMBER",
+    "Archive",
+    "Detail",
+    "Dimension",
+    "Field",
+    "FieldType",
+    "Ids",
+    "Method",
+    "Page",
+    "Record",
+    "Scope",
+    "Sure",
+    "TimeForm",
+    "Times",
+    "areas",
+    "data_of",
+    "method",
+    "method_names",
+    "record",
+    "record_names",
+    "snake_case",
+    "text_of",
+]
 
-
-@dataclass(frozen=True)
-class Field:
-    """One field of a record.
-
-    Attributes:
-        name: as the API spells it.
-        type: see the head of `records.yaml`; units are part of the type.
-        label: the documentation's Chinese name; becomes the column comment.
-        personal: a person's data, dropped unless kept by name.
-        aliases: other spellings met in answers.
-    """
-
-    name: str
-    type: FieldType
-    label: str
-    personal: bool = False
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def column(self) -> str:
-        """The column's name: snake_case of the API's name."""
-        return snake_case(self.name)
-
-
-@dataclass(frozen=True)
-class Record:
-    """One kind of record.
-
-    Attributes:
-        name: e.g. `trade`.
-        label: Chinese name.
-        key: field that identifies the record.
-        version: fields that date the record's last change, best first; empty for records without one.
-        children: list field → kind of the records inside.
-        parent_key: on a child, the field that names its parent.
-    """
-
-    name: str
-    label: str
-    key: str
-    fields: Mapping[str, Field]
-    version: tuple[str, ...] = ()
-    children: Mapping[str, str] = field(default_factory=dict)
-    parent_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Page:
-    """Size limits of one page, and which pages carry the total (`first`, `all`)."""
-
-    min: int
-    max: int
-    total_on: Literal["first", "all"]
-
-
-@dataclass(frozen=True)
-class Shops:
-    """The parameter that takes shop ids (comma list) and how many it takes."""
-
-    param: str
-    max: int
-
-
-@dataclass(frozen=True)
-class Archive:
-    """Where a method keeps what is older than its reach.
-
-    Attributes:
-        param: the parameter that asks for it, and `value`, what to send.
-        dimensions: the dimensions it knows; it sends no totals and takes no cursor.
-    """
-
-    param: str
-    value: str
-    dimensions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Ids:
-    """The parameter that takes ids (comma list) past all time windows, and how many it takes."""
-
-    param: str
-    max: int
-
-
-@dataclass(frozen=True)
-class Times:
-    """The time window's parameters.
-
-    Attributes:
-        type_param: names the dimension; `start_param` and `end_param` its ends.
-        max_days: the longest window to ask for.
-        reach_days: how far back the method looks; older records are archived and silently absent.
-        dimensions: dimension → the record's field, or None.
-        loose: dimensions whose answers may hold records outside the window.
-        archive: what is older than `reach_days`, if the method can be asked for it.
-    """
-
-    type_param: str
-    start_param: str
-    end_param: str
-    max_days: int
-    reach_days: int
-    dimensions: Mapping[str, str | None]
-    loose: tuple[str, ...] = ()
-    archive: Archive | None = None
-
-
-@dataclass(frozen=True)
-class Method:
-    """One API method; see the head of `methods.yaml` for the meaning of each entry."""
-
-    name: str
-    label: str
-    params: frozenset[str]
-    record: str | None = None
-    list_keys: tuple[str, ...] = ()
-    page: Page | None = None
-    shops: Shops | None = None
-    times: Times | None = None
-    ids: Ids | None = None
-    not_served: frozenset[str] = frozenset()
-
-    def check(self, params: Mapping[str, Any]) -> None:
-        """Refuse parameters that the gateway would silently ignore, and page sizes it would refuse.
-
-        Raises:
-            ConfigError: names the parameter and the nearest one that exists.
-        """
-        for name in params:
-            if name not in self.params:
-                near = get_close_matches(name, self.params, n=1)
-                raise ConfigError(
-                    f"{self.name} knows no parameter {name!r}; the gateway would ignore it silently",
-                    method=self.name,
-                    hint=f"did you mean {near[0]!r}?"
-                    if near
-                    else f"it knows {', '.join(sorted(self.params))}",
-                )
-        size = params.get("pageSize")
-        if self.page and size is not None and not self.page.min <= int(size) <= self.page.max:
-            raise ConfigError(
-                f"pageSize {size} is outside {self.page.min} to {self.page.max}", method=self.name
-            )
+# The C loader is ten times faster where libyaml is built in.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @cache
@@ -171,15 +70,9 @@ def method(name: str) -> Method:
     Raises:
         ConfigError: the method is not in the catalogue.
     """
-    entries = _load("methods.yaml")
-    if name not in entries:
-        near = get_close_matches(name, entries, n=1)
-        raise ConfigError(
-            f"{name!r} is not in the catalogue", hint=f"did you mean {near[0]!r}?" if near else None
-        )
-    entry = dict(entries[name])
-    page, shops, times = entry.get("page"), entry.get("shops"), entry.get("times")
-    ids = entry.get("ids")
+    entry = data_of("methods", name)
+    page, scope, times = entry.get("page"), entry.get("scope"), entry.get("times")
+    ids, detail = entry.get("ids"), entry.get("detail")
     return Method(
         name=name,
         label=entry["label"],
@@ -187,61 +80,130 @@ def method(name: str) -> Method:
         record=entry.get("record"),
         list_keys=tuple(entry.get("list_keys", ())),
         page=Page(**page) if page else None,
-        shops=Shops(**shops) if shops else None,
+        scope=Scope(**scope) if scope else None,
         times=_times(times) if times else None,
         ids=Ids(**ids) if ids else None,
+        detail=Detail(**detail) if detail else None,
+        send=MappingProxyType({key: str(value) for key, value in entry.get("send", {}).items()}),
         not_served=frozenset(entry.get("not_served", ())),
+        history=entry.get("history"),
+        needs=tuple(tuple(group.split("|")) for group in entry.get("needs", ())),
+        unsure=frozenset(entry.get("unsure", ())),
     )
 
 
 def _times(facts: Mapping[str, Any]) -> Times:
     archive = facts.get("archive")
-    return Times(**{**facts, "archive": Archive(**archive) if archive else None})
+    return Times(
+        max_days=facts["max_days"],
+        reach_days=facts.get("reach_days"),
+        dimensions=MappingProxyType(
+            {
+                name: _dimension(name, facts, own if isinstance(own, dict) else {"stamp": own})
+                for name, own in facts["dimensions"].items()
+            }
+        ),
+        archive=Archive(**archive) if archive else None,
+        optional=facts.get("optional", False),
+    )
+
+
+def _dimension(name: str, times: Mapping[str, Any], own: Mapping[str, Any]) -> Dimension:
+    """Return a dimension: what all times of the method share, and what is its own."""
+    given = {**{key: times[key] for key in ("start", "end", "form") if key in times}, **own}
+    type_param = times.get("type_param")
+    send = {type_param: str(given.pop("type", name))} if type_param else {}
+    return Dimension(send=MappingProxyType(send), **{"stamp": None, **given})
 
 
 @cache
 def record(name: str) -> Record:
-    """Return the catalogue entry of a kind of record, e.g. `trade`."""
-    entry = _load("records.yaml")[name]
-    fields = {
-        key: Field(
-            key,
-            facts["type"],
-            facts["label"],
-            facts.get("personal", False),
-            tuple(facts.get("aliases", ())),
-        )
-        for key, facts in entry["fields"].items()
-    }
+    """Return the catalogue entry of a kind of record, e.g. `trade`.
+
+    Raises:
+        ConfigError: the kind is not in the catalogue.
+    """
+    entry = data_of("records", name)
     return Record(
         name=name,
         label=entry["label"],
         key=entry["key"],
-        fields=MappingProxyType(fields),
+        fields=MappingProxyType({key: _field(key, facts) for key, facts in entry["fields"].items()}),
         version=tuple(entry.get("version", ())),
         children=MappingProxyType(dict(entry.get("children", {}))),
         parent_key=entry.get("parent_key"),
+        key_of=tuple(entry.get("key_of", ())),
+        unsure=frozenset(entry.get("unsure", ())),
     )
+
+
+def _field(name: str, facts: Mapping[str, Any]) -> Field:
+    lists = {key: tuple(str(one) for one in facts.get(key, ())) for key in ("aliases", "sentinels")}
+    return Field(name, **{**facts, **lists})
 
 
 def method_names() -> tuple[str, ...]:
     """Return every method of the catalogue."""
-    return tuple(_load("methods.yaml"))
+    return tuple(_texts("methods"))
 
 
 def record_names() -> tuple[str, ...]:
     """Return every kind of record of the catalogue."""
-    return tuple(_load("records.yaml"))
+    return tuple(_texts("records"))
+
+
+def areas(folder: str) -> dict[str, tuple[str, ...]]:
+    """Return the files of `methods` or `records`, each with the names of its entries in their order."""
+    return {area: tuple(entries) for area, entries in _files(folder).items()}
+
+
+def data_of(folder: str, name: str) -> dict[str, Any]:
+    """Return an entry of `methods` or `records` as its file has it, with what it takes over from another.
+
+    Raises:
+        ConfigError: it is not in the catalogue.
+    """
+    texts = _texts(folder)
+    if name not in texts:
+        near = get_close_matches(name, texts, n=1)
+        raise ConfigError(
+            f"{name!r} is not in the catalogue", hint=f"did you mean {near[0]!r}?" if near else None
+        )
+    entry: dict[str, Any] = yaml.load(texts[name], Loader=_LOADER)[name]  # noqa: S506 - both are safe loaders
+    like = entry.pop("like", None)
+    return {**data_of(folder, like), **entry} if like else entry
+
+
+def text_of(folder: str, name: str) -> str:
+    """Return an entry's YAML text."""
+    return _texts(folder)[name]
 
 
 @cache
-def _load(file: str) -> dict[str, Any]:
-    text = (files(__package__) / file).read_text(encoding="utf-8")
-    # The C loader is ten times faster where libyaml is built in.
-    loaded: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    return loaded
+def _texts(folder: str) -> dict[str, str]:
+    return {name: text for entries in _files(folder).values() for name, text in entries.items()}
 
 
-def snake_case(name: str) -> str:
-    """Return an API name as a column name: `updTime` → `upd_time`, `numIid` → `num_iid`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+@cache
+def _files(folder: str) -> dict[str, dict[str, str]]:
+    """Return the YAML text of each entry, by file and name.
+
+    An entry is parsed when it is asked for: a DAG file needs a few, and all of them take a tenth of a second.
+
+    Raises:
+        ConfigError: two entries have one name.
+    """
+    found: dict[str, dict[str, str]] = {}
+    seen: set[str] = set()
+    for file in sorted((files(__package__) / folder).iterdir(), key=lambda path: path.name):
+        if not file.name.endswith(".yaml"):
+            continue
+        blocks = re.split(r"^(?=[\w.]+:)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        entries = found[file.name.removesuffix(".yaml")] = {}
+        for block in blocks:
+            name = block.partition(":")[0]
+            if name in seen:
+                raise ConfigError(f"{name!r} is twice in the catalogue's {folder}")
+            seen.add(name)
+            entries[name] = block
+    return found

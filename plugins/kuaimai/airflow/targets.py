@@ -1,0 +1,133 @@
+"""Opens a pipeline's targets with what Airflow's Connections say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kuaimai.airflow.compat import ObjectStoragePath
+from kuaimai.errors import KuaimaiError
+
+if TYPE_CHECKING:
+    from kuaimai.load.protocol import Coverage, Target
+    from kuaimai.pipeline.outlets import FilesOutlet, HttpOutlet, NoopOutlet, SqlOutlet
+    from kuaimai.pipeline.spec import Pipeline
+
+    AnyOutlet = SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet
+
+log = logging.getLogger(__name__)
+
+
+def open_outlet(outlet: AnyOutlet, spec: Pipeline) -> Target:
+    """Return one target of a pipeline; nothing is connected yet.
+
+    Raises:
+        ConfigError: a Connection is missing, or cannot be used.
+    """
+    from kuaimai.airflow.settings import target
+    from kuaimai.airflow.stores import state_url
+    from kuaimai.load.files import FilesTarget
+    from kuaimai.load.noop import NoopTarget
+    from kuaimai.load.targets import open_target
+
+    if outlet.kind == "sql":
+        return target(outlet.conn_id)
+    book = open_target(state_url())
+    if outlet.kind == "files":
+        return FilesTarget(
+            outlet.name, book, root=_root(outlet.url), form=outlet.format, partition_by=outlet.partition_by
+        )
+    if outlet.kind == "noop":
+        return NoopTarget(outlet.name, book)
+    return _open_api(outlet, spec, book)
+
+
+def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
+    import requests
+
+    from kuaimai.airflow.stores import write_access
+    from kuaimai.load.api import RowAnswers, WriteApi
+    from kuaimai.load.posting import HttpTarget
+
+    access = write_access(outlet.conn_id)
+    api = WriteApi(
+        **{**access, "url": access["url"] + outlet.path},
+        rows=outlet.rows,
+        rows_key=outlet.rows_key,
+        body=outlet.body,
+        id_check=outlet.id_check,
+        in_doubt=outlet.in_doubt,
+        ask_url=access["url"] + outlet.ask_path,
+        answers=RowAnswers(**outlet.answers.model_dump()) if outlet.answers else None,
+        timeout=outlet.timeout_seconds,
+        tries=outlet.tries,
+    )
+    return HttpTarget(
+        outlet.name,
+        book,
+        api=api,
+        transport=requests.Session(),
+        pipeline_version=spec.fingerprint,
+        requests_per_second=outlet.requests_per_second,
+    )
+
+
+def _root(url: str) -> Any:
+    if url.startswith("file://"):
+        return Path(url.removeprefix("file://"))
+    return ObjectStoragePath(url) if "://" in url else Path(url)
+
+
+@contextmanager
+def opened(spec: Pipeline, name: str | None = None) -> Iterator[list[tuple[str, Target]]]:
+    """Open the target of that name, or all of them, and close them at the end.
+
+    Raises:
+        ConfigError: one cannot be opened; or the pipeline has no target of that name.
+    """
+    with ExitStack() as stack:
+        yield [
+            (outlet.name, stack.enter_context(closing(open_outlet(outlet, spec))))
+            for outlet in chosen(spec, name)
+        ]
+
+
+@contextmanager
+def planned_for(spec: Pipeline) -> Iterator[Coverage]:
+    """Open the targets that can be opened, as one, for a plan; what another lacks is found later.
+
+    Raises:
+        KuaimaiError: none can be.
+    """
+    from kuaimai.pipeline.together import together
+
+    there: list[Target] = []
+    failure: KuaimaiError | None = None
+    with ExitStack() as stack:
+        for outlet in spec.outlets:
+            try:
+                there.append(stack.enter_context(closing(open_outlet(outlet, spec))))
+            except KuaimaiError as err:
+                log.warning("target %s cannot be opened and is left out of the plan: %s", outlet.name, err)
+                failure = err
+        if failure is not None and not there:
+            raise failure
+        yield together(there)
+
+
+def chosen(spec: Pipeline, name: str | None) -> Sequence[AnyOutlet]:
+    """Return the target of that name, or all.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from kuaimai.errors import ConfigError
+
+    found = [outlet for outlet in spec.outlets if name in (None, outlet.name)]
+    if not found:
+        known = ", ".join(outlet.name for outlet in spec.outlets)
+        raise ConfigError(f"pipeline {spec.name} has no target {name!r}", hint=f"it has {known}")
+    return found

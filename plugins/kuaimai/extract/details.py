@@ -1,0 +1,194 @@
+"""What a list leaves out of its records, by one call per record: the lines of a purchase, for example.
+
+A record and its lines are asked for one after the other, so lines may be newer than their record. Then the
+record has changed meanwhile, and the next window brings both in that version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from kuaimai.errors import Rejected
+from kuaimai.extract.asking import instant
+from kuaimai.extract.reads import Read
+from kuaimai.extract.skim import record_key
+from kuaimai.extract.staged import REUSE_SECONDS
+from kuaimai.extract.staging import Staging, safe_name
+from kuaimai.gateway import catalog
+from kuaimai.gateway.answers import Answer, decode_json, encode_json, read_envelope
+from kuaimai.gateway.catalog import Detail
+from kuaimai.gateway.client import Client
+
+log = logging.getLogger(__name__)
+
+# In place of a record's lines: the gateway's refusal. The record then goes to quarantine with it.
+REFUSED = "_refused"
+# So many refusals and not one answer are no records' fault: the method itself is refused.
+MOST_REFUSALS = 3
+
+_SUFFIX = ".json.zst"
+_REFUSAL = f"~refused{_SUFFIX}"
+_FIRST = f"~000{_SUFFIX}"
+
+
+def read_details(
+    client: Client,
+    read: Read,
+    staging: Staging,
+    *,
+    connections: int,
+    now: Callable[[], float] = time.time,
+) -> Read:
+    """Put into staging what the list of a read leaves out, once per record and version.
+
+    Answers that an earlier life of the same task has staged are not asked for again for a while. A record
+    whose call is refused is set aside later; it does not hold up the others.
+
+    Args:
+        client: calls the gateway.
+        read: a list, as read.
+        staging: where its answers are, and the others go.
+        connections: how many requests are on their way at the same time, inside the budget.
+        now: clock, epoch seconds.
+
+    Returns:
+        The read with the folder of the details; the same where the method leaves nothing out.
+
+    Raises:
+        Rejected: every call was refused.
+        KuaimaiError: a call failed for good; what was complete by then need not be asked for again.
+    """
+    detail = catalog.method(read.source).detail
+    if detail is None:
+        return read
+    spent = client.requests
+    folder = f"{read.folder}/details"
+    wanted = {
+        _name(read.source, row): str(row[detail.field])
+        for name in read.page_names()
+        for row in _rows(read.source, staging.read_compressed(name))
+        if row.get(detail.field) is not None
+    }
+    known = {
+        name
+        for name, at, file in _staged(staging, folder)
+        if at >= now() - REUSE_SECONDS and not file.endswith(_REFUSAL)
+    }
+    missing = {name: value for name, value in wanted.items() if name not in known}
+    ask = partial(_ask, client, detail, staging=staging, folder=folder, now=now)
+    with ThreadPoolExecutor(connections, thread_name_prefix="detail") as pool:
+        futures = [pool.submit(ask, name, value) for name, value in sorted(missing.items())]
+        try:
+            refusals = [refused for future in futures if (refused := future.result()) is not None]
+        finally:
+            # After an error the calls that were not begun are not made.
+            for future in futures:
+                future.cancel()
+    if len(refusals) == len(missing) >= MOST_REFUSALS:
+        raise refusals[0]
+    return msgspec.structs.replace(
+        read, details=folder, requests=read.requests + client.requests - spent, last_read_at=instant(now())
+    )
+
+
+def composed(read: Read, answers: Iterable[Answer], staging: Staging) -> Iterator[Answer]:
+    """Give answers of a read back with what the list left out in its place in each record."""
+    entry = catalog.method(read.source)
+    if not read.details or entry.detail is None:
+        yield from answers
+        return
+    files: dict[str, list[str]] = {}
+    newest: dict[str, int] = {}
+    for name, at, file in _staged(staging, read.details):
+        if at > newest.get(name, -1):
+            newest[name], files[name] = at, []
+        if at == newest[name]:
+            files[name].append(f"{read.details}/{file}")
+    for answer in answers:
+        rows = [
+            {**row, entry.detail.into: _lines(entry.detail, files.get(_name(read.source, row), ()), staging)}
+            for row in answer.rows(entry.list_keys)
+        ]
+        raw = encode_json({entry.list_keys[0]: rows})
+        yield Answer(answer.method, read_envelope(answer.method, raw), raw, answer.trace_id)
+
+
+def _ask(
+    client: Client,
+    detail: Detail,
+    name: str,
+    value: str,
+    *,
+    staging: Staging,
+    folder: str,
+    now: Callable[[], float],
+) -> Rejected | None:
+    """Stage what a record lacks, page by page; return the refusal where the gateway gives none."""
+    entry = catalog.method(detail.method)
+    asked_at = int(now())
+    pages: list[bytes] = []
+    keys = 0
+    while True:
+        paged = {} if entry.page is None else {"pageNo": str(len(pages) + 1), "pageSize": str(entry.page.max)}
+        try:
+            answer = client.call(detail.method, {**entry.send, detail.param: value, **paged})
+        except Rejected as refusal:
+            log.warning("%s %s: %s", detail.method, value, refusal)
+            told = encode_json({REFUSED: str(refusal)})
+            staging.write_compressed(f"{folder}/{name}~{asked_at}{_REFUSAL}", told)
+            return refusal
+        pages.append(answer.raw)
+        came = len(answer.rows(entry.list_keys))
+        keys += came
+        if not paged or not came or keys >= (answer.total if answer.total is not None else keys):
+            break
+    _write(staging, folder, name, asked_at, pages)
+    return None
+
+
+def _write(staging: Staging, folder: str, name: str, asked_at: int, pages: list[bytes]) -> None:
+    # The first page last: it says that the others are there.
+    for number, raw in reversed(list(enumerate(pages))):
+        staging.write_compressed(f"{folder}/{name}~{asked_at}~{number:03d}{_SUFFIX}", raw)
+
+
+def _staged(staging: Staging, folder: str) -> list[tuple[str, int, str]]:
+    """Return name, time of asking and file of every detail that is staged to its end."""
+    found = []
+    for file in staging.names(folder):
+        name, asked_at, _ = file.removesuffix(_SUFFIX).split("~")
+        found.append((name, int(asked_at), file))
+    whole = {(name, at) for name, at, file in found if file.endswith((_FIRST, _REFUSAL))}
+    return [one for one in found if one[:2] in whole]
+
+
+def _lines(detail: Detail, files: Iterable[str], staging: Staging) -> Any:
+    entry = catalog.method(detail.method)
+    lines: list[dict[str, Any]] = []
+    for file in sorted(files):
+        raw = staging.read_compressed(file)
+        if file.endswith(_REFUSAL):
+            return decode_json(raw)
+        lines += _rows(detail.method, raw)
+    return lines if files else {REFUSED: f"without {detail.field} there is nothing to ask {entry.name} by"}
+
+
+def _rows(method: str, raw: bytes) -> list[dict[str, Any]]:
+    return Answer(method, read_envelope(method, raw), raw).rows(catalog.method(method).list_keys)
+
+
+def _name(method: str, row: Mapping[str, Any]) -> str:
+    """Return a record and its version as part of a file's name: a record that changed is asked for anew."""
+    kind = catalog.record(catalog.method(method).record or "")
+    version = next((row[field] for field in kind.version if row.get(field) is not None), "")
+    plain = f"{record_key(dict(row), *kind.key_fields)}-{version}"
+    name = safe_name(plain)
+    return name if name == plain else f"{name}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"

@@ -1,0 +1,38 @@
+"""One page of a method, to look at: nothing is staged, nothing is proven."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from kuaimai.extract.paging import window_request
+from kuaimai.extract.windows import Window
+from kuaimai.gateway import catalog
+from kuaimai.gateway.answers import Answer
+from kuaimai.gateway.client import Client
+
+
+def sample(
+    client: Client, method: str, *, now: float, hours: float = 1, records: int | None = None
+) -> Answer:
+    """Return one page of the records that changed in the last hours, or of all where a method knows no times.
+
+    Args:
+        client: calls the gateway.
+        method: a catalogued method.
+        now: epoch seconds.
+        hours: how far back.
+        records: how many to ask for; by default, and at least, as few as the gateway gives.
+
+    Raises:
+        KuaimaiError: the call failed for good.
+    """
+    entry = catalog.method(method)
+    request: dict[str, str] = dict(entry.send)
+    if entry.page:
+        size = min(max(records or 0, entry.page.min), entry.page.max)
+        request |= {"pageNo": "1", "pageSize": str(size)}
+    if entry.times:
+        end = datetime.fromtimestamp(int(now), timezone.utc)
+        first = next(iter(entry.times.dimensions))
+        request |= window_request(method, Window(end - timedelta(hours=hours), end, first), ())
+    return client.call(method, request)

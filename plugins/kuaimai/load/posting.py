@@ -1,0 +1,410 @@
+"""Somebody else's write API: JSON by POST, each record once, and never twice because something broke.
+
+A record is an object of its columns, exact (`kuaimai.load.plain`), with its lines as a list under their kind:
+`{"sid": "5970…", "payment": "59.80", …, "trade_line": [{…}]}`. Of a slice every record is sent once, in the
+fullest form that was read. What has not changed since it was taken is not sent again, and nothing older is.
+
+What went out is written down before (`kuaimai.load.deliveries`), and the verdict after it:
+
+* taken: it counts as landed;
+* refused: it is sent again with what else was refused, at most `tries` times, then set aside in quarantine;
+* a request that is refused as a whole is cut in halves until the record is found that is the reason;
+* HTTP 429, 503, no connection: nothing was taken; wait, send again, and leave the rest to the task's retries;
+* no answer, a connection that broke, HTTP 500: nobody knows. The same after a crash between request and
+  verdict. Then `in_doubt` decides: `hold` sends nothing and sets the record aside, `resend` sends the same
+  request with the same `Idempotency-Key`, `ask` asks for the record by its key first. A change of a record
+  that was taken before is always sent again: asking could not tell, and who takes changes takes one twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+import pyarrow as pa
+import requests
+
+from kuaimai.errors import KuaimaiError, Rejected, Throttled, Transient
+from kuaimai.gateway.answers import encode_json
+from kuaimai.gateway.budget import Budget
+from kuaimai.load.api import Unknown, Verdict, WriteApi, Writer
+from kuaimai.load.booked import BookedLoad, BookedTarget
+from kuaimai.load.deliveries import HELD, REFUSED, SENT, TAKEN, Delivery, DeliveryBook
+from kuaimai.load.lateness import Punctuality
+from kuaimai.load.plain import plain_rows
+from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts, Written
+from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
+
+_LONGEST_PAUSE = 30.0
+_IN_DOUBT = "it was sent and not answered for: look whether the API has it"
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A record as it is sent: its key, version and rank, its JSON, and the fingerprint of that."""
+
+    key: str
+    version: int
+    rank: int
+    body: bytes
+    content: str
+
+
+class HttpTarget(BookedTarget):
+    """A write API.
+
+    Args:
+        name: of the target, in its pipeline.
+        book: the coordination store's database.
+        api: the API.
+        transport: sends the requests.
+        pipeline_version: stored with quarantined records.
+        requests_per_second: at most so many.
+        clock: monotonic, seconds.
+        sleep: waits, seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        book: SqlTarget,
+        *,
+        api: WriteApi,
+        transport: requests.Session,
+        pipeline_version: str = "",
+        requests_per_second: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(name, book)
+        self.api = api
+        self.pipeline_version = pipeline_version
+        self.sleep = sleep
+        self.transport = transport
+        budget = Budget(requests_per_second, now=clock, sleep=sleep)
+        self.writer = Writer(api, transport=transport, spend=budget.spend)
+
+    def close(self) -> None:
+        """Close the connections."""
+        super().close()
+        self.transport.close()
+
+    def _load(
+        self,
+        tables: Sequence[Table],
+        punctuality: Punctuality | None,  # noqa: ARG002 - counted beside data only
+    ) -> BookedLoad:
+        return _HttpLoad(self, tables)
+
+
+class _HttpLoad(BookedLoad):
+    """Collects the records of a slice; sends them when the first window is to be sealed."""
+
+    target: HttpTarget
+
+    def __init__(self, target: HttpTarget, tables: Sequence[Table]) -> None:
+        super().__init__(target, tables)
+        self._documents: dict[str, Document] = {}
+        self._reads: dict[int, dict[str, tuple[int, int]]] = {}
+        self._delivered: _Delivering | None = None
+
+    def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
+        """Remember each record in the newest and fullest form."""
+        keys = self._reads.setdefault(read, {})
+        for one in documents(self.tables, batches):
+            keys[one.key] = (one.version, one.rank)
+            held = self._documents.get(one.key)
+            if held is None or (one.version, one.rank) >= (held.version, held.rank):
+                self._documents[one.key] = one
+
+    def seal(self, facts: WindowFacts) -> Sealing:
+        """Send what was collected, then count."""
+        self._deliver(facts.pipeline)
+        return super().seal(facts)
+
+    def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:
+        """Send what was collected; return those of some merged keys that the API has taken."""
+        self._deliver(pipeline)
+        return super().stored(pipeline, read, keys)
+
+    def _deliver(self, pipeline: str) -> None:
+        if self._delivered is None:
+            self._delivered = _Delivering(self.target, self.target.booked(pipeline), self)
+            self._delivered.all(self._documents)
+
+    def standing(self, read: int) -> set[str]:
+        """Return the keys of the read that the API has taken, now or before."""
+        outcomes = self._delivered.outcomes if self._delivered else {}
+        return {key for key in self._reads.get(read, ()) if outcomes.get(key) in _STANDING}
+
+    def written(self, read: int) -> Written:
+        """Return what became of the read's records; what went out in a fuller form counts as superseded."""
+        written = Written()
+        outcomes = self._delivered.outcomes if self._delivered else {}
+        for key, form in self._reads.get(read, {}).items():
+            sent = self._documents[key]
+            outcome = outcomes.get(key, "")
+            if outcome in _STANDING and form != (sent.version, sent.rank):
+                outcome = "stale"
+            if outcome in _STANDING:
+                setattr(written, outcome, getattr(written, outcome) + 1)
+        return written
+
+    def refused(self, facts: WindowFacts) -> list[Quarantined]:
+        """Return the records of a read that the API did not take."""
+        reasons = self._delivered.reasons if self._delivered else {}
+        return [
+            Quarantined(
+                read=facts.read,
+                quarantine_id=_digest(f"{facts.pipeline}|{facts.method}|{key}|not taken".encode())[:24],
+                pipeline=facts.pipeline,
+                pipeline_version=self.target.pipeline_version,
+                method=facts.method,
+                record_key=key,
+                reason=reasons[key],
+                request=encode_json({"url": self.target.api.url.split("?")[0]}).decode(),
+                record=self._documents[key].body.decode(),
+                window_id=facts.window_id,
+            )
+            for key in sorted(self._reads.get(facts.read, {}).keys() & reasons.keys())
+        ]
+
+
+_STANDING = frozenset({"inserted", "updated", "unchanged", "stale"})
+
+
+class _Delivering:
+    """One delivery of many records.
+
+    Attributes:
+        outcomes: by key, what became of the record: a name of `Written`, or nothing where it is not there.
+        reasons: by key, why a record was refused or is held.
+    """
+
+    def __init__(self, target: HttpTarget, booked: str, load: BookedLoad) -> None:
+        self.outcomes: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        self._target = target
+        self._api = target.api
+        self._moment = load.moment
+        self._book = DeliveryBook(target.book, booked)
+        self._known: dict[str, Delivery] = {}
+
+    def all(self, wanted: Mapping[str, Document]) -> None:
+        """Send what has to be sent.
+
+        Raises:
+            KuaimaiError: the API does not answer, or not to us; what was taken until then is written down.
+        """
+        self._book.prepare()
+        self._known = self._book.known(wanted)
+        doubtful: dict[str, list[Document]] = {}
+        fresh: list[Document] = []
+        for _, one in sorted(wanted.items()):
+            known = self._known.get(one.key)
+            if known is None or known.state in (TAKEN, REFUSED):
+                if not self._is_settled(one, known):
+                    fresh.append(one)
+            # What is older than what is in doubt waits: the window that brought that is open, and settles it.
+            elif not self._is_settled(one, known) and (one.version, one.rank) >= (known.version, known.rank):
+                doubtful.setdefault(known.request, []).append(one)
+        for group in doubtful.values():
+            # Together as they went out: where nothing changed since, the request has the same key as before.
+            self._send_by_size(self._cleared(group, _IN_DOUBT))
+        self._send_by_size(fresh)
+
+    def _is_settled(self, one: Document, known: Delivery | None) -> bool:
+        """Return whether a record need not be sent, since the API has taken it, or a newer form, before."""
+        if known is None or known.taken_version is None or known.taken_rank is None:
+            return False
+        if known.taken_content == one.content or self._api.id_check:
+            self.outcomes[one.key] = "unchanged"
+        elif (one.version, one.rank) < (known.taken_version, known.taken_rank):
+            self.outcomes[one.key] = "stale"
+        return one.key in self.outcomes
+
+    def _send_by_size(self, group: Sequence[Document]) -> None:
+        for at in range(0, len(group), self._api.rows):
+            self._send(group[at : at + self._api.rows])
+
+    def _send(self, group: Sequence[Document]) -> None:
+        """Send records in one request, and what was refused again, until each has its verdict."""
+        pending = list(group)
+        for attempt in range(1, self._api.tries + 1):
+            refused, doubtful = self._once(pending)
+            pending = refused + doubtful
+            if not pending:
+                return
+            if attempt < self._api.tries:
+                self._pause(attempt, None)
+        if doubtful:
+            raise Transient(
+                f"target {self._target.name}: no answer for {len(doubtful)} records",
+                hint="they are in doubt; the task tries again, and settles them first",
+            )
+
+    def _once(self, group: Sequence[Document]) -> tuple[list[Document], list[Document]]:
+        """Send one request; return the records that were refused, and those to send again for no answer."""
+        before = {one.key: self._known.get(one.key) for one in group}
+        request = _digest("".join(one.content for one in group).encode())
+        self._write(group, SENT, request=request)
+        try:
+            verdicts = self._post(group, request)
+        except Unknown as doubt:
+            return [], self._cleared(group, f"{_IN_DOUBT} ({doubt.message})")
+        except Rejected as refusal:
+            self._book.restore(before, self._moment)
+            for key, known in before.items():
+                self._known.pop(key)
+                if known is not None:
+                    self._known[key] = known
+            self._find_refused(group, before, refusal)
+            return [], []
+        except KuaimaiError:
+            # Surely not taken: no more in doubt than it was before.
+            self._book.restore(before, self._moment)
+            raise
+        self._take([one for one, verdict in zip(group, verdicts, strict=True) if verdict.taken])
+        refused = []
+        for one, verdict in zip(group, verdicts, strict=True):
+            if not verdict.taken:
+                self._refuse(one, verdict.reason)
+                refused.append(one)
+        return refused, []
+
+    def _post(self, group: Sequence[Document], request: str) -> list[Verdict]:
+        """Post, and wait where the API asks for it."""
+        bodies = [one.body for one in group]
+        for attempt in range(1, self._api.tries):
+            try:
+                return self._target.writer.post(bodies, request)
+            except Throttled as err:
+                self._pause(attempt, err.retry_after)
+            except Transient:
+                self._pause(attempt, None)
+        return self._target.writer.post(bodies, request)
+
+    def _find_refused(
+        self, group: Sequence[Document], before: Mapping[str, Delivery | None], refusal: Rejected
+    ) -> None:
+        """Cut a request that was refused as a whole in halves, down to the record that is the reason."""
+        if len(group) > 1:
+            middle = len(group) // 2
+            self._send(group[:middle])
+            self._send(group[middle:])
+            return
+        (one,) = group
+        known = before[one.key]
+        if refusal.code == "409" and known is not None and known.state == SENT:
+            # "There already": it was taken when it was sent before.
+            self._take(group)
+        else:
+            self._refuse(one, refusal.message)
+
+    def _cleared(self, group: Sequence[Document], reason: str) -> list[Document]:
+        """Settle records in doubt; return those that are to be sent again."""
+        if self._api.in_doubt == "resend":
+            return list(group)
+        again = []
+        for one in group:
+            sent = self._known[one.key]
+            if sent.taken_version is not None:
+                again.append(one)
+            elif self._api.in_doubt == "hold":
+                self._hold(one, sent, reason)
+            elif not self._target.writer.has(one.key):
+                again.append(one)
+            elif sent.content == one.content:
+                self._take([one])
+            elif self._api.id_check:
+                self.outcomes[one.key] = "unchanged"
+            else:
+                again.append(one)
+        return again
+
+    def _take(self, group: Sequence[Document]) -> None:
+        for one in group:
+            before = self._known.get(one.key)
+            known = before is not None and before.taken_version is not None
+            self.outcomes[one.key] = "updated" if known else "inserted"
+            self.reasons.pop(one.key, None)
+        self._write(group, TAKEN)
+
+    def _refuse(self, one: Document, reason: str) -> None:
+        self.reasons[one.key] = reason
+        self._write([one], REFUSED)
+
+    def _hold(self, one: Document, sent: Delivery, reason: str) -> None:
+        """Set a record aside; what is in doubt stays what was sent, though the record has changed since."""
+        self.reasons[one.key] = reason
+        held = msgspec.structs.replace(sent, state=HELD, reason=reason)
+        self._book.write([held], self._moment)
+        self._known[one.key] = held
+
+    def _write(self, group: Sequence[Document], state: str, *, request: str = "") -> None:
+        rows = []
+        for one in group:
+            before = self._known.get(one.key)
+            taken = (one.version, one.rank, one.content) if state == TAKEN else _taken(before)
+            rows.append(
+                Delivery(
+                    record_key=one.key,
+                    state=state,
+                    reason=self.reasons.get(one.key) if state == REFUSED else None,
+                    version=one.version,
+                    rank=one.rank,
+                    content=one.content,
+                    request=request or (before.request if before else ""),
+                    taken_version=taken[0],
+                    taken_rank=taken[1],
+                    taken_content=taken[2],
+                )
+            )
+        self._book.write(rows, self._moment)
+        self._known.update((row.record_key, row) for row in rows)
+
+    def _pause(self, attempt: int, asked: float | None) -> None:
+        self._target.sleep(min(2.0 ** (attempt - 1), _LONGEST_PAUSE) if asked is None else asked)
+
+
+def _taken(before: Delivery | None) -> tuple[int | None, int | None, str | None]:
+    return (
+        (None, None, None)
+        if before is None
+        else (
+            before.taken_version,
+            before.taken_rank,
+            before.taken_content,
+        )
+    )
+
+
+def documents(tables: Sequence[Table], batches: Sequence[pa.Table]) -> Iterator[Document]:
+    """Yield the records of a batch as they are sent."""
+    header, *children = tables
+    lines = [_lines_of(child, batch) for child, batch in zip(children, batches[1:], strict=True)]
+    names = [column.name for column in header.columns]
+    versions, ranks, counts = (batches[0].column(name).to_pylist() for name in (VERSION, RANK, CHILD_COUNT))
+    for row, version, rank, count in zip(
+        plain_rows(header, batches[0], names), versions, ranks, counts, strict=True
+    ):
+        key = row[header.key]
+        if count is not None:
+            for child, by_parent in zip(children, lines, strict=True):
+                row[child.name.removeprefix("kuaimai_")] = by_parent.get((key, version), [])
+        body = msgspec.json.encode(row)
+        yield Document(key, version, rank, body, _digest(body))
+
+
+def _lines_of(child: Table, batch: pa.Table) -> dict[tuple[str, int], list[dict[str, object]]]:
+    names = [column.name for column in child.columns]
+    found: dict[tuple[str, int], list[dict[str, object]]] = {}
+    rows = plain_rows(child, batch, names)
+    for row, version in zip(rows, batch.column(VERSION).to_pylist(), strict=True):
+        found.setdefault((str(row[child.parent or ""]), version), []).append(row)
+    return found
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,279 @@
+"""What the nightly reconcile mends with: records by their ids, or a window whole, loaded as always."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from kuaimai.errors import Rejected
+from kuaimai.extract.by_id import Found, calls_for, read_ids
+from kuaimai.extract.paging import window_request
+from kuaimai.extract.reads import Read
+from kuaimai.extract.skim import record_key
+from kuaimai.extract.staging import Staging
+from kuaimai.extract.windows import Shop, Slice, Window
+from kuaimai.gateway import catalog
+from kuaimai.gateway.client import Client
+from kuaimai.load.proof import SEALED
+from kuaimai.load.reconciling import Aside, Ledger
+from kuaimai.load.sql import SqlTarget
+from kuaimai.pipeline import stages
+from kuaimai.pipeline.spec import Pipeline
+from kuaimai.transform.fields import to_epoch_ms
+from kuaimai.transform.mapping import Mapper
+
+log = logging.getLogger(__name__)
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What one answer says of a stretch of time.
+
+    Attributes:
+        total: how many records the gateway counts; None where it sends no number.
+        versions: key → version of the records that came with it.
+        undated: keys of those that do not say when they changed: their version may stay as it is.
+    """
+
+    total: int | None
+    versions: dict[str, int]
+    undated: frozenset[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer holds all that it counts."""
+        return self.total == len(self.versions)
+
+
+class Mended(msgspec.Struct, frozen=True):
+    """What bringing some records up to date came to: how many changed, and what remains; None if nothing."""
+
+    changed: int
+    problem: str | None = None
+
+
+class Mending:
+    """The tools of one reconcile.
+
+    Args:
+        pipeline: the pipeline.
+        field: the record's time that never changes.
+        run: the run's id; part of every staging path.
+        client: calls the gateway.
+        staging: where raw pages go.
+        target: the database.
+        now: clock, epoch seconds.
+
+    Attributes:
+        base: catalogue entry of the method that decides what is complete.
+        ledger: the target's rows, by `field`.
+        aside: the base method's records in quarantine.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        field: str,
+        run: str,
+        client: Client,
+        staging: Staging,
+        target: SqlTarget,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.pipeline = pipeline
+        self.field = field
+        self.run = run
+        self.client = client
+        self.staging = staging
+        self.target = target
+        self.now = now
+        self.base = catalog.method(pipeline.source.method)
+        self.tables = Mapper(pipeline.record.name, pipeline.rules).tables
+        target.prepare(self.tables)
+        self.ledger = self.ledger_by(field)
+        self.aside: list[Aside] = []
+        self.read_aside()
+        self._slices = 0
+
+    def read_aside(self) -> None:
+        """Look again at what is in quarantine."""
+        self.aside = self.ledger.set_aside(self.pipeline.name, self.base.name)
+
+    def aside_keys(self) -> set[str]:
+        """Return the keys of the base method's records that are in quarantine."""
+        return {one.key for one in self.aside}
+
+    def ledger_by(self, field: str, needs: str | None = None) -> Ledger:
+        """Return the target's rows by a time of theirs; only those that have the field `needs`, if named."""
+        fields = self.pipeline.record.fields
+        return Ledger(
+            self.target, self.tables, fields[field].column, needs=fields[needs].column if needs else None
+        )
+
+    def count(self, window: Window, shops: Sequence[Shop], held: int) -> Listed:
+        """Ask for the count of a stretch of time, on a page that holds as many records as are expected."""
+        page = self.base.page
+        size = held if page and page.min <= held <= page.max else (page.min if page else held)
+        request = window_request(self.base.name, window, shops, params=self.pipeline.source.params)
+        answer = self.client.call(self.base.name, {**request, "pageNo": "1", "pageSize": str(size)})
+        listed = self.listed(answer.rows(self.base.list_keys))
+        total = 0 if answer.total is None and not listed.versions else answer.total
+        return msgspec.structs.replace(listed, total=total)
+
+    def listed(self, rows: Iterable[Mapping[str, Any]]) -> Listed:
+        """Return keys and versions of records as they came; the newest of a key counts."""
+        record = self.pipeline.record
+        versions: dict[str, int] = {}
+        undated = set()
+        for row in rows:
+            key = record_key(dict(row), *record.key_fields)
+            stamps = [_stamp(row.get(name)) for name in record.version]
+            if not stamps or stamps[0] is None:
+                undated.add(key)
+            version = next((stamp for stamp in stamps if stamp is not None), 0)
+            versions[key] = max(version, versions.get(key, 0))
+        return Listed(None, versions, frozenset(undated))
+
+    def newer(
+        self, versions: Mapping[str, int], stored: Mapping[str, tuple[int, int, str]]
+    ) -> dict[str, int]:
+        """Return those records that are stored in an older version, or not at all; none of the quarantine."""
+        aside = self.aside_keys()
+        return {
+            key: version
+            for key, version in versions.items()
+            if key not in aside and (key not in stored or stored[key][0] < version)
+        }
+
+    def refresh(
+        self,
+        window: Window,
+        shops: Sequence[Shop],
+        newer: Mapping[str, int],
+        further: Iterable[str] = (),
+        *,
+        sure: Iterable[str] = (),
+        total: int = 0,
+    ) -> Mended:
+        """Bring records up to date, by their ids or, where so many are newer that pages are cheaper, whole.
+
+        Args:
+            window: where they were met.
+            shops: its shops.
+            newer: key → version of records that the gateway has newer.
+            further: keys of records that may have changed.
+            sure: those of `further` that the gateway is sure to have; see `by_id`.
+            total: how many records the window holds.
+        """
+        further = set(further)
+        keys = {*newer, *further}
+        before = self.ledger.states(keys)
+        left = None
+        pages = math.ceil(total / self.pipeline.source.page_size)
+        if calls_for(self.base.name, len(newer)) > max(pages, 1) or any(key.startswith("#") for key in newer):
+            left = self.reread(window, shops).problem
+        else:
+            further |= newer.keys()
+        if further:
+            self.by_id(window, shops, further, sure={*newer, *sure})
+        self.read_aside()
+        after = self.ledger.states(keys)
+        old = self.newer(newer, after)
+        return Mended(
+            changed=sum(after.get(key) != before.get(key) for key in keys),
+            problem=left or (f"{len(old)} changed records did not land: {min(old)} …" if old else None),
+        )
+
+    def reread(self, window: Window, shops: Sequence[Shop]) -> Mended:
+        """Read a window whole; return how many rows that changed."""
+        windows = self.whole(window, shops).windows
+        self.read_aside()
+        return Mended(
+            changed=sum(one.inserted + one.updated for one in windows),
+            problem="; ".join(one.reason or "" for one in windows if one.state != SEALED) or None,
+        )
+
+    def by_id(
+        self, window: Window, shops: Sequence[Shop], ids: Iterable[str], *, sure: Iterable[str]
+    ) -> None:
+        """Read records by their ids with all methods of the pipeline and load them.
+
+        Args:
+            window: where they were met.
+            shops: its shops.
+            ids: the ids.
+            sure: those that the gateway has: asked for once more alone if a list does not bring them.
+        """
+        piece = self.slice(window, shops)
+        found = self.ask(piece, "ids", ids, alone=sure)
+        if not found.reads:
+            return
+        extracted = stages.Extracted(piece, (*found.reads, *self.fuller(piece, found)))
+        transformed = stages.transform(self.pipeline, extracted, self.staging)
+        with self.target.loading(self.tables) as loading:
+            stages.write_records(loading, transformed, self.staging, range(len(extracted.reads)))
+
+    def whole(self, window: Window, shops: Sequence[Shop]) -> stages.Loaded:
+        """Take a window through the stages as every run does."""
+        piece = self.slice(window, shops)
+        extracted = stages.extract(self.pipeline, piece, self.client, self.staging, now=self.now)
+        transformed = stages.transform(self.pipeline, extracted, self.staging)
+        return stages.load(self.pipeline, transformed, self.staging, self.target)
+
+    def ask(
+        self,
+        piece: Slice,
+        name: str,
+        ids: Iterable[str],
+        *,
+        rank: int = 0,
+        alone: Iterable[str] | None = None,
+    ) -> Found:
+        """Ask one method for records by their ids; see `read_ids`."""
+        return read_ids(
+            self.client,
+            self.pipeline.source.methods[rank],
+            ids,
+            window=piece.window,
+            shops=tuple(shop.id for shop in piece.shops),
+            rank=rank,
+            staging=self.staging,
+            folder=f"{stages.raw_folder(piece)}/{name}/{rank}",
+            alone=alone,
+            now=self.now,
+        )
+
+    def fuller(self, piece: Slice, found: Found) -> list[Read]:
+        """Ask the enriching methods for the same ids, as far as they serve their shops."""
+        shops = {shop.id: shop for shop in piece.shops}
+        reads: list[Read] = []
+        for rank, method in enumerate(self.pipeline.source.methods):
+            served = [
+                key
+                for key, shop in found.shops.items()
+                if shop in shops and method in stages.serving(self.pipeline, shops[shop])
+            ]
+            if rank == 0 or not served or catalog.method(method).ids is None:
+                continue
+            try:
+                reads += self.ask(piece, "ids", served, rank=rank).reads
+            except Rejected as refusal:
+                log.warning("%d records get no fuller form: %s", len(served), refusal)
+        return reads
+
+    def slice(self, window: Window, shops: Sequence[Shop]) -> Slice:
+        """Return a slice of this run."""
+        self._slices += 1
+        return Slice(self.pipeline.name, self.run, self._slices, window, tuple(shops), "reconcile")
+
+
+def _stamp(value: Any) -> int | None:
+    try:
+        return to_epoch_ms(value)
+    except ValueError:
+        return None

@@ -1,0 +1,276 @@
+"""Whatever is wrong in a pipeline file: one line says in which file, on which line, at which key."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kuaimai.errors import ConfigError
+from kuaimai.pipeline import schema
+from kuaimai.pipeline.spec import load_pipeline
+
+INCLUDE = Path(__file__).parents[2] / "include" / "pipelines"
+FULL = """\
+name: trades
+description: all that can be said
+source:
+  method: erp.trade.outstock.simple.query
+  enrich: [erp.trade.list.query]
+  page_size: 200
+  paging: pages
+time:
+  dimension: upd_time
+  overlap_minutes: 10
+  heal_days: 7
+  further:
+    - dimension: created
+      schedule: "*/30 * * * *"
+      look_back_hours: 24
+      slot_hours: 6
+schedule: "*/5 * * * *"
+late_after_minutes: 10
+fields:
+  payment:
+    to: amount_due
+  weight: {type: text}
+  sellerMemo: drop
+  buyerNick: {keep: hash}
+  orders.title:
+    to: item_title
+    default: "-"
+keep_personal: [receiverState]
+filters:
+  - where: {sysStatus: [CLOSED, CANCEL]}
+    then: skip
+  - where:
+      payment: {below: 0}
+    then: quarantine
+    reason: 金额为负
+step:
+  trade: my_rules:rate
+  trade_line:
+    run: my_rules:add_margin
+    columns: {margin: yuan}
+schema: evolve
+target: kuaimai_target
+batch_size: 1000
+"""
+WRONG = {"mapping": {"surely": {"wrong": [1]}}, "list": [[1], {"a": 2}], "number": -7.5, "text": "?! ?"}
+# What any text may stand in, or any list, or a value of any kind.
+FREE = {
+    ("description", "text"),
+    ("target", "text"),
+    ("filters.1.reason", "text"),
+    ("fields.orders.title.default", "text"),
+}
+FREE |= {("fields.orders.title.default", "number"), ("filters.0.where.sysStatus", "text")}
+FREE |= {("filters.0.where.sysStatus", "number"), ("filters.1.where.payment", "number")}
+FREE |= {("filters.1.where.payment.below", "number"), ("filters.0.where.sysStatus.0", "text")}
+FREE |= {("filters.0.where.sysStatus.1", "text"), ("filters.0.where.sysStatus.0", "number")}
+FREE |= {("filters.0.where.sysStatus.1", "number")}
+
+
+def paths(content, at=()):
+    """Every place of a document, as keys and positions."""
+    pairs = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in pairs:
+        yield (*at, key)
+        if isinstance(value, dict | list):
+            yield from paths(value, (*at, key))
+
+
+def within(content, path):
+    for part in path:
+        content = content[part]
+    return content
+
+
+CONTENT = yaml.safe_load(FULL)
+PLACES = list(paths(CONTENT))
+KEYS = [place for place in PLACES if isinstance(place[-1], str) and place[-1] != "margin"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("pipelines") / "trades.yaml"
+
+
+def refused(path: Path, text: str) -> str:
+    """Return the message, after what holds for every message."""
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        load_pipeline(path)
+    told = str(error.value)
+    assert told.startswith(f"pipeline {path}, line ")
+    assert "\n" not in told
+    assert not re.search(r"pydantic|Traceback|object at 0x|function-|\btype=", told)
+    return told
+
+
+def broken(change) -> str:
+    content = copy.deepcopy(CONTENT)
+    change(content)
+    return json.dumps(content, ensure_ascii=False, indent=1)  # JSON is YAML
+
+
+def line_of(text: str, key: str) -> int:
+    """The first line with a key; only for keys that are there once."""
+    return next(number for number, line in enumerate(text.splitlines(), 1) if f'"{key}":' in line)
+
+
+def test_the_full_example_is_right(tmp_path):
+    path = tmp_path / "full.yaml"
+    path.write_text(FULL, encoding="utf-8")
+    assert load_pipeline(path).rules.policy == "evolve"
+
+
+@pytest.mark.parametrize("place", KEYS, ids=lambda place: ".".join(map(str, place)))
+def test_misspelt_key_is_told_with_its_line(file, place):
+    name = place[-1]
+    typo = f"{name[:-1]}q{name[-1]}"
+
+    def change(content):
+        around = within(content, place[:-1])
+        renamed = {typo if key == name else key: value for key, value in around.items()}
+        around.clear()
+        around.update(renamed)
+
+    text = broken(change)
+    told = refused(file, text)
+    assert typo in told
+    assert f"line {line_of(text, typo)}: " in told
+    if place[0] != "step":
+        assert f"'{name}'" in told or f"{name!r}" in told or "known" in told
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        (place, kind)
+        for place in PLACES
+        for kind in WRONG
+        if (".".join(map(str, place)), kind) not in FREE
+        and not (kind == "list" and place == ("filters", 0, "where", "sysStatus"))
+    ],
+    ids=str,
+)
+def test_value_of_a_wrong_kind_is_told_with_its_key(file, place, kind):
+    def change(content):
+        within(content, place[:-1])[place[-1]] = WRONG[kind]
+
+    told = refused(file, broken(change))
+    top = str(place[0])
+    assert re.search(rf"line \d+: .*\b{top}", told)
+
+
+@pytest.mark.parametrize("key", ["name", "source", "source.method", "filters.0.where", "filters.0.then"])
+def test_missing_key_is_told(file, key):
+    *around, name = [int(part) if part.isdigit() else part for part in key.split(".")]
+    told = refused(file, broken(lambda content: within(content, around).pop(name)))
+    assert f"key {key!r} is missing" in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("schema: evolve", "schema: evolv", "did you mean 'evolve'?"),
+        ("then: skip", "then: skp", "did you mean 'skip'?"),
+        ("paging: pages", "paging: page", "did you mean 'pages'?"),
+        ("sellerMemo: drop", "sellerMemo: dorp", "write `drop`"),
+        ("sellerMemo: drop", "sid: drop", "sid is the key of trade"),
+        ("sellerMemo: drop", "updTime: drop", "updTime is the version of trade"),
+        ("sellerMemo: drop", "updTime: {type: text}", "stays as it is"),
+        ("sellerMemo: drop", "userId: drop", "counts by user_id"),
+        ("sellerMemo: drop", "created: {to: made}", "counts by created"),
+        ("sellerMemo: drop", "orders.sid: drop", "the key of what it belongs to"),
+        ("sellerMemo: drop", "orders.payAmount: drop", "counts by pay_amount"),
+        ("sellerMemo: drop", "receiverState: drop", "kept in keep_personal"),
+        ("sellerMemo: drop", "sellerMemo: {drop: true, to: x}", "nothing else to say"),
+        ("to: amount_due", "to: total_fee", "both be the column 'total_fee'"),
+        ("to: amount_due", "to: Amount", "no column name"),
+        ("{keep: hash}", "{to: nick}", "add keep: plain, hash or mask"),
+        ("{keep: hash}", "{keep: hash, type: integer}", "what is kept as hash is text"),
+        ("{type: text}", "{type: money}", "none of id, text"),
+        ("{type: text}", "{default: abc}", "'abc' is no number"),
+        ("payment: {below: 0}", "payment: {below: much}", "'much' is no yuan"),
+        ("payment: {below: 0}", "payment: {}", "an empty test"),
+        ("payment: {below: 0}", "sysStatus: {below: 3}", "has no order"),
+        ("payment: {below: 0}", "orders.num: {below: 3}", "not at its lines"),
+        ("columns: {margin: yuan}", "columns: {payment: yuan}", "has this column already"),
+        ("columns: {margin: yuan}", "columns: {Margin: yuan}", "no column name"),
+        ("run: my_rules:add_margin", "run: my_rules.add_margin", "no `module:function`"),
+        ("batch_size: 1000", "batch_size: 1000\nbatch_size: 5", "'batch_size' is there twice"),
+        ("batch_size: 1000", "fingerprint: abc", "unknown key 'fingerprint'"),
+        ("description: all that can be said", "description: 2026-13-45", "description: month must be"),
+        ("description: all that can be said", "description: [", "not valid YAML"),
+        ("description: all that can be said", "description: 'a", "not valid YAML"),
+    ],
+)
+def test_mistake_is_told_at_its_line(file, old, new, told):
+    text = FULL.replace(old, new, 1)
+    assert text != FULL
+    message = refused(file, text)
+    assert told in message
+    number = int(re.search(r"line (\d+)", message)[1])
+    line = 1 + FULL[: FULL.index(old)].count("\n") + new.count("\n")
+    # A quote that is never closed is noticed where the file ends.
+    assert number == line or "YAML" in told
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    at=st.integers(0, len(FULL)),
+    length=st.integers(0, 12),
+    put=st.text(st.sampled_from(" \t\n:-[]{}'\"#&*!|>%@,?abz01\x00\ufeff\ud800é"), max_size=6),
+)
+def test_no_damage_to_a_file_gives_anything_but_one_line(file, at, length, put):
+    text = FULL[:at] + put + FULL[at + length :]
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    told = f"pipeline {file}, all is well"
+    try:
+        load_pipeline(file)
+    except ConfigError as err:
+        told = str(err)
+    assert told.startswith(f"pipeline {file}")
+    assert "\n" not in told
+
+
+def test_nesting_without_end_is_refused(tmp_path):
+    path = tmp_path / "deep.yaml"
+    path.write_text("name: " + "[" * 3000, encoding="utf-8")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_pipeline(path)
+    path.write_text("name: &a [*a]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 1"):
+        load_pipeline(path)
+
+
+def test_schema_for_editors_is_up_to_date():
+    """`python -m kuaimai.pipeline.schema > include/pipelines/pipeline.schema.json` writes it anew."""
+    assert json.loads((INCLUDE / schema.FILE).read_text(encoding="utf-8")) == schema.json_schema()
+
+
+def test_schema_describes_every_key_and_takes_the_full_example():
+    made = schema.json_schema()
+    assert set(CONTENT) <= set(made["properties"])
+    assert all(part.get("description") for part in made["properties"].values())
+    with contextlib.suppress(ImportError):
+        import jsonschema
+
+        check = jsonschema.Draft7Validator(made)
+        assert list(check.iter_errors(CONTENT)) == []
+        assert list(check.iter_errors({**CONTENT, "shema": "evolve"}))
+
+
+@pytest.mark.parametrize("path", sorted(INCLUDE.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_files_name_the_schema(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# yaml-language-server: $schema={schema.FILE}"

@@ -1,0 +1,66 @@
+"""One load written out by hand: records of `orders`, and the facts of their window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pyarrow as pa
+
+from kuaimai.load.protocol import Target
+from kuaimai.load.sql import Quarantined, Sealing, WindowFacts
+from kuaimai.transform.mapping import Mapper, Rows
+
+METHOD = "erp.trade.outstock.simple.query"
+START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
+MINUTES = timedelta(minutes=5)
+
+
+def facts(read: int = 0, total: int | None = 1, window: str = "w1") -> WindowFacts:
+    return WindowFacts(
+        window_id=window,
+        read=read,
+        pipeline="trades",
+        method=METHOD,
+        shops=("900001",),
+        dimension="upd_time",
+        window_start=START,
+        window_end=START + MINUTES,
+        total_before=total,
+        total_after=total,
+        distinct_keys=total or 0,
+        pages=1,
+        requests=2,
+        attempts=1,
+        run_id="test",
+        first_read_at=START + MINUTES,
+        last_read_at=START + MINUTES,
+    )
+
+
+def batch(records: Sequence[dict[str, Any]], rank: int = 0, window: str = "w1") -> list[pa.Table]:
+    mapper = Mapper("trade")
+    into = [Rows(table) for table in mapper.tables]
+    assert mapper.map(records, into) == []
+    return [rows.to_arrow(rank=rank, window_id=window) for rows in into]
+
+
+def load(
+    target: Target,
+    records: Sequence[dict[str, Any]],
+    *,
+    total: int | None = None,
+    rank: int = 0,
+    window: str = "w1",
+    quarantined: Sequence[Quarantined] = (),
+) -> Sealing:
+    """Load records and seal their window, whose total is by default their number."""
+    with target.loading(Mapper("trade").tables) as loading:
+        loading.merge(0, batch(records, rank, window))
+        loading.quarantine(quarantined)
+        return loading.seal(facts(0, len(records) if total is None else total, window))
+
+
+def bad(key: str) -> Quarantined:
+    return Quarantined(0, f"q{key}", "trades", "v", METHOD, key, "why", "{}", "{}", "w1")

@@ -1,0 +1,178 @@
+"""What a list leaves out comes by one call per record: complete, not asked for twice, in nobody's way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+import pytest
+from installation import CHINA, START, mirror
+
+from kuaimai.errors import DataError, KuaimaiError, Rejected
+from kuaimai.pipeline import stages
+from kuaimai.sandbox import Failure, Faults
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+GET = "purchase.order.get"
+
+
+def pieces(shop, start=START - 2 * DAY, end=START, run="run"):
+    return stages.plan_slices(
+        shop.pipeline,
+        run=run,
+        start=start,
+        end=end,
+        shops=stages.fetch_scopes(shop.pipeline, shop.client),
+        live=False,
+        target=shop.target,
+        now=shop.clock,
+    )
+
+
+def asked(shop) -> Counter[str]:
+    """How often each order's lines were given."""
+    return Counter(
+        one.params["id"]
+        for one in shop.box.requests
+        if one.method == GET and one.status == 200 and one.code is None
+    )
+
+
+def extract(shop, piece):
+    return stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+
+
+def finish(shop, extracted):
+    transformed = stages.transform(shop.pipeline, extracted, shop.staging)
+    return stages.load(shop.pipeline, transformed, shop.staging, shop.target)
+
+
+def test_lines_are_asked_for_once_for_each_record_that_the_list_brings(tmp_path):
+    with mirror(tmp_path, pipeline="purchases") as shop:
+        summary = shop.run(START - 2 * DAY, START)
+        assert set(asked(shop).values()) == {1}
+        assert len(asked(shop)) == summary.landed > 10
+        assert summary.requests == summary.landed + 2
+
+
+def test_lines_follow_a_change_of_their_order(tmp_path, pg_url):
+    with mirror(tmp_path, pg_url, pipeline="purchases") as shop:
+        shop.run(START - 6 * DAY, START)
+        before = shop.living(shop.pipeline.records[1])
+        for _ in range(8):
+            start = datetime.fromtimestamp(shop.clock(), CHINA)
+            shop.clock.advance(3600)
+            assert shop.run(start, start + HOUR, live=True).sealed
+        after = shop.living(shop.pipeline.records[1])
+        assert [key for key in before if key in after and after[key] != before[key]]
+        assert shop.wrong(since=START) == []
+
+
+def test_task_that_died_goes_on_where_it_was(tmp_path):
+    with mirror(tmp_path, pipeline="purchases") as shop:
+        piece = pieces(shop)[0]
+        shop.box.faults.plan = [Failure("500", at=number, method=GET) for number in range(6, 200)]
+        with pytest.raises(KuaimaiError):
+            extract(shop, piece)
+        given = asked(shop)
+        assert given
+        shop.box.faults.plan = []
+        window = finish(shop, extract(shop, piece)).windows[0]
+        assert window.state == "sealed"
+        assert set(asked(shop).values()) == {1}
+        assert asked(shop).total() > given.total()
+
+
+def test_lines_of_long_ago_are_asked_for_again(tmp_path):
+    with mirror(tmp_path, pipeline="purchases") as shop:
+        piece = pieces(shop)[0]
+        extract(shop, piece)
+        shop.clock.advance(3 * 3600)
+        finish(shop, extract(shop, piece))
+        assert set(asked(shop).values()) == {2}
+
+
+def refusing(shop, *keys: str) -> None:
+    """Let the gateway refuse the lines of some orders."""
+    call = shop.client.call
+
+    def answer(method, params):
+        if method == GET and (not keys or params["id"] in keys):
+            raise Rejected("the gateway refused: 单据不存在", method=method, code="50")
+        return call(method, params)
+
+    shop.client.call = answer
+
+
+def test_order_whose_lines_are_refused_is_set_aside_and_holds_up_no_other(tmp_path):
+    with mirror(tmp_path, pipeline="purchases") as shop:
+        piece = pieces(shop)[0]
+        first, *others = sorted(asked_for(shop, piece))
+        plain = shop.client.call
+        refusing(shop, first)
+        window = finish(shop, extract(shop, piece)).windows[0]
+        assert (window.state, window.quarantined, window.landed) == ("sealed", 1, len(others))
+        ((key, reason),) = shop.rows("SELECT record_key, reason FROM kuaimai_quarantine")
+        assert key == first
+        assert reason.startswith("lines: ")
+        assert "单据不存在" in reason
+
+        shop.client.call = plain
+        shop.clock.advance(60)
+        again = pieces(shop, run="again")[0]
+        finish(shop, extract(shop, again))
+        assert shop.rows("SELECT count(*) FROM kuaimai_quarantine WHERE resolved_at IS NULL") == [(0,)]
+
+
+def asked_for(shop, piece) -> set[str]:
+    first, last = (moment.timestamp() * 1000 for moment in (piece.window.start, piece.window.end))
+    return {key for key, one in shop.truth().items() if first <= one["modified"] <= last}
+
+
+def test_method_that_refuses_everything_fails_the_task(tmp_path):
+    with mirror(tmp_path, pipeline="purchases") as shop:
+        piece = pieces(shop)[0]
+        refusing(shop)
+        for _ in range(2):  # a retry does not take the refusals for answers
+            with pytest.raises(Rejected, match="单据不存在"):
+                extract(shop, piece)
+
+
+@pytest.mark.parametrize("name", ["aftersales", "purchases"])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults.parse(["429=0.08", "truncated=0.05", "502=0.03", "disconnect_mid=0.03"]),
+        Faults(page_cap=5, total_as_string=True),
+        Faults(duplicates=2, shuffle_rows=True, shuffle_lines=True),
+        Faults(wrap_response=True, omit_empty_list=True, trace_key="random"),
+        Faults(drift=1, drift_times=3, page_cap=3),
+    ],
+    ids=["failures", "capped", "repeated", "wrapped", "moving"],
+)
+def test_windows_are_complete_whatever_the_gateway_does(tmp_path, name, faults):
+    world = {"archive_orders": 0, "archive_documents": 0, "history_orders": 900}
+    with mirror(tmp_path, pipeline=name, faults=faults, **world) as shop:
+        shop.run(START - 8 * DAY, START)
+        for _ in range(4):  # what moved away is in a later window
+            start = datetime.fromtimestamp(shop.clock(), CHINA)
+            shop.clock.advance(900)
+            shop.run(start, start + HOUR / 4, live=True)
+        assert shop.wrong(since=START) == []
+        assert shop.open_windows() == 0
+
+
+@pytest.mark.parametrize("name", ["aftersales", "items", "purchases", "receipts", "stock"])
+def test_time_that_is_ignored_is_noticed(tmp_path, name):
+    with mirror(tmp_path, pipeline=name, faults=Faults(ignore_time=True), items=40) as shop:
+        with pytest.raises(DataError, match="lie outside the time that was asked for"):
+            shop.run(START - HOUR, START)
+        assert shop.open_windows() > 0
+
+
+def test_bad_records_are_set_aside_and_counted(tmp_path):
+    with mirror(tmp_path, pipeline="purchases", faults=Faults(bad_amount=0.1, bad_time=0.1)) as shop:
+        summary = shop.run(START - 4 * DAY, START)
+        assert summary.sealed
+        assert summary.quarantined > 0

@@ -1,0 +1,75 @@
+"""What `kuaimai status` says is what the proof tables hold."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from installation import CHINA, START, mirror
+
+from kuaimai.pipeline import stages
+from kuaimai.pipeline.status import pretty, status
+from kuaimai.sandbox import Faults
+
+
+def told(shop):
+    now = datetime.fromtimestamp(shop.clock(), timezone.utc)
+    found = status(shop.pipeline, shop.target, "kuaimai_target", now)
+    return found, pretty([found], now)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "pg_url", "maria_url"])
+def test_status_follows_the_mirror(tmp_path, request, database):
+    url = None if database == "sqlite" else request.getfixturevalue(database)
+    with mirror(tmp_path, url) as shop:
+        found, text = told(shop)
+        assert (found.dimensions, found.complete) == ((), False)
+        assert text == "trades → kuaimai_target: nothing was read yet"
+
+        shop.tick()
+        found, text = told(shop)
+        [own] = found.dimensions
+        assert found.complete
+        assert (own.dimension, own.open, own.contested) == ("upd_time", 0, 0)
+        assert own.complete_until == datetime.fromtimestamp(shop.clock(), CHINA)
+        assert own.sealed >= 1
+        assert text.startswith("trades → kuaimai_target: complete\n")
+
+        # A run that planned and died leaves its window open; nothing before it is in doubt.
+        begin = datetime.fromtimestamp(shop.clock(), CHINA)
+        stages.plan_slices(
+            shop.pipeline,
+            run="dead",
+            start=begin,
+            end=begin + timedelta(minutes=5),
+            shops=stages.fetch_shops(shop.client),
+            live=False,
+            target=shop.target,
+            now=shop.clock,
+        )
+        found, text = told(shop)
+        [own] = found.dimensions
+        assert not found.complete
+        assert own.complete_until == begin
+        assert "NOT COMPLETE" in text
+        assert "planned, not read yet" in text
+
+
+def test_status_tells_when_the_schedule_stands_still(tmp_path):
+    with mirror(tmp_path) as shop:
+        shop.tick()
+        shop.clock.advance(14 * 60)
+        assert told(shop)[0].late == ()
+        shop.clock.advance(2 * 60)
+        found, text = told(shop)
+        assert found.late == ("upd_time",)
+        assert "LATE by upd_time" in text
+        assert " 16 min " in text
+
+
+def test_status_counts_what_is_in_quarantine(tmp_path):
+    with mirror(tmp_path, faults=Faults(bad_amount=0.2)) as shop:
+        shop.run(START - timedelta(days=1), START)
+        found, text = told(shop)
+        assert found.quarantined == shop.rows("SELECT count(*) FROM kuaimai_quarantine")[0][0] > 0
+        assert f"{found.quarantined} records in quarantine, the oldest since" in text

@@ -1,0 +1,124 @@
+"""`kuaimai status` and `kuaimai doctor`, with Connections in Airflow's database and a real gateway."""
+# ruff: noqa: F811 - the imported fixture is an argument
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from hooked import START, connect, real_box  # noqa: F401
+from installation import ROOT
+
+from kuaimai.airflow import operators
+from kuaimai.cli import NOT_COMPLETE, main
+from kuaimai.sandbox.methods import METHODS
+
+PIPELINES = ROOT / "include" / "pipelines"
+
+
+@pytest.fixture
+def home(connect, real_box, tmp_path, monkeypatch):
+    """An installation on the real clock, its target a SQLite file."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_KUAIMAI_TARGET",
+        json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "target.db")}),
+    )
+    monkeypatch.setenv("AIRFLOW_VAR_KUAIMAI_STAGING", str(tmp_path / "staging"))
+    connect(real_box.credentials, host=real_box.url)
+    return SimpleNamespace(box=real_box, connect=connect, folder=tmp_path)
+
+
+@pytest.fixture
+def ran(capsys):
+    """A function that runs the command and returns its exit code and what it printed."""
+
+    def ran(*arguments):
+        capsys.readouterr()  # what others have printed
+        code = main([*arguments, "--pipelines", str(PIPELINES)])
+        return code, capsys.readouterr().out
+
+    return ran
+
+
+def test_doctor_finds_a_healthy_installation_healthy(home, ran):
+    code, told = ran("doctor")
+    assert code == 0, told
+    assert {line[0] for line in told.splitlines()} == {"✓"}
+    for what in (
+        "pipelines",
+        "staging",
+        "coordination store",
+        "target kuaimai_target",
+        "Connection kuaimai_default",
+        "session",
+        "clock",
+        "right to erp.shop.list.query",
+        "right to erp.trade.outstock.simple.query",
+        "rate",
+    ):
+        assert f"✓ {what}: " in told
+    given = home.box.credentials
+    for secret in (given.app_key, given.app_secret, given.access_token, given.refresh_token):
+        assert secret not in told
+    assert not [path for path in (home.folder / "staging").rglob("*") if path.is_file()]
+    assert all(one.method != "open.token.refresh" for one in home.box.requests)
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(home, ran):
+    home.connect(home.box.credentials, host=home.box.url, password="wrong")
+    code, told = ran("doctor")
+    assert code == 1
+    assert "✗ credentials: " in told
+    assert "appSecret" in told.splitlines()[-1]
+
+
+def test_doctor_names_the_method_that_the_gateway_does_not_give(home, ran, monkeypatch):
+    monkeypatch.delitem(METHODS, "erp.trade.list.query")
+    code, told = ran("doctor")
+    assert code == 1
+    assert "✓ right to erp.trade.outstock.simple.query" in told
+    assert "✗ right to erp.trade.list.query" in told
+
+
+def test_doctor_names_a_target_that_cannot_be_written(home, ran, monkeypatch):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_KUAIMAI_TARGET", json.dumps({"conn_type": "sqlite", "host": "/proc/nowhere/target.db"})
+    )
+    code, told = ran("doctor", "--json")
+    assert code == 1
+    [target] = [one for one in json.loads(told) if one["what"] == "target kuaimai_target"]
+    assert target["state"] == "failed"
+    assert target["advice"]
+
+
+def test_status_is_a_question_with_an_exit_code(home, ran):
+    code, told = ran("status")
+    assert (code, told) == (NOT_COMPLETE, "trades → kuaimai_target: nothing was read yet\n")
+    now = datetime.now(START.tzinfo).replace(microsecond=0)
+    run = {
+        "run_id": "manual__1",
+        "dag_run": SimpleNamespace(run_type="manual"),
+        "params": {"start": (now - timedelta(hours=1)).isoformat(), "end": now.isoformat(), "shops": None},
+    }
+    plan = operators.KuaimaiPlanOperator(task_id="plan", pipeline=str(PIPELINES / "trades.yaml"))
+    assert plan.execute(run)
+    code, told = ran("status", "trades", "--json")
+    [found] = json.loads(told)
+    assert code == NOT_COMPLETE
+    assert found["dimensions"][0]["open"] == len(plan.execute(run))
+
+
+def test_a_pipeline_that_is_not_there_is_told(ran, capsys, home):
+    assert main(["status", "trade", "--pipelines", str(PIPELINES)]) == 1
+    assert "there is no pipeline 'trade'" in capsys.readouterr().err
+
+
+def test_preview_shows_a_live_page_and_writes_it_down(home, ran, tmp_path):
+    page = tmp_path / "preview.html"
+    code, told = ran("preview", "trades", "--live", "--html", str(page))
+    assert code == 0
+    assert "kuaimai_trade_line" in told
+    assert "the live gateway" in told
+    assert "kuaimai_trade_line" in page.read_text(encoding="utf-8")
