@@ -209,9 +209,9 @@ class MysqlTarget(SqlTarget):
     # A temporary table may appear only once in a statement of MySQL. Joins start at the stage:
     # after the statistics of tables that were just filled the optimiser would read the whole target.
 
-    def leave_out(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
+    def drop_settled(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
         """Say it so that MariaDB takes the alias."""
-        return (merge.leave_out(parent, children, "DELETE s FROM"),)
+        return (merge.drop_settled(parent, children, "DELETE s FROM"),)
 
     def upsert(self, table: Table) -> Sequence[str]:
         """Insert, which also locks what is there, in the order of keys; then update what is older."""

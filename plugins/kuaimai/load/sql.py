@@ -544,9 +544,9 @@ class SqlTarget(ABC):
 
     # The steps of a merge that databases say in different words.
 
-    def leave_out(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
+    def drop_settled(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
         """Return the statements that drop from the stage what is stored as staged, or newer."""
-        return (merge.leave_out(parent, children),)
+        return (merge.drop_settled(parent, children),)
 
     def upsert(self, table: Table) -> Sequence[str]:
         """Return the statements that merge the staged rows into a table that has no parent."""
@@ -657,7 +657,7 @@ class Loading:
         if self.punctuality and new:
             self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
-        for statement in self.target.leave_out(self.parent, self.children) if unchanged or stale else ():
+        for statement in self.target.drop_settled(self.parent, self.children) if unchanged or stale else ():
             self._run(statement)
         if self._run(merge.has_staged(self.parent)).first():
             self._write()
