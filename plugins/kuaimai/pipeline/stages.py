@@ -362,13 +362,8 @@ def extract(
             piece.window.start,
             times.reach_days if times else None,
             now(),
-<<<<<<< HEAD
-            hint="this slice waited too long: trigger the backfill again for the same time, which is then "
-            "read from the archive",
-=======
             hint="this slice has waited too long: trigger the backfill again for the same time, which is "
             "then read from the archive",
->>>>>>> w-reconcile
         )
     if staging.names(f"{raw_folder(piece)}/{_ENDED}"):
         staging.remove(raw_folder(piece))
