@@ -74,7 +74,7 @@ def examine(
     yield from _pipelines(folder or pipelines_folder(dag_file), pipelines)
     yield _judged("staging", _staging)
     yield _judged("coordination store", _store)
-    for conn_id in sorted({one.target for one in pipelines}):
+    for conn_id in sorted({conn_id for one in pipelines for conn_id in one.databases}):
         yield _judged(f"target {conn_id}", lambda conn_id=conn_id: _target(conn_id))  # type: ignore[misc]
     hook = KuaimaiHook(kuaimai_conn_id, now=now)
     try:

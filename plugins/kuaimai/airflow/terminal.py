@@ -65,7 +65,7 @@ def plan_at_the_terminal(
 
 
 def status_at_the_terminal(names: Iterable[str], *, folder: Path | None = None) -> list[PipelineStatus]:
-    """Return how complete pipelines are in their targets; all of them where none is named.
+    """Return how complete pipelines are in their databases; all of them where none is named.
 
     Raises:
         ConfigError: there is no such pipeline or Connection.
@@ -77,9 +77,10 @@ def status_at_the_terminal(names: Iterable[str], *, folder: Path | None = None) 
 
         found = []
         for one in _pipelines(names, folder):
-            with closing(target(one.target)) as database:
-                now = datetime.fromtimestamp(time.time(), timezone.utc)
-                found.append(status(one, database, one.target, now))
+            for conn_id in one.databases:
+                with closing(target(conn_id)) as database:
+                    now = datetime.fromtimestamp(time.time(), timezone.utc)
+                    found.append(status(one, database, conn_id, now))
         return found
 
 
