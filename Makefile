@@ -36,6 +36,7 @@ bench: ## Benchmarks (many minutes); see benchmarks/
 	@$(RUN) tools/environments.py airflow3 bench
 	@for each in parse stages idle_run; do .venv-airflow3/bin/python benchmarks/bench_$$each.py || exit 1; done
 	@for each in memory budget ways; do .venv-bench/bin/python benchmarks/bench_$$each.py || exit 1; done
+	@.venv-bench/bin/python benchmarks/report.py
 
 lock: ## Resolve constraints/*.txt anew from pyproject.toml, keeping the pins that still fit
 	@$(RUN) tools/lock.py

@@ -6,7 +6,9 @@
     python benchmarks/bench_ways.py --list
 
 Each way runs in a process tree of its own, into a fresh database, one after the other; what it wrote is
-compared with the truth. Every run is added to benchmarks/results/ways.json; report.py makes the tables of it.
+compared with the truth. What was measured is added to benchmarks/results/ways.json; report.py makes the
+tables and the plot of it. Repeated ways take turns, so that a noisy minute meets all of them; the median
+is shown.
 """
 
 from __future__ import annotations
@@ -184,6 +186,13 @@ def measure(
     }
 
 
+def median(former: list[dict[str, Any]], result: dict[str, Any]) -> dict[str, Any]:
+    """Add a run to the former ones and return the one in the middle, with the seconds of all."""
+    former.append(result)
+    by_wall = sorted(former, key=lambda one: float(one["wall"]))
+    return {**by_wall[len(by_wall) // 2], "walls": [one["wall"] for one in by_wall]}
+
+
 def keep(result: dict[str, Any], facts: dict[str, Any], results: Path = RESULTS) -> None:
     """Add a run to the results; the same way under the same conditions replaces its former run."""
     stored = json.loads(results.read_text()) if results.exists() else {"runs": []}
@@ -219,6 +228,7 @@ def main() -> int:
     parser.add_argument("--orders", type=int, default=20_000)
     parser.add_argument("--latency", type=float, nargs="+", default=[0.05], help="seconds, one or more")
     parser.add_argument("--rate-limit", type=int, default=0, help="requests a second that the gateway allows")
+    parser.add_argument("--repeat", type=int, default=1, help="how often each way runs")
     parser.add_argument("--most-seconds", type=float, default=170, help="a way that takes longer is ended")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -233,7 +243,8 @@ def main() -> int:
         facts = {"machine": machine(), "versions": versions(postgres)}
         try:
             for latency in options.latency:
-                for name in options.ways or USUAL:
+                taken: dict[str, list[dict[str, Any]]] = {}
+                for name in (options.ways or USUAL) * options.repeat:
                     result = measure(
                         known[name],
                         data,
@@ -242,13 +253,14 @@ def main() -> int:
                         rate_limit=options.rate_limit,
                         most_seconds=options.most_seconds,
                     )
-                    keep(result, facts, options.results)
+                    keep(median(taken.setdefault(name, []), result), facts, options.results)
                     wrong += bool(result["wrong"] or result["ended"] != "ok")
                     print(
                         f"{name:24} {options.orders:>8,} orders {latency * 1000:>4.0f} ms "
                         f"{result['orders_per_second']:>6,}/s  {result['wall']:>6.1f} s  "
                         f"CPU {result['cpu']:>6.1f}  PG {result['postgres_cpu']:>5.1f}  "
                         f"server {result['server_cpu']:>4.1f}  {result['peak_mib']:>5.0f} MiB  "
+                        f"load {result['load_before']}  "
                         f"{result['wrong'] or result['ended']}  {result['output'] or ''}",
                         flush=True,
                     )

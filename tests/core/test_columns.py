@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from orders import T0, line, order
 
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
+from kuaimai.transform import columns
 from kuaimai.transform.mapping import Mapper, Rows
 
 
@@ -261,3 +262,9 @@ def test_any_number_in_any_spelling(texts):
         for name in ("payment", "num", "updTime", "tid", "source")
     ]
     same(b'{"list":[' + b",".join(records) + b"]}")
+
+
+def test_page_that_was_read_before_a_field_was_met_gets_nulls_in_its_place():
+    before, after = columns.join_rows([[b"1"], [b"2"]]), columns.join_rows([[b"3", b'"x"']])
+    first, second = columns.split_rows([columns.widened(before, 1), columns.widened(after, 0)], 2)
+    assert (first.to_pylist(), second.to_pylist()) == (["1", "2", "3"], [None, None, '"x"'])

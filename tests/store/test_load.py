@@ -410,7 +410,7 @@ def test_postgres_never_compares_a_batch_row_by_row_with_another_table(pg_url, s
             target.stage(loading.connection, table, piece)
         for statement in (
             merge.compare(parent),
-            *target.leave_out(parent, [child]),
+            *target.drop_settled(parent, [child]),
             *target.upsert(parent),
             target.entomb(parent, child),
             *target.upsert_children(parent, child),
@@ -583,7 +583,7 @@ def test_no_statement_for_mysql_names_a_temporary_table_twice():
         *target.upsert(parent),
         *target.upsert_children(parent, child),
         target.entomb(parent, child),
-        *target.leave_out(parent, [child]),
+        *target.drop_settled(parent, [child]),
         merge.compare(parent),
         merge.has_staged(parent),
         merge.remember(parent, 0),

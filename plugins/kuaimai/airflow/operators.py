@@ -5,6 +5,7 @@ They hold no logic of their own; the stages are plain functions in `kuaimai.pipe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -348,7 +349,7 @@ class KuaimaiSealOperator(_PipelineOperator):
                 coverage.settle(spec.name, [window for one in loaded for window in one.windows], target)
                 held, since = target.oldest_held(spec.name)
                 overdue = (
-                    held if since and (target.now() - since.timestamp()) / 3600 > quarantine_hours() else 0
+                    held if since and (time.time() - since.timestamp()) / 3600 > quarantine_hours() else 0
                 )
         self.log.info("%s", stages.pretty(summary))
         for change in summary.changes:

@@ -23,7 +23,7 @@ from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import KuaimaiRefreshTokenOperator, _GatewayOperator, told
 from kuaimai.errors import ConfigError
 from kuaimai.pipeline.reconcile import DAYS, can_reconcile
-from kuaimai.pipeline.spec import Pipeline, load_pipeline
+from kuaimai.pipeline.spec import Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -119,7 +119,7 @@ def _asked(context: Context) -> RunInterval:
 def _pipelines(folder: Path) -> dict[str, Path]:
     """Return the pipelines that can be compared; a file with a mistake has a DAG of its own to show it."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         try:
             pipeline: Pipeline = load_pipeline(path)
         except ConfigError:

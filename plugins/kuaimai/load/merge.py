@@ -87,7 +87,7 @@ def compare(table: Table) -> str:
     """
 
 
-def leave_out(parent: Table, children: Sequence[Table], delete: str = "DELETE FROM") -> str:
+def drop_settled(parent: Table, children: Sequence[Table], delete: str = "DELETE FROM") -> str:
     """Take those staged parents out of the merge for which nothing would be written, lines included.
 
     So their rows are not even locked. Their lines are as stored when as many were sent as are stored, and as

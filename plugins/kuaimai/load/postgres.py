@@ -108,7 +108,7 @@ class PostgresTarget(SqlTarget):
         finally:
             cursor.close()
 
-    def leave_out(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
+    def drop_settled(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
         """Look staged lines up by an index, which a load without a stored row never needs."""
         return (
             *(
@@ -116,7 +116,7 @@ class PostgresTarget(SqlTarget):
                 f'ON "{merge.stage_name(child)}" ("{child.key}")'
                 for child in children
             ),
-            merge.leave_out(parent, children),
+            merge.drop_settled(parent, children),
         )
 
     def upsert(self, table: Table) -> Sequence[str]:

@@ -7,6 +7,7 @@ visible together or not at all.
 
 from __future__ import annotations
 
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -307,16 +308,18 @@ class SqlTarget(ABC):
         with self._told(), self.engine.begin() as connection:
             yield connection
 
-    def try_rights(self, name: str) -> None:
-        """Do what loading needs the rights for, with a table of that name, and leave nothing behind.
+    def try_rights(self) -> str:
+        """Make, change, fill and read a table, all undone at the end.
 
         Raises:
             KuaimaiError: the database does not answer, or a right is missing.
         """
+        name = f"kuaimai_doctor_{secrets.token_hex(4)}"
         with self._told(), self.engine.connect() as connection, connection.begin() as transaction:
             for statement in _TRIAL:
                 connection.execute(sa.text(statement.format(name=name)))
             transaction.rollback()
+        return f"{self.url.render_as_string(hide_password=True)}: tables can be made, changed and written"
 
     def coverage(
         self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None
@@ -541,9 +544,9 @@ class SqlTarget(ABC):
 
     # The steps of a merge that databases say in different words.
 
-    def leave_out(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
+    def drop_settled(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
         """Return the statements that drop from the stage what is stored as staged, or newer."""
-        return (merge.leave_out(parent, children),)
+        return (merge.drop_settled(parent, children),)
 
     def upsert(self, table: Table) -> Sequence[str]:
         """Return the statements that merge the staged rows into a table that has no parent."""
@@ -654,7 +657,7 @@ class Loading:
         if self.punctuality and new:
             self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
-        for statement in self.target.leave_out(self.parent, self.children) if unchanged or stale else ():
+        for statement in self.target.drop_settled(self.parent, self.children) if unchanged or stale else ():
             self._run(statement)
         if self._run(merge.has_staged(self.parent)).first():
             self._write()

@@ -35,17 +35,33 @@ _FEN = pa.decimal128(38, DECIMAL.scale - 2)
 _NO_TIME = pa.array(sorted(NO_TIME_MS), pa.int64())
 
 
-def split_rows(rows: Sequence[Sequence[Any]], width: int) -> list[pa.Array]:
-    """Turn rows of JSON texts (buffers) into columns of text; `null` becomes null.
+def join_rows(rows: Sequence[Sequence[Any]]) -> bytes:
+    """Put rows of JSON texts (buffers) into one text, for `split_rows`.
 
     Raises:
-        pa.ArrowInvalid: a text is not UTF-8, or is a nested value that was sent with line breaks in it.
+        pa.ArrowInvalid: a nested value was sent with line breaks in it.
     """
-    if not rows:
-        return [pa.array([], pa.string())] * width
     text = _BETWEEN_ROWS.join(map(_BETWEEN_VALUES.join, rows))
     if text.count(_BETWEEN_ROWS) != len(rows) - 1:
         raise pa.ArrowInvalid("a value has line breaks in it")
+    return text
+
+
+def widened(text: bytes, more: int) -> bytes:
+    """Add so many nulls to each joined row."""
+    nulls = (_BETWEEN_VALUES + b"null") * more
+    return text.replace(_BETWEEN_ROWS, nulls + _BETWEEN_ROWS) + nulls if more else text
+
+
+def split_rows(texts: Sequence[bytes], width: int) -> list[pa.Array]:
+    """Turn joined rows into columns of JSON texts; `null` becomes null.
+
+    Raises:
+        pa.ArrowInvalid: a text is not UTF-8.
+    """
+    if not texts:
+        return [pa.array([], pa.string())] * width
+    text = _BETWEEN_ROWS.join(texts)
     names = [str(number) for number in range(width)]
     table = csv.read_csv(
         pa.BufferReader(text),

@@ -170,6 +170,23 @@ def _newest(rows: pa.Table, key: str) -> pa.Table:
     return rows.filter(last)
 
 
+@dataclass
+class _Lines:
+    """The children in one list field: how many each record sent (None: no list), and their JSON texts."""
+
+    counts: list[int | None] = field(default_factory=list)
+    texts: list[tuple[bytes, int]] = field(default_factory=list)
+
+
+@dataclass
+class _Taken:
+    """What is kept of a batch's pages until its columns are made: positions and JSON texts of the records."""
+
+    children: list[_Lines]
+    positions: list[int] = field(default_factory=list)
+    texts: list[tuple[bytes, int]] = field(default_factory=list)
+
+
 class Mapper:
     """Maps the records of one kind, and their children, into rows.
 
@@ -281,18 +298,19 @@ class Mapper:
         position: int,
         given: Mapping[str, str],
     ) -> list[BadRecord]:
-        records: list[msgspec.Struct] = []
-        positions: list[int] = []
+        taken = _Taken(children=[_Lines() for _ in self.children])
         slow: dict[int, dict[str, Any]] = {}
         for number, answer in enumerate(answers):
             found = self._decode(answer, list_keys)
+            records: list[msgspec.Struct] = []
             for at, one in enumerate(found, start=position + number * _FAR):
                 if isinstance(one, dict):
                     slow[at] = one
                 else:
                     records.append(one)
-                    positions.append(at)
-        parts, misfits = self._parts(records, positions, given)
+                    taken.positions.append(at)
+            self._take(records, taken)
+        parts, misfits = self._parts(taken, given)
         for at in misfits:
             answer = answers[(at - position) // _FAR]
             slow[at] = answer.rows(list_keys)[(at - position) % _FAR]
@@ -351,26 +369,37 @@ class Mapper:
         row = self.header.struct(self.unknown_fields, lists)
         return msgspec.json.Decoder(row | list[row])  # type: ignore[valid-type]
 
-    def _parts(
-        self, records: Sequence[msgspec.Struct], positions: Sequence[int], given: Mapping[str, str]
-    ) -> tuple[list[pa.Table], list[int]]:
+    def _take(self, records: Sequence[msgspec.Struct], taken: _Taken) -> None:
+        """Keep of a page's records the texts alone: as objects they would need several times as much."""
+        if records:
+            taken.texts.append(self.header.joined(records))
+        for number, (shape, into) in enumerate(zip(self.children.values(), taken.children, strict=True)):
+            lists = [getattr(record, f"list{number}") for record in records]
+            into.counts += [None if lines is None else len(lines) for lines in lists]
+            flat = [line for lines in lists for line in lines or ()]
+            if flat:
+                into.texts.append(shape.joined(flat))
+
+    def _parts(self, taken: _Taken, given: Mapping[str, str]) -> tuple[list[pa.Table], list[int]]:
         """Return one table of rows per target table, and the positions of the records that do not fit."""
-        own, more, met, bad = self.header.columns(records, given=given)
+        size = len(taken.positions)
+        own, more, met, bad = self.header.columns(taken.texts, size, given=given)
         keys = own[self.header.key_position]
         versions = self.header.versions(own)
-        at = pa.array(positions, pa.int64())
-        counts: list[int | None] = [0 if self.children else None] * len(records)
+        at = pa.array(taken.positions, pa.int64())
+        counts: list[int | None] = [0 if self.children else None] * size
         children = []
-        for number, shape in enumerate(self.children.values()):
-            lists = [getattr(record, f"list{number}") for record in records]
+        for shape, lines in zip(self.children.values(), taken.children, strict=True):
             counts = [
-                None if held is None or lines is None else held + len(lines)
-                for held, lines in zip(counts, lists, strict=True)
+                None if held is None or sent is None else held + sent
+                for held, sent in zip(counts, lines.counts, strict=True)
             ]
-            parents = pa.array([place for place, lines in enumerate(lists) for _ in lines or ()], pa.int64())
-            flat = [line for lines in lists for line in lines or ()]
-            columns_, new, _, bad_lines = shape.columns(flat, parent=keys.take(parents), owners=parents)
-            bad = pc.or_(bad, pc.is_in(_numbers(len(records)), pc.filter(parents, bad_lines)))
+            of_lines = [place for place, sent in enumerate(lines.counts) for _ in range(sent or 0)]
+            parents = pa.array(of_lines, pa.int64())
+            columns_, new, _, bad_lines = shape.columns(
+                lines.texts, len(parents), parent=keys.take(parents), owners=parents
+            )
+            bad = pc.or_(bad, pc.is_in(_numbers(size), pc.filter(parents, bad_lines)))
             children.append((shape, columns_, new, parents))
         good = pc.invert(bad)
         if met is not None:
@@ -628,10 +657,9 @@ class _Shape:
             kw_only=True,
         )
 
-    def _texts(self, records: Sequence[Any]) -> dict[str, pa.Array]:
-        """Return the columns of JSON texts by spelling, new fields included."""
-        names = [*self.spellings, *self.new]
-        width = len(names)
+    def joined(self, records: Sequence[Any]) -> tuple[bytes, int]:
+        """Return the JSON texts of a page's records, new fields included, and how many each has."""
+        width = len(self.spellings) + len(self.new)
         # Of a page that was decoded before a field was met, the records have fewer texts.
         rows = [
             astuple(record)[:width]
@@ -639,11 +667,18 @@ class _Shape:
             else (*astuple(record)[: record.width], *[_NULL] * (width - record.width))
             for record in records
         ]
-        return dict(zip(names, columns.split_rows(rows, width), strict=True))
+        return columns.join_rows(rows), width
+
+    def _texts(self, pages: Sequence[tuple[bytes, int]]) -> dict[str, pa.Array]:
+        """Return the columns of JSON texts by spelling, new fields included."""
+        names = [*self.spellings, *self.new]
+        texts = [columns.widened(text, len(names) - width) for text, width in pages]
+        return dict(zip(names, columns.split_rows(texts, len(names)), strict=True))
 
     def columns(
         self,
-        records: Sequence[msgspec.Struct],
+        pages: Sequence[tuple[bytes, int]],
+        count: int,
         parent: pa.Array | None = None,
         owners: pa.Array | None = None,
         given: Mapping[str, str] = _NOTHING,
@@ -653,12 +688,13 @@ class _Shape:
         Records that meet a filter which sets them aside are among the misfits, for the slow way to say why.
 
         Args:
-            records: as decoded.
+            pages: as `joined` returns them.
+            count: how many records they hold.
             parent: of lines, their parents' keys.
             owners: of lines, which record each lies in; one that came twice has its lines twice.
             given: see `map_answers`.
         """
-        by_name = self._texts(records)
+        by_name = self._texts(pages)
         misfits: list[pa.Array] = []
         found = []
         for plan in self.plans:
@@ -675,7 +711,7 @@ class _Shape:
             misfits.append(pc.is_in(by_name[self.kind.key], value_set=_NO_KEYS))
         more = {}
         for name, column in self.new.items():
-            if by_name[name].null_count < len(records):
+            if by_name[name].null_count < count:
                 more[column], misfit = unknown.loose(by_name[name])
                 misfits.append(misfit)
         met = self._met(by_name, given, misfits)
