@@ -34,7 +34,7 @@ PIPELINES = {
 schema: evolve
 fields:
   payment: {to: amount_due, default: 0}
-  weight: {type: text}
+  weight: {type: text, to: weight_as_sent}
   buyerNick: {keep: hash}
   receiverName: {keep: mask}
   orders.title: {to: item_title, default: "-"}
@@ -209,7 +209,7 @@ def without_nulls(batch):
 
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("where", ["target", "postgres_target"])
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(found=records)
 def test_they_land_or_are_set_aside_and_the_seal_adds_up(folder, request, where, name, found):
     database = request.getfixturevalue(where)

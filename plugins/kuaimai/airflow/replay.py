@@ -129,7 +129,7 @@ _DOC = """
 ### Quarantine once more / 重放隔离记录
 
 Records that could not be stored are whole in `kuaimai_quarantine`, with the reason. After the pipeline's
-file was mended (another `type` for a field, another filter, another step), *Trigger* maps them again and
+file was mended (a field's `type` and column, a filter, a step), *Trigger* maps them again and
 loads what fits into the same target. What lands is resolved, and moves from *quarantined* to *landed* in the
 count of its window; what still does not fit stays. Nothing is asked of the gateway, and no newer row is moved
 back.

@@ -6,6 +6,7 @@ A page is decoded fully once, by the transform stage; here all other fields are 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,10 @@ from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.gateway.clock import GATEWAY_ZONE
 
 _WALL_CLOCK = len("2026-03-01 09:00:00")
+
+
+# NUL, and halves of surrogate pairs.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,10 @@ def skim(answer: Answer, list_keys: Sequence[str], key: tuple[str, ...], time_fi
 
 
 def _usable(key: Any) -> str | None:
-    if isinstance(key, str | int) and not isinstance(key, bool):
-        return str(key) or None
-    return None
+    if isinstance(key, str):
+        # What no database stores is no key either: the record is known by its content.
+        return None if _UNSTORABLE.search(key) else key or None
+    return str(key) if isinstance(key, int) and not isinstance(key, bool) else None
 
 
 def _stamps(times: Iterable[Any]) -> list[int]:

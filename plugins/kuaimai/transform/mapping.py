@@ -348,15 +348,16 @@ class Mapper:
 
     def _note(self, record: dict[str, Any]) -> set[str]:
         """Note, and return, the fields of a record that the catalogue does not know."""
-        strange = record.keys() - self.header.known - self.children.keys()
-        self.header.take(strange)
+        own = record.keys() - self.header.known - self.children.keys()
+        self.header.take(own)
+        strange = set(map(_shown, own))
         for list_field, shape in self.children.items():
             found = record.get(list_field)
             for line in found if isinstance(found, list) else ():
                 if isinstance(line, dict):
                     names = line.keys() - shape.known
                     shape.take(names)
-                    strange |= {f"{list_field}.{name}" for name in names}
+                    strange |= {f"{list_field}.{_shown(name)}" for name in names}
         self.unknown_fields |= strange
         return strange
 
@@ -880,6 +881,11 @@ class _Shape:
             raise ValueError(f"{where}.{err}") from None
         misfits += [f"{where}.{name}" for name in own]
         return [(tuple(row), new) for row, new in zip(rows, more, strict=True)]
+
+
+def _shown(name: str) -> str:
+    """Return a name that nobody expected as text that can be stored."""
+    return ascii(name) if _STRANGE_NAME.search(name) else name
 
 
 def _as_text(column: pa.Array) -> pa.Array:
