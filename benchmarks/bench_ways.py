@@ -64,7 +64,7 @@ WAYS = {
         Way("kuaimai-3", "this package, 3 processes", "kuaimai_stages.py", "3"),
         Way("kuaimai-4", "this package, 4 processes", "kuaimai_stages.py", "4"),
         Way("article", "plain loop of the seed article (requests.post, executemany)", "loops.py", "article"),
-        Way("session", "the same with a Session and multi-row insert", "loops.py", "session"),
+        Way("session", "plain loop with a Session and multi-row insert", "loops.py", "session"),
         Way(
             "http-operator",
             "Airflow HttpOperator with pagination_function, executemany",
@@ -83,9 +83,9 @@ WAYS = {
             ("shop.trade", "shop.trade_line")),
         Way("dlt-expert", "dlt by an expert (threads, hand-flattened Arrow, csv loader)", "dlt_ways.py",
             "expert", ("shop.trade", "shop.trade_line")),
-        Way("dlt-expert-upsert", "the same, merge strategy upsert", "dlt_ways.py",
+        Way("dlt-expert-upsert", "dlt by an expert, merge strategy upsert", "dlt_ways.py",
             "expert-upsert", ("shop.trade", "shop.trade_line")),
-        Way("dlt-expert-adbc", "the same, Parquet through ADBC", "dlt_ways.py", "expert-adbc",
+        Way("dlt-expert-adbc", "dlt by an expert, Parquet through ADBC", "dlt_ways.py", "expert-adbc",
             ("shop.trade", "shop.trade_line")),
     )
 }  # fmt: skip

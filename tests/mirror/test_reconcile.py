@@ -369,7 +369,7 @@ def outdate(shop, sids):
             )
 
 
-@pytest.mark.parametrize("bulk", [0, 4000], ids=["slots-of-one-page", "slots-of-many"])
+@pytest.mark.parametrize("bulk", [0, 2600], ids=["slots-of-one-page", "slots-of-many"])
 def test_later_changes_that_no_list_by_change_shows_are_found(tmp_path, bulk):
     """Orders without `modified` never come by `upd_time`, however often they change."""
     with mirror(tmp_path, faults=Faults(null_modified=0.1), orders_per_hour=0, bulk=bulk) as shop:
