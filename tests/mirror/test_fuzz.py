@@ -129,6 +129,13 @@ def postgres_target(new_database):
     target.close()
 
 
+@pytest.fixture(scope="module")
+def maria_target(new_maria_database):
+    target = open_target(new_maria_database(), now=Clock())
+    yield target
+    target.close()
+
+
 def pipeline(folder: Path, name: str):
     path = folder / f"{name}.yaml"
     if not path.exists():
@@ -208,7 +215,7 @@ def without_nulls(batch):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-@pytest.mark.parametrize("where", ["target", "postgres_target"])
+@pytest.mark.parametrize("where", ["target", "postgres_target", "maria_target"])
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(found=records)
 def test_they_land_or_are_set_aside_and_the_seal_adds_up(folder, request, where, name, found):
