@@ -8,12 +8,13 @@ from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
-from installation import CHINA, START, mirror
+from installation import CHINA, START, TRADES, mirror
 
 from kuaimai.errors import ConfigError, DataError, Transient
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.pipeline import reconcile as reconciling
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
 
 BASE = "erp.trade.outstock.simple.query"
@@ -543,3 +544,24 @@ def test_what_the_night_has_read_gives_the_look_back_no_more_to_heal(shop):
         now=shop.clock,
     )
     assert {piece.reason for piece in plan} == {"interval"}
+
+
+def test_what_filters_leave_out_is_no_difference(tmp_path):
+    with mirror(tmp_path, history_orders=300) as shop:
+        file = tmp_path / "trades.yaml"
+        file.write_text(
+            TRADES.read_text(encoding="utf-8")
+            + "filters: [{where: {sysStatus: [CLOSED, CANCEL]}, then: skip}]\n",
+            encoding="utf-8",
+        )
+        shop.pipeline = load_pipeline(file)
+        shop.run(SINCE, START)
+        [(left_out,)] = shop.rows(
+            f"SELECT sum(filtered) FROM kuaimai_window WHERE method = '{BASE}' AND dimension = 'upd_time'"
+        )
+        assert left_out > 0
+        first = reconcile(shop)
+        assert first.problems == []
+        assert shop.rows("SELECT count(*) FROM kuaimai_trade WHERE _deleted_at IS NOT NULL") == [(0,)]
+        again = reconcile(shop)
+        assert (again.problems, again.total("missing"), again.total("repaired")) == ([], 0, 0)

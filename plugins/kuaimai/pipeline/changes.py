@@ -116,7 +116,7 @@ class Changes:
         stored = mending.ledger.states(listed.versions)
         newer = mending.newer(listed.versions, stored)
         if not listed.whole:
-            missing = None if listed.total is None else listed.total - self._expected(window, shops, held)
+            missing = None if listed.kept is None else listed.kept - self._expected(window, shops, held)
             if missing == 0 and not newer:
                 return []
             if missing is None or missing > self._pages(listed.total) or window.start == window.end:
@@ -127,7 +127,7 @@ class Changes:
             ours = self._ledger.keys(window.start, window.end, ids)
         mine = _within(ours, window)
         if listed.whole:
-            gone = mine.keys() - listed.versions.keys() - mending.aside_keys()
+            gone = mine.keys() - listed.versions.keys() - listed.left_out - mending.aside_keys()
             if not newer and not gone:
                 return []
             return [(window, mending.refresh(window, shops, newer, gone, total=len(listed.versions)))]

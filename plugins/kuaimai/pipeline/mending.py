@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -21,11 +22,11 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.load.proof import SEALED
 from kuaimai.load.reconciling import Aside, Ledger
-from kuaimai.load.sql import SqlTarget
+from kuaimai.load.sql import Loading, SqlTarget
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.fields import to_epoch_ms
-from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.mapping import Mapper, Rows
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +41,23 @@ class Listed(msgspec.Struct, frozen=True):
         total: how many records the gateway counts; None where it sends no number.
         versions: key → version of the records that came with it.
         undated: keys of those that do not say when they changed: their version may stay as it is.
+        left_out: keys of records that came too, and that the pipeline's rules leave out.
     """
 
     total: int | None
     versions: dict[str, int]
     undated: frozenset[str]
+    left_out: frozenset[str] = frozenset()
+
+    @property
+    def kept(self) -> int | None:
+        """How many records the target should hold or have in quarantine, as far as this answer tells."""
+        return None if self.total is None else self.total - len(self.left_out)
 
     @property
     def whole(self) -> bool:
         """Whether the answer holds all that it counts."""
-        return self.total == len(self.versions)
+        return self.kept == len(self.versions)
 
 
 class Mended(msgspec.Struct, frozen=True):
@@ -127,7 +135,8 @@ class Mending:
         request = window_request(self.base.name, window, shops, params=self.pipeline.source.params)
         answer = self.client.call(self.base.name, {**request, "pageNo": "1", "pageSize": str(size)})
         listed = self.listed(answer.rows(self.base.list_keys))
-        total = 0 if answer.total is None and not listed.versions else answer.total
+        nothing = not listed.versions and not listed.left_out
+        total = 0 if answer.total is None and nothing else answer.total
         return msgspec.structs.replace(listed, total=total)
 
     def listed(self, rows: Iterable[Mapping[str, Any]]) -> Listed:
@@ -135,14 +144,29 @@ class Mending:
         record = self.pipeline.record
         versions: dict[str, int] = {}
         undated = set()
-        for row in rows:
-            key = record_key(dict(row), *record.key_fields)
+        found = [dict(row) for row in rows]
+        left_out = self._left_out(found)
+        for row in found:
+            key = record_key(row, *record.key_fields)
+            if key in left_out:
+                continue
             stamps = [_stamp(row.get(name)) for name in record.version]
             if not stamps or stamps[0] is None:
                 undated.add(key)
             version = next((stamp for stamp in stamps if stamp is not None), 0)
             versions[key] = max(version, versions.get(key, 0))
-        return Listed(None, versions, frozenset(undated))
+        return Listed(None, versions, frozenset(undated), left_out)
+
+    def _left_out(self, rows: Sequence[dict[str, Any]]) -> frozenset[str]:
+        """Return the keys of those records that filters and steps leave out; they are missing nowhere."""
+        rules = self.pipeline.rules
+        if not rules.filters and not rules.steps:
+            return frozenset()
+        mapper = Mapper(self.pipeline.record.name, rules)
+        into = [Rows(table) for table in mapper.tables]
+        bad = {one.key for one in mapper.map(rows, into)}
+        mapper.batches(into, rank=0, window_id="")
+        return frozenset(mapper.filtered.keys() - bad)
 
     def newer(
         self, versions: Mapping[str, int], stored: Mapping[str, tuple[int, int, str]]
@@ -220,8 +244,13 @@ class Mending:
             return
         extracted = stages.Extracted(piece, (*found.reads, *self.fuller(piece, found)))
         transformed = stages.transform(self.pipeline, extracted, self.staging)
-        with self.target.loading(self.tables) as loading:
+        with self.loading(transformed) as loading:
             stages.write_records(loading, transformed, self.staging, range(len(extracted.reads)))
+
+    def loading(self, transformed: stages.Transformed) -> AbstractContextManager[Loading]:
+        """Open a load of a slice, with the columns that were made for fields beyond the catalogue."""
+        seen = stages.seen_in(transformed, self.staging)
+        return self.target.loading(stages.tables_of(self.pipeline, seen, self.target))
 
     def whole(self, window: Window, shops: Sequence[Shop]) -> stages.Loaded:
         """Take a window through the stages as every run does."""

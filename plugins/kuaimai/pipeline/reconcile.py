@@ -82,6 +82,7 @@ class _Difference(msgspec.Struct, frozen=True):
     piece: Slice
     reads: list[Read]
     theirs: set[str]
+    left_out: frozenset[str]
     missing: set[str]
     extra: Found
 
@@ -329,14 +330,14 @@ class _Reconciling:
         aside = self._aside_in(window, shops)
         listed = self.mending.count(window, shops, held)
         stored = self.ledger.states(listed.versions)
-        if listed.total != held + len(aside) or not listed.versions.keys() - aside <= stored.keys():
+        if listed.kept != held + len(aside) or not listed.versions.keys() - aside <= stored.keys():
             return self._compare(window, shops, unseen)
         unseen |= self._unseen(window, shops, listed)
         newer = self.mending.newer(listed.versions, stored)
         if not newer:
-            return Verdict(window, listed.total, len(aside))
-        mended = self.mending.refresh(window, shops, newer, total=listed.total)
-        return Verdict(window, listed.total, len(aside), changed=mended.changed, problem=mended.problem)
+            return Verdict(window, listed.total or 0, len(aside))
+        mended = self.mending.refresh(window, shops, newer, total=listed.total or 0)
+        return Verdict(window, listed.total or 0, len(aside), changed=mended.changed, problem=mended.problem)
 
     def _unseen(self, window: Window, shops: Sequence[Shop], listed: Listed) -> set[str]:
         """Return the orders of a slot of which only reading them tells whether they have changed."""
@@ -379,22 +380,23 @@ class _Reconciling:
             {key: listed.versions[key] for key in theirs & ours.keys()}, self.ledger.states(ours)
         )
         changed = mending.refresh(window, shops, newer, total=len(theirs)) if newer else Mended(0)
-        extra = mending.ask(piece, "extra", ours.keys() - theirs)
-        pages = math.ceil(len(theirs) / self.pipeline.source.page_size)
+        # A row that landed before its record was left out is neither missing nor gone.
+        extra = mending.ask(piece, "extra", ours.keys() - theirs - listed.left_out)
+        pages = math.ceil((len(theirs) + len(listed.left_out)) / self.pipeline.source.page_size)
         if calls_for(self.base.name, len(missing)) > pages or any(key.startswith("#") for key in missing):
             # Records without an id, or so many that pages are cheaper than ids: read as every other slice is.
             mending.whole(window, shops)
             mending.read_aside()
-            sealing = self._mend(_Difference(piece, reads, theirs, set(), extra))
+            sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, set(), extra))
         else:
-            sealing = self._mend(_Difference(piece, reads, theirs, missing, extra))
+            sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, missing, extra))
         tombstoned, left = self._entomb({key: ours[key] for key in extra.absent})
         if missing or extra.reads:
             mending.read_aside()
         reason = None if sealing.state == SEALED else sealing.reason
         return Verdict(
             window=window,
-            gateway=len(theirs),
+            gateway=len(theirs) + len(listed.left_out),
             aside=len(theirs & mending.aside_keys()),
             missing=tuple(sorted(missing)),
             repaired=len(missing & self.ledger.keys(window.start, window.end, ids).keys()),
@@ -415,14 +417,15 @@ class _Reconciling:
         # The records of the slot count in its proof, under a number of their own.
         proof = len(extracted.reads)
         numbers = [proof if at < len(found.reads) else at for at in range(proof)]
-        with mending.target.loading(mending.tables) as loading:
+        with mending.loading(transformed) as loading:
             stages.write_records(loading, transformed, mending.staging, numbers)
             loading.account(proof, sorted(what.theirs - aside - what.missing), len(what.theirs & aside))
+            loading.leave_out(proof, what.left_out)
             return loading.seal(self._facts(what, proof))
 
     def _facts(self, what: _Difference, number: int) -> WindowFacts:
         """Return the slot's proof: parts that share edges are one window of as many keys as all have."""
-        piece, reads, theirs = what.piece, what.reads, what.theirs
+        piece, reads, theirs = what.piece, what.reads, what.theirs | what.left_out
         shops = tuple(shop.id for shop in piece.shops)
         whole = all(read.stable for read in reads)
         before = [read.total_before for read in reads if read.total_before is not None]

@@ -517,7 +517,7 @@ def load(
     pipeline: Pipeline, transformed: Transformed, staging: Staging, target: Target, *, name: str = ""
 ) -> Loaded:
     """Write a slice and its proof into a target called `name`; into a database in one transaction."""
-    seen = _seen(transformed, staging)
+    seen = seen_in(transformed, staging)
     tables = tables_of(pipeline, seen, target)
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
@@ -543,7 +543,8 @@ def load(
     )
 
 
-def _seen(transformed: Transformed, staging: Staging) -> list[Seen]:
+def seen_in(transformed: Transformed, staging: Staging) -> list[Seen]:
+    """Return what a slice saw of the fields."""
     if not transformed.seen:
         return []
     lines = staging.read_compressed(transformed.seen).splitlines()
