@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kuaimai.errors import ConfigError
 from kuaimai.pipeline.spec import STRATEGY, load_pipeline, strategy_files
+from kuaimai.transform.steps import find
 
 
 class Linted(NamedTuple):
@@ -47,6 +48,8 @@ def _linted(path: Path) -> Linted:
         return Linted(path, report.runs, report.pretty())
     try:
         pipeline = load_pipeline(path)
+        for step in pipeline.rules.steps.values():
+            find(step)
     except ConfigError as err:
         return Linted(path, runs=False, told=f"{path}: refused\n  {err}")
     return Linted(path, runs=True, told=f"{path}: runs, as kuaimai_{pipeline.name}")
