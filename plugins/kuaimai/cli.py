@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_plan(commands.add_parser("plan", help="count a stretch of the past and say what reading it costs"))
     _add_status(commands.add_parser("status", help="say how complete every pipeline is, and since when"))
     _add_doctor(commands.add_parser("doctor", help="look at everything a sync needs, and say what to do"))
+    _add_replay(commands.add_parser("replay", help="take what is in quarantine through the mapping again"))
     _add_preview(commands.add_parser("preview", help="show what a pipeline makes of real records"))
+    _add_lint(commands.add_parser("lint", help="check pipelines and Qeasy strategies before they run"))
     chosen = parser.parse_args(arguments)
     try:
         done: int = chosen.do(chosen)
@@ -108,6 +110,33 @@ def _status(chosen: argparse.Namespace) -> int:
     return 0 if all(one.complete and not one.late for one in found) else NOT_COMPLETE
 
 
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Map the records in quarantine again, by the pipeline's file as it is now, and load what fits. "
+        f"Nothing is asked of the gateway. Exit code 0: nothing is left; {NOT_COMPLETE}: some do not fit."
+    )
+    parser.add_argument("pipelines_named", nargs="*", metavar="pipeline", help="names; default: all")
+    parser.add_argument("--target", help="name of one of their targets; default: all")
+    parser.add_argument("--ids", default="", help="quarantine_id of records, with commas; default: all")
+    _add_folder(parser)
+    parser.set_defaults(do=_replay)
+
+
+def _replay(chosen: argparse.Namespace) -> int:
+    _need_airflow("replay")
+    from kuaimai.airflow.terminal import replay_at_the_terminal  # noqa: PLC0415 - the rest needs no Airflow
+    from kuaimai.pipeline.replay import pretty  # noqa: PLC0415 - only for this verb
+
+    left = False
+    ids = [one for one in chosen.ids.split(",") if one]
+    for where, done in replay_at_the_terminal(
+        chosen.pipelines_named, target=chosen.target, ids=ids, folder=chosen.pipelines
+    ):
+        _say(f"{where}: {pretty(done)}")
+        left = left or bool(done.still)
+    return NOT_COMPLETE if left else 0
+
+
 def _add_preview(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Show, for the last page that a run has staged or for one live page, every source field beside its "
@@ -169,6 +198,23 @@ def _doctor(chosen: argparse.Namespace) -> int:
     if chosen.json:
         _say(_as_json([finding.plain() for finding in findings]))
     return 1 if any(finding.state == "failed" for finding in findings) else 0
+
+
+def _add_lint(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Check pipelines (YAML) and Qeasy strategies (JSON): mistakes with their place, dangerous settings "
+        "with a fix, and how much of a strategy is supported. Nothing is asked of anybody."
+    )
+    parser.add_argument("places", nargs="+", type=Path, help="files or folders, e.g. include/pipelines")
+    parser.set_defaults(do=_lint)
+
+
+def _lint(chosen: argparse.Namespace) -> int:
+    from kuaimai.pipeline.lint import lint  # noqa: PLC0415 - only for this verb
+
+    found = lint(chosen.places)
+    _say("\n".join(one.told for one in found))
+    return 0 if all(one.runs for one in found) else 1
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:

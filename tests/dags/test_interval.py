@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pendulum
 import pytest
 
-from kuaimai.airflow.interval import run_interval
+from kuaimai.airflow.interval import run_interval, scan_interval
 from kuaimai.errors import ConfigError
-from kuaimai.extract.windows import Shop
+from kuaimai.extract.windows import EVERYTHING, WAREHOUSE, Shop
 
 CHINA = timezone(timedelta(hours=8))
 NINE = pendulum.datetime(2026, 3, 1, 9, tz="Asia/Shanghai")
@@ -93,3 +93,30 @@ def test_shops_are_chosen_by_id_and_an_unknown_one_is_told():
     assert run_interval(context("manual", shops=[])).chosen(shops) == shops
     with pytest.raises(ConfigError, match=r"shop '3' is not one of this merchant's.*1, 2"):
         run_interval(context("manual", shops=["3"])).chosen(shops)
+
+
+def test_warehouses_are_chosen_by_id_too():
+    warehouses = [Shop("80001", WAREHOUSE), Shop("80002", WAREHOUSE)]
+    assert run_interval(context("manual", shops=["80002"])).chosen(warehouses) == warehouses[1:]
+    with pytest.raises(ConfigError, match=r"warehouse '3' is not one of this merchant's.*80001, 80002"):
+        run_interval(context("manual", shops=["3"])).chosen(warehouses)
+
+
+def test_nobody_can_be_chosen_where_there_is_one_question():
+    assert run_interval(context("scheduled")).chosen([EVERYTHING]) == [EVERYTHING]
+    with pytest.raises(ConfigError, match="reads everything at once"):
+        run_interval(context("manual", shops=["900001"])).chosen([EVERYTHING])
+
+
+@pytest.mark.parametrize(("kind", "live"), [("scheduled", True), ("backfill", True), ("manual", False)])
+def test_only_a_person_vouches_for_what_a_scan_misses(kind, live):
+    asked = scan_interval({**context(kind), "params": {}})
+    assert (asked.start, asked.end, asked.live) == (NINE, FIVE_PAST, live)
+
+
+@pytest.mark.parametrize(("start", "end"), [(None, None), (NINE, NINE)])
+def test_scan_by_hand_needs_no_interval(start, end):
+    run = {**context("manual"), "data_interval_start": start, "data_interval_end": end, "params": {}}
+    run["dag_run"].start_date = FIVE_PAST
+    asked = scan_interval(run)
+    assert (asked.start, asked.end, asked.live) == (FIVE_PAST.subtract(minutes=1), FIVE_PAST, False)

@@ -217,7 +217,7 @@ def test_the_past_is_planned_by_rows_and_read_beside_the_live_runs(there, figure
     there.start(
         "kuaimai_backfill",
         "past",
-        **{"from": start.isoformat(), "to": end.isoformat(), "rows_per_slice": 200},
+        **{"pipeline": "trades", "from": start.isoformat(), "to": end.isoformat(), "rows_per_slice": 200},
     )
     figures["backfill of a day"] = seconds(there.succeeded("past", dag_id="kuaimai_backfill"))
 

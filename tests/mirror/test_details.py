@@ -171,6 +171,22 @@ def test_time_that_is_ignored_is_noticed(tmp_path, name):
         assert shop.open_windows() > 0
 
 
+def test_list_whose_count_was_only_guessed_is_proven_by_its_readings(tmp_path):
+    with mirror(tmp_path, pipeline="purchases", faults=Faults(no_total=True), archive_documents=0) as shop:
+        summary = shop.run(START - 8 * DAY, START)
+        assert (summary.sealed, summary.landed) == (True, len(shop.truth()))
+        proofs = shop.rows("SELECT DISTINCT proof FROM kuaimai_window WHERE landed > 0")
+        assert proofs == [("readings",)]
+        assert shop.wrong() == []
+
+
+def test_list_that_is_known_to_count_and_does_not_stays_open(tmp_path):
+    with mirror(tmp_path, pipeline="aftersales", faults=Faults(no_total=True)) as shop:
+        summary = shop.run(START - DAY, START)
+        assert not summary.sealed
+        assert "the gateway sent no total" in summary.open_windows[0]
+
+
 def test_bad_records_are_set_aside_and_counted(tmp_path):
     with mirror(tmp_path, pipeline="purchases", faults=Faults(bad_amount=0.1, bad_time=0.1)) as shop:
         summary = shop.run(START - 4 * DAY, START)

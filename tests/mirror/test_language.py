@@ -1,4 +1,4 @@
-"""What a pipeline's file says about records holds from the gateway to the rows, and every seal still adds up."""
+"""What a pipeline's file says about records holds from the gateway to the rows; every seal adds up."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ fields:
     assert not {"payment", "seller_memo", "receiver_name", "dest_name"} & columns(shop, "kuaimai_trade")
     truth = shop.box.truth()
     rows = shop.rows(
-        "SELECT sid, amount_due, weight, buyer_nick, receiver_mobile, receiver_state, audit_time FROM kuaimai_trade"
+        "SELECT sid, amount_due, weight, buyer_nick, receiver_mobile, receiver_state, audit_time "
+        "FROM kuaimai_trade"
     )
     assert len(rows) > 50
     for sid, due, weight, nick, mobile, state, audited in rows:

@@ -46,7 +46,7 @@ def read(gateway: MovingSet, staging: Staging, dimension: str = "upd_time", **ho
 
 
 def keys_of(one: Read, staging: Staging) -> set[int]:
-    pages = [json.loads(staging.read_compressed(name)) for name in one.page_names()]
+    pages = [json.loads(staging.read_compressed(name)) for name in one.page_names(staging)]
     return {row["sid"] for page in pages for row in page["list"]}
 
 

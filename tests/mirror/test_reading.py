@@ -20,6 +20,7 @@ from kuaimai.extract import reads
 from kuaimai.extract.paging import read_parts, window_request
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Shop, Slice, Window
+from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.gateway.budget import Budget
 from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
@@ -74,10 +75,18 @@ def test_large_window_costs_little_more_requests_than_its_records_fill():
     assert one.requests == gateway.requests
 
 
-def test_manifest_of_a_large_slice_stays_small():
-    (one,) = read(evenly(20_000))
+@pytest.mark.parametrize("bursts", [False, True], ids=["evenly", "in bursts"])
+def test_manifest_of_a_large_slice_stays_small(bursts):
+    random = Random(3)
+    busy = [second for second in range(0, DAY, 600) for _ in range(10) if random.random() < 0.4]
+    times = [random.choice(busy) + random.randint(0, 3) for _ in range(20_000)]
+    gateway = MovingSet(random, times, DAY) if bursts else evenly(20_000)
+    staging = MemoryStaging()
+    (one,) = read(gateway, staging)
     piece = Slice("trades", "run", 1, one.window, tuple(SHOPS))
-    assert len(json.dumps(to_manifest(Extracted(piece, (one, one))))) < 10_000
+    assert len(json.dumps(to_manifest(Extracted(piece, (one, one))))) < 2_500
+    assert len(one.page_names(staging)) == one.pages > 100
+    assert set(one.page_names(staging)) <= {name.removeprefix("/") for name in staging.root.files}
 
 
 def test_silent_cap_is_learnt_and_stretches_fit_it():
@@ -133,6 +142,25 @@ def test_records_outside_the_time_are_kept_and_told_unless_most_are(strays, refu
         (one,) = read(Scripted(stray))
     assert (one.proof, one.distinct) == ("snapshot", 120)
     assert "60 of 120 records lie outside" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "strays", "refused"), [(120, 60, False), (120, 61, True), (20, 11, True), (19, 19, False)]
+)
+def test_where_strangers_are_usual_a_page_of_them_betrays_an_ignored_time(rows, strays, refused, caplog):
+    def paid(body, _params):
+        for number, row in enumerate(body["list"]):
+            row["payTime"] = row["updTime"] - (10**9 if number < strays else 0)
+        return body
+
+    gateway = Scripted(paid, rows)
+    if refused:
+        with pytest.raises(DataError, match="ignores the time parameters"):
+            read(gateway, dimension="pay_time")
+        return
+    with caplog.at_level(logging.WARNING):
+        (one,) = read(gateway, dimension="pay_time")
+    assert (one.proof, one.distinct, caplog.text) == ("snapshot", rows, "")
 
 
 @pytest.mark.parametrize("error", [TooLarge, TooSlow])
@@ -212,7 +240,7 @@ def test_archive_of_the_sandbox_is_mirrored_day_by_day(opened):
             client, OUTSTOCK, window, [], rank=0, page_size=20, staging=staging, folder="a", archive=True
         )
         assert one.proof == "readings"
-        pages = [json.loads(staging.read_compressed(name)) for name in one.page_names()]
+        pages = [json.loads(staging.read_compressed(name)) for name in one.page_names(staging)]
         found |= {str(row["sid"]) for page in pages for row in page.get("list", [])}
     assert found == old
 
@@ -229,11 +257,11 @@ def test_cursor_ends_in_each_of_its_four_ways_and_never_loops(opened, monkeypatc
         wide = window_request(OUTSTOCK, Window(START - timedelta(days=1), START, "pay_time"), [])
         asked = {**params, **wide}
         asked.pop("useHasNext", None)
-        answer = send(method, asked, session=session)
-        if counted and "total" in answer.body:
-            body = {**answer.body, "total": answer.total + counted}
-            return type(answer)(method, body, answer.raw)
-        return answer
+        body = dict(send(method, asked, session=session).body)
+        if counted and "total" in body:
+            body["total"] += counted
+        body["list"] = [{**row, "payTime": int(START.timestamp() * 1000)} for row in body["list"]]
+        return Answer(method, body, encode_json(body))
 
     monkeypatch.setattr(client.wire, "send", crowded)
     window = Window(START - timedelta(seconds=1), START, "pay_time")
@@ -290,10 +318,65 @@ def test_what_was_complete_is_not_asked_for_again(clock):
     clock.advance(600)
     (one,) = read(gateway, staging, now=clock)
     assert (one.proof, one.distinct, one.total_after) == ("snapshot", 10_000, 10_000)
-    assert before <= {f"/{name}" for name in one.page_names()}
+    assert before <= {f"/{name}" for name in one.page_names(staging)}
     assert gateway.requests <= one.pages - len(before) + 5
     # The oldest answer dates the read: a window that was not over by then is not proven by a later half.
     assert one.first_read_at.timestamp() == int(clock() - 600)
+
+
+def paged(left: int, clock, **how) -> tuple[Dying, MemoryStaging]:
+    """A gateway whose every answer is a page of many, and what a read of it left when it died."""
+    crowd = {"times": [50] * 1900, "seconds": 100, **how}
+    gateway, staging = Dying(Random(1), **crowd), MemoryStaging()
+    gateway.left = left
+    with pytest.raises(Transient):
+        read_paged(gateway, staging, clock)
+    gateway.left = -1
+    gateway.requests = 0
+    return gateway, staging
+
+
+def read_paged(gateway: MovingSet, staging: MemoryStaging, clock):
+    by_cursor = {"by_cursor": True} if gateway.counts else {"dimension": "created", "archive": True}
+    return read(gateway, staging, now=clock, **by_cursor)
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["archive", "cursor"])
+def test_pages_of_a_first_reading_are_not_asked_for_again(clock, counts):
+    whole = Dying(Random(1), [50] * 1900, 100, counts=counts)
+    whole.left = -1
+    read_paged(whole, MemoryStaging(), clock)
+    gateway, staging = paged(whole.requests - 12, clock, counts=counts)
+    clock.advance(600)
+    (one,) = read_paged(gateway, staging, clock)
+    assert (one.proof, one.distinct) == ("counts" if counts else "readings", 1900)
+    assert gateway.requests <= whole.requests - 9
+    assert one.first_read_at.timestamp() == int(clock() - 600)
+
+
+def test_pages_of_a_former_life_prove_nothing_about_a_set_that_moved_meanwhile(clock):
+    gateway, staging = paged(6, clock, counts=False)
+    for key in range(0, 600, 2):
+        gateway.times[key] = 10**6
+    (one,) = read_paged(gateway, staging, clock)
+    assert (one.proof, one.distinct) == ("readings", 1600)
+
+
+def test_pages_older_than_two_hours_are_asked_for_again(clock):
+    gateway, staging = paged(6, clock, counts=False)
+    clock.advance(2 * 3600 + 1)
+    (one,) = read_paged(gateway, staging, clock)
+    assert one.first_read_at.timestamp() == clock()
+    assert gateway.requests == 11 + 10
+
+
+def test_page_that_was_damaged_is_asked_for_again_with_all_behind_it(clock):
+    gateway, staging = paged(6, clock, counts=False)
+    name = sorted(staging.root.files)[2]
+    staging.root.files[name] = staging.root.files[name][:-40]
+    (one,) = read_paged(gateway, staging, clock)
+    assert (one.proof, one.distinct) == ("readings", 1900)
+    assert gateway.requests == 11 + 10 - 2
 
 
 def test_answers_older_than_two_hours_are_asked_for_again(clock):

@@ -357,6 +357,7 @@ def hourly(shop, until):
 
 def outdate(shop, sids):
     """Put orders back to their first state, as if no later change of them had ever come."""
+    records = shop.box.truth()
     with shop.target.engine.begin() as connection:
         for sid in sids:
             connection.execute(
@@ -364,11 +365,11 @@ def outdate(shop, sids):
                     "UPDATE kuaimai_trade SET upd_time = created, _version = :version, "
                     "sys_status = 'WAIT_BUYER_PAY' WHERE sid = :sid"
                 ),
-                {"sid": sid, "version": shop.box.truth()[sid]["created"]},
+                {"sid": sid, "version": records[sid]["created"]},
             )
 
 
-@pytest.mark.parametrize("bulk", [0, 4000], ids=["slots-of-one-page", "slots-of-many"])
+@pytest.mark.parametrize("bulk", [0, 2600], ids=["slots-of-one-page", "slots-of-many"])
 def test_later_changes_that_no_list_by_change_shows_are_found(tmp_path, bulk):
     """Orders without `modified` never come by `upd_time`, however often they change."""
     with mirror(tmp_path, faults=Faults(null_modified=0.1), orders_per_hour=0, bulk=bulk) as shop:
@@ -439,6 +440,20 @@ def test_change_that_was_never_seen_among_many_is_found_without_reading_them_all
         assert calls[BASE, "created"] == 12
         assert calls[BASE, "upd_time"] < 12 + 16
         assert calls[BASE, "ids"] <= 4
+
+
+def test_changes_that_were_missed_in_masses_are_all_found(tmp_path):
+    with mirror(tmp_path, orders_per_hour=0, bulk=2600) as shop:
+        day = MIDNIGHT - timedelta(days=1)
+        shop.run(day, START)
+        records = truth(shop, since=day)
+        evening = (MIDNIGHT - timedelta(hours=4)).timestamp() * 1000
+        lost = [sid for sid, one in records.items() if evening <= one["updTime"] < evening + 7_200_000]
+        outdate(shop, lost)
+        outcome = reconcile(shop, days=1)
+        assert outcome.total("changed") >= len(lost) > 100
+        assert outcome.problems == []
+        assert shop.differences(day) == {}
 
 
 def test_order_that_the_mirror_knows_newer_than_the_gateways_page_stays(shop):

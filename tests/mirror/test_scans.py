@@ -51,6 +51,31 @@ def test_deleted_item_is_marked_with_its_skus_and_comes_back(tmp_path, pg_url):
         assert shop.wrong() == []
 
 
+@pytest.fixture(params=["sqlite", "mariadb", "duckdb"])
+def other_database(request, tmp_path):
+    """Databases beside PostgreSQL, each with statements of its own."""
+    if request.param == "mariadb":
+        return request.getfixturevalue("maria_url")
+    if request.param == "duckdb":
+        pytest.importorskip("duckdb_engine")
+    return f"{request.param}:///{tmp_path}/other.db"
+
+
+def test_every_database_marks_what_is_gone(tmp_path, other_database):
+    with mirror(tmp_path, other_database, pipeline="items", items=40) as shop:
+        scan(shop)
+        there = set(shop.truth())
+        shop.box.faults.vanished = 0.2
+        shop.box.faults.bad_amount = 0.1  # these are set aside, and are there
+        vanished = there - set(shop.truth())
+        assert scan(shop).missing == len(vanished) > 0
+        assert gone(shop, "kuaimai_item") == vanished
+        assert set() < gone(shop, "kuaimai_sku") <= vanished
+        shop.box.faults.reset()
+        assert scan(shop).missing == 0
+        assert gone(shop, "kuaimai_item") == gone(shop, "kuaimai_sku") == set()
+
+
 def test_items_that_end_by_themselves_are_marked_night_by_night(tmp_path, pg_url):
     with mirror(tmp_path, pg_url, pipeline="items", items=40, items_per_day=24) as shop:
         missing = 0

@@ -14,8 +14,8 @@ from write_api import TOKEN, write_api
 from kuaimai.errors import KuaimaiError, Transient
 from kuaimai.load.api import RowAnswers, WriteApi
 from kuaimai.load.files import FilesTarget, current
-from kuaimai.load.posting import HttpTarget
 from kuaimai.load.noop import NoopTarget
+from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle

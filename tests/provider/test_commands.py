@@ -94,7 +94,7 @@ def test_doctor_names_a_target_that_cannot_be_written(home, ran, monkeypatch):
 
 
 def test_status_is_a_question_with_an_exit_code(home, ran):
-    code, told = ran("status")
+    code, told = ran("status", "trades")
     assert (code, told) == (NOT_COMPLETE, "trades → kuaimai_target: nothing was read yet\n")
     now = datetime.now(START.tzinfo).replace(microsecond=0)
     run = {
@@ -122,3 +122,58 @@ def test_preview_shows_a_live_page_and_writes_it_down(home, ran, tmp_path):
     assert "kuaimai_trade_line" in told
     assert "the live gateway" in told
     assert "kuaimai_trade_line" in page.read_text(encoding="utf-8")
+
+
+def test_every_target_of_a_pipeline_is_looked_at_and_told_of(home, capsys, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "orders.yaml").write_text(
+        "name: orders\nsource: {method: erp.trade.outstock.simple.query}\n"
+        f"targets: [{{kind: sql}}, {{kind: files, url: {tmp_path}/files}}, {{kind: noop}}]\n",
+        encoding="utf-8",
+    )
+    assert main(["doctor", "--pipelines", str(folder)]) == 0
+    told = capsys.readouterr().out
+    for target in ("kuaimai_target", "orders→files", "orders→noop"):
+        assert f"✓ target {target}: " in told
+    assert list((tmp_path / "files").iterdir()) == []
+    assert main(["status", "--pipelines", str(folder)]) == NOT_COMPLETE
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "orders → kuaimai_target",
+        "orders → files",
+        "orders → noop",
+    ]
+
+
+def test_replay_lands_what_a_mended_pipeline_can_store(home, capsys, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    file = folder / "orders.yaml"
+    head = "name: orders\nsource: {method: erp.trade.outstock.simple.query}\n"
+    # Nothing is negative, so with the sign of the filter wrong everything is set aside.
+    file.write_text(
+        head + "filters: [{where: {payment: {at_least: 0}}, then: quarantine, reason: wrong sign}]\n",
+        encoding="utf-8",
+    )
+    now = datetime.now(START.tzinfo).replace(microsecond=0)
+    run = {
+        "run_id": "manual__1",
+        "dag_run": SimpleNamespace(run_type="manual"),
+        "params": {"start": (now - timedelta(hours=8)).isoformat(), "end": now.isoformat(), "shops": None},
+    }
+    given = {"pipeline": str(file)}
+    manifest = operators.KuaimaiPlanOperator(task_id="p", **given).execute(run)
+    for operator, name in (
+        (operators.KuaimaiExtractOperator, "slice"),
+        (operators.KuaimaiTransformOperator, "manifest"),
+        (operators.KuaimaiLoadOperator, "manifest"),
+    ):
+        manifest = operator(task_id="t", **{name: manifest}, **given).execute(run)
+    aside = sum(window["quarantined"] for one in manifest for window in one["windows"])
+    assert aside > 0
+    assert main(["replay", "--pipelines", str(folder)]) == NOT_COMPLETE
+    assert f"{aside} wrong sign" in capsys.readouterr().out
+    file.write_text(head, encoding="utf-8")
+    assert main(["replay", "--pipelines", str(folder)]) == 0
+    assert f"{aside} records waited, {aside} landed" in capsys.readouterr().out
+    assert main(["replay", "--pipelines", str(folder)]) == 0

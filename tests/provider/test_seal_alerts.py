@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
@@ -11,8 +12,10 @@ from inbox import open_inbox
 
 from kuaimai.airflow.compat import AirflowSkipException
 from kuaimai.airflow.operators import KuaimaiSealOperator
-from kuaimai.load.sql import Sealing
+from kuaimai.load.sql import Quarantined, Sealing
+from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
+from kuaimai.transform.mapping import Mapper
 
 START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
 FIVE_MINUTES = timedelta(minutes=5)
@@ -129,3 +132,30 @@ def test_orders_that_came_later_than_the_look_back_are_told_once_a_day(seal, inb
     lines = inbox.letters[0].json["message"].splitlines()
     assert lines[1] == "情况：3 records > 24 h"
     assert "look_back_hours" in lines[-1]
+
+
+def set_aside(folder, hours: float) -> None:
+    """Put a record into quarantine so many hours ago."""
+    target = open_target(f"sqlite:///{folder}/target.db", now=lambda: time.time() - hours * 3600)
+    with target.loading(Mapper("trade").tables) as loading:
+        held = Quarantined(0, "q1", "trades", "v", "erp.trade.list.query", "1", "why", "{}", "{}", "w")
+        loading.quarantine([held])
+    target.close()
+
+
+def test_record_that_waits_in_quarantine_for_a_day_is_told_once_a_day(seal, inbox, tmp_path, monkeypatch):
+    set_aside(tmp_path, 23)
+    seal(0, sealing("sealed"))
+    assert inbox.letters == []
+    monkeypatch.setenv("AIRFLOW_VAR_KUAIMAI_QUARANTINE_HOURS", "12")
+    for number in (1, 2, 12 * 24):
+        seal(number, sealing("sealed"))
+    assert [letter.json["title"] for letter in inbox.letters] == ["⚠️ 快麦有记录被隔离 · kuaimai_trades"] * 2
+    assert "1 records" in inbox.letters[0].json["message"]
+    assert "kuaimai_replay" in inbox.letters[0].json["message"]
+
+
+def test_change_of_the_source_is_told(seal, inbox):
+    seal(0, sealing("sealed"), changes=("erp.trade.list.query: field 'a' is new",), language="en")
+    assert inbox.letters[0].json["title"] == "ℹ️ Kuaimai sends other fields · kuaimai_trades"
+    assert "field 'a' is new" in inbox.letters[0].json["message"]

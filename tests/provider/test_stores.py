@@ -183,3 +183,27 @@ def test_a_missing_driver_is_named(connection, monkeypatch):
 def test_a_missing_connection_says_how_to_make_it():
     with pytest.raises(ConfigError, match=r"no Connection nowhere.*type Postgres"):
         target_url("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        (
+            {"host": "db", "port": 1433, "login": "me", "password": "p@ss", "schema": "dw"},
+            "mssql+pymssql://me:p%40ss@db:1433/dw",
+        ),
+        ({"schema": "/data/dw.duckdb"}, "duckdb:////data/dw.duckdb"),
+    ],
+)
+def test_a_connection_can_name_any_dialect_of_sqlalchemy(monkeypatch, fields, url):
+    dialect = url.partition(":")[0]
+    made = {"conn_type": "generic", **fields, "extra": {"sqlalchemy_dialect": dialect}}
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER_DATABASE", json.dumps(made))
+    assert make_url(target_url("other_database")) == make_url(url)
+
+
+def test_a_dialect_that_is_none_is_told(monkeypatch):
+    made = {"conn_type": "generic", "extra": {"sqlalchemy_dialect": "no dialect!"}}
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER_DATABASE", json.dumps(made))
+    with pytest.raises(ConfigError, match="is no dialect of SQLAlchemy"):
+        target_url("other_database")

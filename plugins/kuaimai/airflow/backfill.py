@@ -34,7 +34,7 @@ from kuaimai.airflow.operators import (
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.pipeline.planner import ROWS_PER_SLICE
-from kuaimai.pipeline.spec import Pipeline, load_pipeline
+from kuaimai.pipeline.spec import STRATEGY, Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:
     from kuaimai.pipeline.backfill_plan import BackfillPlan
@@ -56,7 +56,8 @@ def backfill_dag(folder: Path) -> DAG | None:
     if not pipelines:
         return None
     # The file's name, not the pipeline's: the form shows it, and the template turns it into the path.
-    file = f"{folder}/{{{{ params.pipeline }}}}.yaml"
+    ending = f"{{{{ '' if params.pipeline.endswith('{STRATEGY}') else '.yaml' }}}}"
+    file = f"{folder}/{{{{ params.pipeline }}}}{ending}"
     with DAG(
         "kuaimai_backfill",
         description="A stretch of the past, planned by rows / 按行数规划的历史补数",
@@ -244,7 +245,7 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
 
 
 def _pipelines(folder: Path) -> dict[str, Pipeline]:
-    """Return the pipelines with a past, by their file's stem.
+    """Return the pipelines with a past, by their file's stem; strategies by its whole name.
 
     Those that are read as a whole have none; a file with a mistake has a DAG of its own that shows it.
     """
@@ -252,9 +253,9 @@ def _pipelines(folder: Path) -> dict[str, Pipeline]:
 
 
 def _readable(folder: Path) -> Iterator[tuple[str, Pipeline]]:
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         with suppress(ConfigError):
-            yield path.stem, load_pipeline(path)
+            yield path.name if path.suffix == STRATEGY else path.stem, load_pipeline(path)
 
 
 def _without(folder: Path, offered: Mapping[str, Pipeline]) -> str:

@@ -33,7 +33,7 @@ from kuaimai.airflow.settings import pool
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
-from kuaimai.pipeline.spec import CREATED, Further, Pipeline, load_pipeline
+from kuaimai.pipeline.spec import CREATED, STRATEGY, Further, Pipeline, load_pipeline, strategy_files
 
 if TYPE_CHECKING:
     from kuaimai.state.budgets import Lane
@@ -50,7 +50,7 @@ def pipeline_dags(folder: Path) -> list[DAG]:
     A file with a mistake becomes a DAG that shows the mistake, so that it cannot take the others down.
     """
     dags: dict[str, DAG] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in [*sorted(folder.glob("*.yaml")), *strategy_files(folder)]:
         made = _dags_of(path)
         if any(dag.dag_id in dags for dag in made):
             made = [_broken(path, f"another file in {folder} has the name of this pipeline already")]
@@ -163,6 +163,12 @@ def session_dag() -> DAG:
 
 def _dags_of(path: Path) -> list[DAG]:
     try:
+        if path.suffix == STRATEGY:
+            from kuaimai.airflow.strategies import lone_strategy
+
+            alone = lone_strategy(path)
+            if alone is not None:
+                return [alone]
         pipeline = load_pipeline(path)
     except ConfigError as err:
         return [_broken(path, str(err))]

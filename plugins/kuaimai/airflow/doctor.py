@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -16,8 +17,9 @@ from uuid import uuid4
 import msgspec
 
 from kuaimai.airflow.hooks import KuaimaiHook
-from kuaimai.airflow.settings import pipelines_folder, staging, target
+from kuaimai.airflow.settings import pipelines_folder, staging
 from kuaimai.airflow.stores import state_store
+from kuaimai.airflow.targets import open_outlet
 from kuaimai.airflow.vaults import VariableVault
 from kuaimai.errors import ConfigError, KuaimaiError, SessionError
 from kuaimai.extract.sample import sample
@@ -28,6 +30,7 @@ from kuaimai.gateway.tokens import DAY, TokenRecord
 
 if TYPE_CHECKING:
     from kuaimai.gateway.client import Client
+    from kuaimai.pipeline.outlets import AnyOutlet
     from kuaimai.pipeline.spec import Pipeline
 
 State = Literal["ok", "warning", "failed"]
@@ -74,8 +77,14 @@ def examine(
     yield from _pipelines(folder or pipelines_folder(dag_file), pipelines)
     yield _judged("staging", _staging)
     yield _judged("coordination store", _store)
-    for conn_id in sorted({one.target for one in pipelines}):
-        yield _judged(f"target {conn_id}", lambda conn_id=conn_id: _target(conn_id))  # type: ignore[misc]
+    tried: set[str] = set()
+    for one in pipelines:
+        for outlet in one.outlets:
+            # A database that several pipelines share is tried once.
+            what = f"target {outlet.name}" if outlet.kind == "sql" else f"target {one.name}→{outlet.name}"
+            if what not in tried:
+                tried.add(what)
+                yield _judged(what, partial(_target, what, outlet, one))
     hook = KuaimaiHook(kuaimai_conn_id, now=now)
     try:
         connection = _judged(f"Connection {kuaimai_conn_id}", lambda: _connection(hook))
@@ -111,7 +120,7 @@ def _failed(what: str, error: KuaimaiError) -> Finding:
 
 
 def _pipelines(folder: Path, into: list[Pipeline]) -> Iterator[Finding]:
-    from kuaimai.pipeline.spec import load_pipeline
+    from kuaimai.pipeline.spec import load_pipeline, pipeline_files
 
     if not folder.is_dir():
         yield Finding(
@@ -121,7 +130,7 @@ def _pipelines(folder: Path, into: list[Pipeline]) -> Iterator[Finding]:
             "copy include/ beside dags/, or set KUAIMAI_PIPELINES",
         )
         return
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         try:
             into.append(load_pipeline(path))
         except ConfigError as error:
@@ -156,11 +165,9 @@ def _store() -> Finding:
     return Finding("coordination store", "ok", f"{place} can be written and read")
 
 
-def _target(conn_id: str) -> Finding:
-    with closing(target(conn_id)) as database:
-        database.try_rights(f"kuaimai_doctor_{uuid4().hex[:8]}")
-        place = database.url.render_as_string(hide_password=True)
-    return Finding(f"target {conn_id}", "ok", f"{place}: tables can be made, written, changed and dropped")
+def _target(what: str, outlet: AnyOutlet, pipeline: Pipeline) -> Finding:
+    with closing(open_outlet(outlet, pipeline)) as opened:
+        return Finding(what, "ok", opened.try_rights())
 
 
 def _connection(hook: KuaimaiHook) -> Finding:
@@ -234,7 +241,7 @@ def _rights(client: Client, pipelines: list[Pipeline], now: float) -> Iterator[F
     methods = ["erp.shop.list.query"]
     methods += [name for one in pipelines for name in one.source.methods]
     for name in dict.fromkeys(methods):
-        yield _judged(f"right to {name}", lambda name=name: _right(client, name, now))  # type: ignore[misc]
+        yield _judged(f"right to {name}", partial(_right, client, name, now))
 
 
 def _right(client: Client, name: str, now: float) -> Finding:

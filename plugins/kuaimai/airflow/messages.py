@@ -18,7 +18,7 @@ import pendulum
 from kuaimai.airflow.interval import ZONE
 from kuaimai.gateway.redaction import MASK, SECRET_PARAMETERS
 
-Event = Literal["failure", "late", "contested", "outside", "quarantine"]
+Event = Literal["failure", "late", "contested", "outside", "quarantine", "schema"]
 Language = Literal["zh", "en"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -155,6 +155,7 @@ _TITLES: dict[Language, dict[Event, str]] = {
         "contested": "⚠️ 快麦窗口对不上数",
         "outside": "⚠️ 快麦有订单来得太晚",
         "quarantine": "⚠️ 快麦有记录被隔离",
+        "schema": "ℹ️ 快麦数据结构有变化",
     },
     "en": {
         "failure": "❌ Kuaimai sync failed",
@@ -162,6 +163,7 @@ _TITLES: dict[Language, dict[Event, str]] = {
         "contested": "⚠️ Kuaimai window does not add up",
         "outside": "⚠️ Kuaimai orders came very late",
         "quarantine": "⚠️ Kuaimai records in quarantine",
+        "schema": "ℹ️ Kuaimai sends other fields",
     },
 }
 _ADVICE: dict[Language, dict[Event, str]] = {
@@ -174,7 +176,10 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "SELECT * FROM kuaimai_window WHERE state = 'contested'",
         "outside": "这些订单已入库，但首次读到时距创建已超过回看时间，更晚的可能会漏。回看时间会按观察到的"
         "延迟自动加长；经常出现，请调大管道文件里的 look_back_hours，并对较早的日期手动触发 created 的 DAG。",
-        "quarantine": "其余数据已入库。查看原因：SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL",
+        "quarantine": "其余数据已入库。查看原因：SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL；"
+        "改好管道文件后触发 DAG kuaimai_replay 重放。",
+        "schema": "数据没有丢失，按管道文件里的 schema 处理：evolve 新增列，freeze 不存，quarantine 隔离。"
+        "需要新字段时改为 schema: evolve；每个变化只提醒一次。",
     },
     "en": {
         "failure": "open the run and do what the error says after →. Nothing is lost: later scheduled runs "
@@ -191,7 +196,11 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "this keeps coming, raise look_back_hours in the pipeline's file and trigger the DAG by created for "
         "earlier days.",
         "quarantine": "all other records are stored. Reasons: "
-        "SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL",
+        "SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL. Mend the pipeline's file, then trigger "
+        "the DAG kuaimai_replay.",
+        "schema": "nothing is lost; it goes as `schema` in the pipeline's file says (evolve: a new column, "
+        "freeze: not stored, quarantine: set aside). For the new field say schema: evolve. Each change is "
+        "told once.",
     },
 }
 _WORDS: dict[Language, dict[str, str]] = {

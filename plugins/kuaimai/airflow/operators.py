@@ -5,6 +5,7 @@ They hold no logic of their own; the stages are plain functions in `kuaimai.pipe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -334,6 +335,7 @@ class KuaimaiSealOperator(_PipelineOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Add up the slices, and close the windows that they have covered."""
+        from kuaimai.airflow.settings import quarantine_hours
         from kuaimai.airflow.targets import opened
         from kuaimai.pipeline import coverage, stages
 
@@ -345,10 +347,16 @@ class KuaimaiSealOperator(_PipelineOperator):
             summary = stages.summarise(spec, loaded)
             with opened(spec, self.target or spec.outlets[0].name) as ((_, target),):
                 coverage.settle(spec.name, [window for one in loaded for window in one.windows], target)
+                held, since = target.oldest_held(spec.name)
+                overdue = (
+                    held if since and (time.time() - since.timestamp()) / 3600 > quarantine_hours() else 0
+                )
         self.log.info("%s", stages.pretty(summary))
+        for change in summary.changes:
+            self.log.warning("at the source: %s", change)
         for window in summary.open_windows:
             self.log.warning("not sealed: %s", window)
-        self._tell(context, summary)
+        self._tell(context, summary, overdue)
         answer = {**stages.to_manifest(summary), "sealed": summary.sealed}
         if failed:
             raise AirflowFailException(f"{len(failed)} slices of the past could not be read: {failed[0]}")
@@ -358,7 +366,7 @@ class KuaimaiSealOperator(_PipelineOperator):
             raise AirflowSkipException(f"{len(summary.open_windows)} windows are not sealed yet")
         return answer
 
-    def _tell(self, context: Context, summary: Summary) -> None:
+    def _tell(self, context: Context, summary: Summary, overdue: int) -> None:
         """Tell a person what no later run will mend; once each, and never failing the task."""
         from kuaimai.airflow.notifications import KuaimaiNotifier
         from kuaimai.extract.windows import DAY, cell_start
@@ -367,6 +375,13 @@ class KuaimaiSealOperator(_PipelineOperator):
             first, more = summary.contested[0], len(summary.contested) - 1
             what = f"{first.method} ({first.dimension}): {first.reason}" + (f" (+{more})" if more else "")
             KuaimaiNotifier("contested", details=what, window=(first.start, first.end)).notify(context)
+        midnight = cell_start(run_interval(context).end, DAY)  # one alert a day
+        if summary.changes:
+            KuaimaiNotifier("schema", details="; ".join(summary.changes)).notify(context)
+        if overdue:
+            KuaimaiNotifier(
+                "quarantine", details=f"{overdue} records", window=(midnight, midnight + DAY)
+            ).notify(context)
         if summary.outside:
             hours = summary.look_back_minutes / 60
             self.log.warning(
@@ -374,7 +389,6 @@ class KuaimaiSealOperator(_PipelineOperator):
                 summary.outside,
                 hours,
             )
-            midnight = cell_start(run_interval(context).end, DAY)  # one alert a day
             KuaimaiNotifier(
                 "outside",
                 details=f"{summary.outside} records > {hours:g} h",

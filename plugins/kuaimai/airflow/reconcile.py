@@ -23,7 +23,7 @@ from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import KuaimaiRefreshTokenOperator, _GatewayOperator, told
 from kuaimai.errors import ConfigError
 from kuaimai.pipeline.reconcile import DAYS, can_reconcile
-from kuaimai.pipeline.spec import Pipeline, load_pipeline
+from kuaimai.pipeline.spec import Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -119,7 +119,7 @@ def _asked(context: Context) -> RunInterval:
 def _pipelines(folder: Path) -> dict[str, Path]:
     """Return the pipelines that can be compared; a file with a mistake has a DAG of its own to show it."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         try:
             pipeline: Pipeline = load_pipeline(path)
         except ConfigError:
@@ -176,9 +176,10 @@ _DOC = """
 ### The last days once more / 夜间核对
 
 Every night at 04:10 each pipeline's yesterday and the seven days before it are counted again, by creation,
-per group of shops and two hours. A quiet night costs one small request for each. Where the counts differ:
+per group of shops and two hours, and by the time of change, for changes that no window has shown. A quiet
+night costs one small request for each, by change fewer. Where something differs:
 
-* orders that are missing are read by their ids and loaded as always;
+* orders that are missing, or newer at the gateway, are read by their ids and loaded as always;
 * orders that the gateway has no longer get a `_deleted_at`, with their lines; no row is ever removed;
 * windows that could not be sealed, *open* or *contested*, are read again.
 

@@ -63,8 +63,23 @@ def staging_days() -> float:
     Raises:
         ConfigError: the Variable is not a number.
     """
-    text = read_variable("kuaimai_staging_days") or "7"
+    return _number("kuaimai_staging_days", 7, "days")
+
+
+def quarantine_hours() -> float:
+    """Return after how many hours quarantine alerts: Variable `kuaimai_quarantine_hours`, else 24.
+
+    Raises:
+        ConfigError: the Variable is not a number.
+    """
+    return _number("kuaimai_quarantine_hours", 24, "hours")
+
+
+def _number(variable: str, default: float, unit: str) -> float:
+    text = read_variable(variable)
+    if not text:
+        return default
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"Variable kuaimai_staging_days is not a number of days: {text!r}") from None
+        raise ConfigError(f"Variable {variable} is not a number of {unit}: {text!r}") from None

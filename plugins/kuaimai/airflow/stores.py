@@ -21,6 +21,8 @@ __all__ = ["airflow_home", "database_url", "state_store", "state_url", "target_u
 
 STATE_CONN_ID = "kuaimai_state"
 STATE_FILE = "kuaimai_state.db"
+# Extra field of a target's Connection: SQLAlchemy's name for a database without a fast path.
+DIALECT = "sqlalchemy_dialect"
 
 _ONE_MACHINE = ("LocalExecutor", "SequentialExecutor", "DebugExecutor")
 
@@ -99,7 +101,31 @@ def target_url(conn_id: str) -> str:
             f"There is no Connection {conn_id}",
             hint="Create it under Admin → Connections: type Postgres, MySQL or Sqlite.",
         ) from error
-    return database_url(connection)
+    dialect = str(connection.extra_dejson.get(DIALECT) or "")
+    return _url_by_dialect(connection, dialect) if dialect else database_url(connection)
+
+
+def _url_by_dialect(connection: Any, dialect: str) -> str:
+    """Return the URL of a database that this package has no fast path for; SQLAlchemy knows the dialect."""
+    if connection.password:
+        mask_secret(connection.password)
+    try:
+        # Written first, because a name that is none fails only when the URL is read again.
+        make_url(f"{dialect}://")
+        url = URL.create(
+            dialect,
+            username=connection.login or None,
+            password=connection.password or None,
+            host=connection.host or None,
+            port=connection.port,
+            database=connection.schema or None,
+        )
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Connection {connection.conn_id}: {DIALECT} {dialect!r} is no dialect of SQLAlchemy: {error}",
+            hint="write it as in a SQLAlchemy URL, such as mssql+pymssql or duckdb",
+        ) from error
+    return url.render_as_string(hide_password=False)
 
 
 def write_access(conn_id: str) -> dict[str, Any]:

@@ -13,10 +13,8 @@ from kuaimai.errors import KuaimaiError
 
 if TYPE_CHECKING:
     from kuaimai.load.protocol import Coverage, Target
-    from kuaimai.pipeline.outlets import FilesOutlet, HttpOutlet, NoopOutlet, SqlOutlet
+    from kuaimai.pipeline.outlets import AnyOutlet, HttpOutlet, StatementOutlet
     from kuaimai.pipeline.spec import Pipeline
-
-    AnyOutlet = SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +40,8 @@ def open_outlet(outlet: AnyOutlet, spec: Pipeline) -> Target:
         )
     if outlet.kind == "noop":
         return NoopTarget(outlet.name, book)
+    if outlet.kind == "statement":
+        return _open_statement(outlet, spec, book)
     return _open_api(outlet, spec, book)
 
 
@@ -72,7 +72,43 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
         transport=requests.Session(),
         pipeline_version=spec.fingerprint,
         requests_per_second=outlet.requests_per_second,
+        document=_documents(outlet, spec) if outlet.strategy else None,
     )
+
+
+def _open_statement(outlet: StatementOutlet, spec: Pipeline, book: Any) -> Target:
+    from kuaimai.airflow.settings import target
+    from kuaimai.errors import ConfigError
+    from kuaimai.load.statements import StatementTarget
+
+    documents = _documents(outlet, spec)
+    statement = documents.statement
+    if statement is None:
+        raise ConfigError(
+            f"{outlet.strategy} has no statement to execute", hint="its api is execute or batchexecute"
+        )
+    return StatementTarget(
+        outlet.name,
+        book,
+        engine=target(outlet.conn_id).engine,
+        statement=statement.text,
+        rows=statement.limit,
+        again=statement.again,
+        id_check=outlet.id_check,
+        document=documents,
+        pipeline_version=spec.fingerprint,
+    )
+
+
+def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Any:
+    """What a Qeasy strategy makes of a record; it looks up in the pipeline's first database."""
+    from kuaimai.airflow.settings import target
+    from kuaimai.pipeline.qeasy.compiling import load_strategy
+    from kuaimai.pipeline.qeasy.documents import Documents
+    from kuaimai.pipeline.qeasy.lookups import SqlLookups
+
+    lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
+    return Documents(load_strategy(Path(outlet.strategy)), lookups)
 
 
 def _root(url: str) -> Any:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kuaimai.airflow.doctor import Finding
     from kuaimai.pipeline.backfill_plan import BackfillPlan
     from kuaimai.pipeline.preview import Preview
+    from kuaimai.pipeline.replay import Replayed
     from kuaimai.pipeline.spec import Pipeline
     from kuaimai.pipeline.status import PipelineStatus
 
@@ -72,15 +73,43 @@ def status_at_the_terminal(names: Iterable[str], *, folder: Path | None = None) 
         KuaimaiError: a target does not answer.
     """
     with _at_home():
-        from kuaimai.airflow.settings import target
+        from kuaimai.airflow.targets import opened
         from kuaimai.pipeline.status import status
 
         found = []
-        for one in _pipelines(names, folder):
-            with closing(target(one.target)) as database:
+        for pipeline in _pipelines(names, folder):
+            with opened(pipeline) as targets:
                 now = datetime.fromtimestamp(time.time(), timezone.utc)
-                found.append(status(one, database, one.target, now))
+                found += [status(pipeline, target, name, now) for name, target in targets]
         return found
+
+
+def replay_at_the_terminal(
+    names: Iterable[str], *, target: str | None, ids: Iterable[str], folder: Path | None = None
+) -> Iterator[tuple[str, Replayed]]:
+    """Take what waits in quarantine through the mapping as it is now; give each target's outcome.
+
+    Args:
+        names: of the pipelines; none for all.
+        target: name of the target; None for all of each pipeline.
+        ids: values of `quarantine_id`; none for all.
+        folder: of the pipeline files.
+
+    Raises:
+        ConfigError: there is no such pipeline, target or Connection.
+        KuaimaiError: a target failed; what was loaded before stays loaded.
+    """
+    with _at_home():
+        pipelines = _pipelines(names, folder)
+    chosen = tuple(ids)
+    for pipeline in pipelines:
+        with _at_home():
+            from kuaimai.airflow.targets import opened
+            from kuaimai.pipeline.replay import replay
+
+            with opened(pipeline, target) as targets:
+                done = [(f"{pipeline.name} → {name}", replay(pipeline, one, chosen)) for name, one in targets]
+        yield from done
 
 
 def doctor_at_the_terminal(kuaimai_conn_id: str, *, folder: Path | None = None) -> Iterator[Finding]:

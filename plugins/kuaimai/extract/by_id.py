@@ -107,7 +107,7 @@ def records_of(reads: Iterable[Read], staging: Staging) -> Iterator[dict[str, An
     """Yield all records that some reads have put into staging, as they came."""
     for read in reads:
         entry = catalog.method(read.method)
-        for name in read.page_names():
+        for name in read.page_names(staging):
             raw = staging.read_compressed(name)
             yield from Answer(read.method, read_envelope(read.method, raw), raw).rows(entry.list_keys)
 

@@ -73,7 +73,7 @@ def read_details(
     folder = f"{read.folder}/details"
     wanted = {
         _name(read.source, row): str(row[detail.field])
-        for name in read.page_names()
+        for name in read.page_names(staging)
         for row in _rows(read.source, staging.read_compressed(name))
         if row.get(detail.field) is not None
     }

@@ -2,21 +2,25 @@
 
 Pages of a moving set prove nothing by themselves. But a record that left the stretch does not come back, so
 what two readings both hold was there all the time between them; and if the gateway counted as many meanwhile,
-nothing else was (docs/adr/0005).
+nothing else was (docs/adr/0005). The first reading may have been begun by an earlier life of the same task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from kuaimai.extract.asking import Asking, Page, Stretch
 from kuaimai.extract.keys import DistinctKeys
 from kuaimai.extract.reads import COUNTS, READINGS, UNPROVEN
-from kuaimai.extract.staged import Part, Staged
+from kuaimai.extract.staged import Part, Staged, page_file
 
 # How often a stretch that did not stand still is read again before the next run gets it.
 READ_ATTEMPTS = 3
+
+# A page, and its name if it is staged already.
+_Known: TypeAlias = tuple[str | None, Page]
 
 
 @dataclass
@@ -64,7 +68,8 @@ def read_settled(
         DataError: the gateway ignores page numbers, sizes or times.
         KuaimaiError: a call failed for good.
     """
-    staged.forget(staged.name(stretch))  # of a former life of this task
+    for attempt in range(2, attempts + 2):
+        staged.forget(f"{staged.name(stretch)}/{attempt}")  # of a former life of this task
     reader = _Reader(asking, stretch, staged, by_cursor=by_cursor, archive=archive)
     last = reader.read(1)
     for attempt in range(2, attempts + 2):
@@ -100,10 +105,15 @@ class _Reader:
         reading = _Reading(self._asking.now())
         if self._cursor:
             reading.total = self._asking.count(self._stretch)
+        folder = f"{self._staged.name(self._stretch)}/{attempt}"
+        known = self._staged.pages(folder, self._asking) if attempt == 1 else iter(())
+        pages = self._by_cursor(known) if self._cursor else self._by_number(known)
         before: set[str] = set()
-        for number, page in enumerate(self._by_cursor() if self._cursor else self._by_number(), start=1):
-            if number == 1 and self._counts and not self._cursor:
-                reading.total = page.total
+        for number, (staged, page) in enumerate(pages, start=1):
+            if number == 1:
+                reading.asked_at = min(reading.asked_at, page.asked_at)
+                if self._counts and not self._cursor:
+                    reading.total = page.total
             keys = set(page.keys)
             if keys and keys == before:
                 raise self._asking.error(
@@ -111,8 +121,9 @@ class _Reader:
                     f"the gateway ignores the {'cursor' if self._cursor else 'page number'}; "
                     "nothing of this window was counted as read",
                 )
-            name = f"{self._staged.name(self._stretch)}/{attempt}/{number:05d}"
-            self._staged.write(name, page.answer)
+            name = staged or f"{folder}/{page_file(number, page.asked_at)}"
+            if staged is None:
+                self._staged.write(name, page.answer)
             reading.files.append(name)
             reading.rows += len(page.keys)
             nothing_new = keys <= reading.keys
@@ -123,19 +134,21 @@ class _Reader:
             before = keys
         return reading
 
-    def _by_number(self) -> Iterator[Page]:
+    def _by_number(self, known: Iterator[_Known]) -> Iterator[_Known]:
         number = 0
+        for number, one in enumerate(known, start=1):  # noqa: B007 - goes on behind the loop
+            yield one
         while True:
             number += 1
-            yield self._asking.page(self._stretch, number)
+            yield None, self._asking.page(self._stretch, number)
 
-    def _by_cursor(self) -> Iterator[Page]:
+    def _by_cursor(self, known: Iterator[_Known]) -> Iterator[_Known]:
         """Follow the cursor. How a scan ends is not documented: all that was seen or is likely ends it."""
         sent: set[str] = set()
         cursor = ""
         while True:
-            page = self._asking.page_after(self._stretch, cursor or None)
-            yield page
+            name, page = next(known, None) or (None, self._asking.page_after(self._stretch, cursor or None))
+            yield name, page
             sent.add(cursor)
             cursor = str(page.answer.body.get("cursor") or "")
             if str(page.answer.body.get("hasNext")).lower() == "false" or cursor in sent | {""}:

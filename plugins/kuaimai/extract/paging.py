@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 
 from kuaimai.errors import DataError
 from kuaimai.extract.asking import Asking, Stretch, instant
@@ -28,6 +27,8 @@ from kuaimai.gateway.client import Client
 
 __all__ = ["CONNECTIONS", "Read", "read_parts", "window_request"]
 
+# How the catalogue calls the fact that a method counts its records.
+TOTAL_ON = "page.total_on"
 # Requests on their way at the same time. The budget sets the pace; this only hides the gateway's latency.
 CONNECTIONS = 8
 
@@ -83,9 +84,15 @@ def read_parts(
     question = hashlib.sha256(encode_json([method, sorted(request.items())])).hexdigest()[:8]
     staged = Staged(staging, f"{folder}/{question}", whole.start)
     uncounted = archive or by_readings or not counts(method)
-    settle = partial(read_settled, asking, staged=staged, by_cursor=by_cursor, archive=uncounted)
+    guessed = TOTAL_ON in catalog.method(method).unsure
+
+    def settle(stretch: Stretch) -> Part:
+        # Where it is only our guess that the gateway counts, two readings that agree do without its count.
+        silent = uncounted or (guessed and asking.count(stretch) is None)
+        return read_settled(asking, stretch, staged, by_cursor=by_cursor, archive=silent)
+
     snapshots = Snapshots(asking, staged, settle, by_pages=uncounted, connections=connections)
-    parts = snapshots.read(whole, staged.complete(asking, method))
+    parts = snapshots.read(whole, staged.complete(asking))
     reads: list[Read] = []
     for run in _runs(parts):
         part = _joined(run)
@@ -108,7 +115,7 @@ def read_parts(
                 first_read_at=instant(part.asked_at),
                 last_read_at=instant(now()),
                 proof=part.proof,
-            )
+            ).without_names(staging)
         )
     return reads
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
+from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Window
 
 # What the proof rests on; `kuaimai.load.proof` seals by the same names.
@@ -13,6 +15,9 @@ SNAPSHOT = "snapshot"
 COUNTS = "counts"
 READINGS = "readings"
 UNPROVEN = "unproven"
+
+# So many names of answers travel with a read; manifests go through Airflow's database.
+_NAMES_IN_A_MANIFEST = 20
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -25,7 +30,8 @@ class Read(msgspec.Struct, frozen=True):
         rank: position among the pipeline's methods; the fuller record of one version has the higher rank.
         request: business parameters of the read, without page number.
         folder: staging folder of the raw answers.
-        files: their names there, without `.json.zst`; short, because a manifest may hold hundreds.
+        files: their names there, without `.json.zst`; none where they are too many for a manifest.
+        listing: then the file there that holds the names, and `listed`, how many they are.
         rows: records in them.
         distinct: different keys among them; a record without a key counts by its content.
         total_before: how many the gateway counted; rows of a shared edge second, or of a record that moved
@@ -56,6 +62,8 @@ class Read(msgspec.Struct, frozen=True):
     first_read_at: datetime
     last_read_at: datetime
     proof: str
+    listing: str = ""
+    listed: int = 0
     asked: str = ""
     details: str = ""
 
@@ -72,11 +80,26 @@ class Read(msgspec.Struct, frozen=True):
     @property
     def pages(self) -> int:
         """Number of raw answers."""
-        return len(self.files)
+        return self.listed or len(self.files)
 
-    def page_names(self) -> list[str]:
-        """The staging names of the raw answers."""
-        return [f"{self.folder}/{name}.json.zst" for name in self.files]
+    def page_names(self, staging: Staging) -> list[str]:
+        """Return the staging names of the raw answers.
+
+        Raises:
+            ConfigError: the list is not in staging any more.
+        """
+        files: Sequence[str] = self.files
+        if self.listing:
+            files = staging.read_compressed(f"{self.folder}/{self.listing}").decode().split()
+        return [f"{self.folder}/{name}.json.zst" for name in files]
+
+    def without_names(self, staging: Staging) -> Read:
+        """Return a read whose manifest is small: many names go into a file beside the answers."""
+        if len(self.files) <= _NAMES_IN_A_MANIFEST:
+            return self
+        listing = f"{self.files[0].replace('/', '-')}.names.zst"
+        staging.write_compressed(f"{self.folder}/{listing}", "\n".join(self.files).encode())
+        return msgspec.structs.replace(self, files=(), listing=listing, listed=len(self.files))
 
     def describe(self) -> str:
         """One line for the log."""

@@ -11,7 +11,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 
 from kuaimai.extract.asking import Asking, Page, Stretch, instant
 from kuaimai.extract.keys import DistinctKeys
@@ -60,7 +59,7 @@ def read_everything(
         DataError: the gateway ignores the page size or the page number.
         KuaimaiError: a call failed for good.
     """
-    spent, began = client.requests, now()
+    spent = client.requests
     request = window_request(method, window, shops, params=params)
     asking = Asking(client, method, request, dimension=SCAN, page_size=page_size, now=now)
     whole = Stretch(math.floor(window.start.timestamp()), math.floor(window.end.timestamp()))
@@ -87,10 +86,10 @@ def read_everything(
         total_after=part.total_after,
         attempts=part.attempts,
         requests=client.requests - spent,
-        first_read_at=datetime.fromtimestamp(began, timezone.utc),
+        first_read_at=instant(part.asked_at),
         last_read_at=instant(now()),
         proof=part.proof,
-    )
+    ).without_names(staging)
 
 
 def _repeated(asking: Asking, whole: Stretch, first: Page, staged: Staged) -> Part:

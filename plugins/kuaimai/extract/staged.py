@@ -1,15 +1,16 @@
 """Raw answers of one read in staging, named so that a task that died can go on where it was.
 
 The name of a complete answer says all that a restart needs: `3600-4212-1772330405.json.zst` is the stretch
-from second 3600 to second 4212 of the window, asked for at that epoch second. Why an answer of an earlier
-life may be used is argued in docs/adr/0005.
+from second 3600 to second 4212 of the window, asked for at that epoch second; in a folder `50-51/1` is
+`00002-1772330405.json.zst` page 2 of the first reading of a stretch that is read page by page. Why an answer
+of an earlier life may be used is argued in docs/adr/0005.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kuaimai.errors import KuaimaiError
@@ -26,6 +27,7 @@ REUSE_SECONDS = 2 * 3600.0
 
 _SUFFIX = ".json.zst"
 _COMPLETE = re.compile(r"(\d+)-(\d+)-(\d+)\.json\.zst")
+_PAGE = re.compile(r"(\d+)-(\d+)\.json\.zst")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Staged:
         """Return a stretch as text, counted from the window's first second."""
         return f"{stretch.start - self._base}-{stretch.end - self._base}"
 
-    def complete(self, asking: Asking, method: str) -> list[Part]:
+    def complete(self, asking: Asking) -> list[Part]:
         """Return the stretches that an earlier life of this read has finished, in order of time.
 
         Each answer is opened and must still prove itself; none is older than `REUSE_SECONDS`, and no two of
@@ -99,9 +101,28 @@ class Staged:
         for stretch, asked_at, name in sorted(self._finished(), key=lambda one: (one[0].start, -one[1])):
             if asked_at < asking.now() - REUSE_SECONDS or (found and stretch.start < found[-1].stretch.end):
                 continue
-            part = self._again(stretch, asked_at, name, asking, method)
+            part = self._again(stretch, asked_at, name, asking)
             found += [part] if part else []
         return found
+
+    def pages(self, name: str, asking: Asking) -> Iterator[tuple[str, Page]]:
+        """Yield the pages that an earlier life of this read has staged under a name, from the first on.
+
+        They end with the first one that is missing, damaged or older than `REUSE_SECONDS`.
+        """
+        found: dict[int, int] = {}
+        for file in self._staging.names(f"{self.folder}/{name}"):
+            if match := _PAGE.fullmatch(file):
+                number, asked_at = map(int, match.groups())
+                found[number] = max(asked_at, found.get(number, 0))
+        number = 1
+        while number in found and found[number] >= asking.now() - REUSE_SECONDS:
+            page_name = f"{name}/{page_file(number, found[number])}"
+            page = self._page(page_name, found[number], asking)
+            if page is None:
+                return
+            yield page_name, page
+            number += 1
 
     def _finished(self) -> Iterable[tuple[Stretch, int, str]]:
         for file in self._staging.names(self.folder):
@@ -110,15 +131,23 @@ class Staged:
                 start, end, asked_at = map(int, match.groups())
                 yield Stretch(self._base + start, self._base + end), asked_at, file.removesuffix(_SUFFIX)
 
-    def _again(self, stretch: Stretch, asked_at: int, name: str, asking: Asking, method: str) -> Part | None:
+    def _again(self, stretch: Stretch, asked_at: int, name: str, asking: Asking) -> Part | None:
+        page = self._page(name, asked_at, asking)
+        return _part(stretch, name, page, SNAPSHOT, 1) if page and page.complete else None
+
+    def _page(self, name: str, asked_at: int, asking: Asking) -> Page | None:
         try:
             raw = self._staging.read_compressed(f"{self.folder}/{name}{_SUFFIX}")
-            answer = Answer(method, read_envelope(method, raw), raw)
-            page = Page(answer, asking.skim(answer).keys, asked_at)
+            answer = Answer(asking.method, read_envelope(asking.method, raw), raw)
+            return Page(answer, asking.skim(answer).keys, asked_at)
         except (KuaimaiError, OSError, ValueError) as err:
             log.warning("staged answer %s is asked for again: %s", name, err)
             return None
-        return _part(stretch, name, page, SNAPSHOT, 1) if page.complete else None
+
+
+def page_file(number: int, asked_at: float) -> str:
+    """Return the name of a page among those of its reading."""
+    return f"{number:05d}-{int(asked_at)}"
 
 
 def _part(stretch: Stretch, name: str, page: Page, proof: str, attempts: int) -> Part:

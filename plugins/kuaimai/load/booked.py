@@ -32,6 +32,7 @@ from kuaimai.load.sql import (
     Scan,
     Sealing,
     SqlTarget,
+    Standing,
     WindowFacts,
     Written,
 )
@@ -109,6 +110,15 @@ class BookedTarget(ABC):
     def note_seen(self, pipeline: str, seen: Seen, policy: Policy) -> tuple[str, ...]:
         """Remember what a slice saw of the fields; return what nobody was told of yet, a sentence each."""
         return self.book.note_seen(self.booked(pipeline), seen, policy)
+
+    def standing(self, pipeline: str) -> Standing:
+        """Return what the proof says about a pipeline, all windows together."""
+        return self.book.standing(self.booked(pipeline))
+
+    def try_rights(self) -> str:
+        """Try the coordination store's database, which holds the proof; more where a target can be tried."""
+        self.book.try_rights()
+        return "its proof can be written into the coordination store's database"
 
     def close(self) -> None:
         """Close the connections."""

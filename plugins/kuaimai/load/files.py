@@ -170,6 +170,14 @@ class FilesTarget(BookedTarget):
             )
         return self.partition_by
 
+    def try_rights(self) -> str:
+        """Write a file and remove it, and try where the proof is."""
+        trial = self.root / f"kuaimai_doctor_{secrets.token_hex(4)}"
+        with _writing(trial, self.name) as file:
+            file.write(b"kuaimai")
+        trial.unlink(missing_ok=True)
+        return f"{self.root}: files can be written; {super().try_rights()}"
+
     def _load(
         self,
         tables: Sequence[Table],

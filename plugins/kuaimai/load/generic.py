@@ -71,6 +71,11 @@ class GenericTarget(SqlTarget):
             )
         return engine
 
+    def try_rights(self) -> str:
+        """Make the tables beside the data, which stay: what else this database can undo is not known."""
+        self.prepare(())
+        return f"{self.url.render_as_string(hide_password=True)}: tables can be made"
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:

@@ -7,6 +7,7 @@ as text: MySQL's own type would turn its numbers into floats. All text compares 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -99,17 +100,19 @@ class MysqlTarget(SqlTarget):
                 raise _our_error(err, self.url) from err
             raise
 
-    def try_rights(self, name: str) -> None:
+    def try_rights(self) -> str:
         """Make the tables beside the data, which stay, and write into a temporary one.
 
         A table made here would stay too, because loading needs no right to drop one.
         """
+        name = f"kuaimai_doctor_{secrets.token_hex(4)}"
         with self._told():
             self._prepare(())
             with self.engine.begin() as connection:
                 connection.execute(sa.text(f'CREATE TEMPORARY TABLE "{name}" ("key" varchar(20))'))
                 connection.execute(sa.text(f"""INSERT INTO "{name}" VALUES ('值')"""))
                 connection.execute(sa.text(f'DROP TEMPORARY TABLE "{name}"'))
+        return f"{self.url.render_as_string(hide_password=True)}: tables can be made and written"
 
     def instant(self, moment: datetime) -> datetime:
         """Return an instant in UTC without zone, cut to milliseconds, which the server would round."""

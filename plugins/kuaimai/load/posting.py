@@ -21,12 +21,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 import pyarrow as pa
 import requests
 
-from kuaimai.errors import KuaimaiError, Rejected, Throttled, Transient
+from kuaimai.errors import DataError, KuaimaiError, Rejected, Throttled, Transient
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.budget import Budget
 from kuaimai.load.api import Unknown, Verdict, WriteApi, Writer
@@ -39,6 +40,18 @@ from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
 
 _LONGEST_PAUSE = 30.0
 _IN_DOUBT = "it was sent and not answered for: look whether the API has it"
+
+
+class Writes(Protocol):
+    """What takes records: `kuaimai.load.api.Writer`, or a database's statement."""
+
+    def post(self, bodies: Sequence[bytes], request: str) -> list[Verdict]:
+        """Take records; return a verdict for each."""
+        ...
+
+    def has(self, key: str) -> bool:
+        """Say whether a record is there."""
+        ...
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -63,6 +76,8 @@ class HttpTarget(BookedTarget):
         requests_per_second: at most so many.
         clock: monotonic, seconds.
         sleep: waits, seconds.
+        document: makes what is sent of a record, given the tables; None sends nothing of it, and `DataError`
+            sets it aside. By default the record itself is sent.
     """
 
     def __init__(
@@ -76,14 +91,20 @@ class HttpTarget(BookedTarget):
         requests_per_second: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        document: Callable[[Sequence[Table], Mapping[str, object]], bytes | None] | None = None,
     ) -> None:
         super().__init__(name, book)
         self.api = api
+        self.document = document
         self.pipeline_version = pipeline_version
         self.sleep = sleep
         self.transport = transport
         budget = Budget(requests_per_second, now=clock, sleep=sleep)
-        self.writer = Writer(api, transport=transport, spend=budget.spend)
+        self.writer: Writes = Writer(api, transport=transport, spend=budget.spend)
+
+    def try_rights(self) -> str:
+        """Try where the proof is; whether the API takes records is known when the first are sent."""
+        return f"{self.api.url}: not tried, it would have to be sent a record; {super().try_rights()}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -131,7 +152,25 @@ class _HttpLoad(BookedLoad):
     def _deliver(self, pipeline: str) -> None:
         if self._delivered is None:
             self._delivered = _Delivering(self.target, self.target.booked(pipeline), self)
-            self._delivered.all(self._documents)
+            self._delivered.all(self._outgoing(self._delivered))
+
+    def _outgoing(self, delivering: _Delivering) -> Mapping[str, Document]:
+        """What goes out for each record: itself, or the document that is made of it."""
+        make = self.target.document
+        if make is None:
+            return self._documents
+        made = {}
+        for key, one in self._documents.items():
+            try:
+                body = make(self.tables, msgspec.json.decode(one.body))
+            except DataError as err:
+                delivering.reasons[key] = err.message
+                continue
+            if body is None:
+                delivering.outcomes[key] = "unchanged"  # not for this API, so nothing is missing there
+            else:
+                made[key] = msgspec.structs.replace(one, body=body, content=_digest(body))
+        return made
 
     def standing(self, read: int) -> set[str]:
         """Return the keys of the read that the API has taken, now or before."""

@@ -6,7 +6,7 @@ store's database, in the same tables (`kuaimai.load.booked`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from kuaimai.load.held import Held
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, WindowFacts
+from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, Standing, WindowFacts
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table
@@ -86,7 +86,9 @@ class Load(Protocol):
 
 
 class Target(Coverage, Protocol):
-    """Somewhere records go."""
+    """Somewhere records go; `now` is its clock, epoch seconds."""
+
+    now: Callable[[], float]
 
     def loading(
         self, tables: Sequence[Table], punctuality: Punctuality | None = None
@@ -113,6 +115,18 @@ class Target(Coverage, Protocol):
 
     def oldest_held(self, pipeline: str) -> tuple[int, datetime | None]:
         """Return how many these are, and since when the oldest is there."""
+        ...
+
+    def standing(self, pipeline: str) -> Standing:
+        """Return what the proof says about a pipeline, all windows together."""
+        ...
+
+    def try_rights(self) -> str:
+        """Do what loading needs the rights for, leave nothing of it behind, and say in words what was tried.
+
+        Raises:
+            KuaimaiError: it does not answer, or a right is missing.
+        """
         ...
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ visible together or not at all.
 
 from __future__ import annotations
 
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -307,16 +308,18 @@ class SqlTarget(ABC):
         with self._told(), self.engine.begin() as connection:
             yield connection
 
-    def try_rights(self, name: str) -> None:
-        """Do what loading needs the rights for, with a table of that name, and leave nothing behind.
+    def try_rights(self) -> str:
+        """Make, change, fill and read a table, all undone at the end.
 
         Raises:
             KuaimaiError: the database does not answer, or a right is missing.
         """
+        name = f"kuaimai_doctor_{secrets.token_hex(4)}"
         with self._told(), self.engine.connect() as connection, connection.begin() as transaction:
             for statement in _TRIAL:
                 connection.execute(sa.text(statement.format(name=name)))
             transaction.rollback()
+        return f"{self.url.render_as_string(hide_password=True)}: tables can be made, changed and written"
 
     def coverage(
         self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None

@@ -115,8 +115,13 @@ class Changes:
         listed = mending.count(window, shops, held)
         stored = mending.ledger.states(listed.versions)
         newer = mending.newer(listed.versions, stored)
-        if not listed.whole and not newer and listed.total == self._expected(window, shops, held):
-            return []
+        if not listed.whole:
+            missing = None if listed.total is None else listed.total - self._expected(window, shops, held)
+            if missing == 0 and not newer:
+                return []
+            if missing is None or missing > self._pages(listed.total) or window.start == window.end:
+                # Nothing to compare by, more than halving would save, or nothing left to halve: read it.
+                return [(window, mending.reread(window, shops))]
         ids = [shop.id for shop in shops]
         if ours is None:
             ours = self._ledger.keys(window.start, window.end, ids)
@@ -126,13 +131,13 @@ class Changes:
             if not newer and not gone:
                 return []
             return [(window, mending.refresh(window, shops, newer, gone, total=len(listed.versions)))]
-        if window.end - window.start < _SECOND:
-            # A second with more than a page of changes: only reading it tells which.
-            return [(window, mending.reread(window, shops))]
         found: list[tuple[Window, Mended]] = []
         for half in _halves(window):
             found += self._compare(half, shops, len(_within(mine, half)), mine)
         return found
+
+    def _pages(self, records: int | None) -> float:
+        return (records or 0) / self._mending.pipeline.source.page_size
 
     def _expected(self, window: Window, shops: Sequence[Shop], held: int) -> int:
         """Return how many records the gateway should count, where the target holds so many rows.

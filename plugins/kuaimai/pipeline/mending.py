@@ -29,6 +29,9 @@ from kuaimai.transform.mapping import Mapper
 
 log = logging.getLogger(__name__)
 
+# So many records that are missing here still fit onto the page that counts them.
+_ROOM = 20
+
 
 class Listed(msgspec.Struct, frozen=True):
     """What one answer says of a stretch of time.
@@ -116,9 +119,11 @@ class Mending:
         )
 
     def count(self, window: Window, shops: Sequence[Shop], held: int) -> Listed:
-        """Ask for the count of a stretch of time, on a page that holds as many records as are expected."""
+        """Ask for the count of a stretch of time, on a page that holds what is expected and some more."""
         page = self.base.page
-        size = held if page and page.min <= held <= page.max else (page.min if page else held)
+        size = held + _ROOM
+        if page:
+            size = max(page.min, min(size, page.max)) if held <= page.max else page.min
         request = window_request(self.base.name, window, shops, params=self.pipeline.source.params)
         answer = self.client.call(self.base.name, {**request, "pageNo": "1", "pageSize": str(size)})
         listed = self.listed(answer.rows(self.base.list_keys))

@@ -112,6 +112,7 @@ class HttpOutlet(_Outlet):
         requests_per_second: at most so many requests.
         timeout_seconds: how long to wait for an answer.
         tries: how often a request, or a record that was refused among others, is sent in one load.
+        strategy: a Qeasy strategy whose target makes the document of each record; see docs/qeasy.md.
     """
 
     kind: Literal["http"] = "http"
@@ -127,6 +128,7 @@ class HttpOutlet(_Outlet):
     requests_per_second: float = Field(default=5, gt=0)
     timeout_seconds: float = Field(default=30, gt=0, le=600)
     tries: int = Field(default=3, ge=1, le=10)
+    strategy: str = ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> HttpOutlet:
@@ -143,16 +145,32 @@ class HttpOutlet(_Outlet):
         return self
 
 
+class StatementOutlet(_Outlet):
+    """A database that gets a statement of a Qeasy strategy's own for each record; see docs/qeasy.md.
+
+    Attributes:
+        conn_id: Airflow Connection.
+        strategy: the strategy's file, whose target is `execute` or `batchexecute`.
+        id_check: execute it once only for a record, also when the record has changed since.
+    """
+
+    kind: Literal["statement"] = "statement"
+    conn_id: str
+    strategy: str
+    id_check: bool = False
+
+
 class NoopOutlet(_Outlet):
     """No target at all (写入空操作): records are read, typed, counted and sealed, and go nowhere."""
 
     kind: Literal["noop"] = "noop"
 
 
-Outlet = Annotated[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet, Field(discriminator="kind")]
+AnyOutlet = SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet | StatementOutlet
+Outlet = Annotated[AnyOutlet, Field(discriminator="kind")]
 
 
-def check_names(outlets: Iterable[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet]) -> None:
+def check_names(outlets: Iterable[AnyOutlet]) -> None:
     """Refuse two targets of one name.
 
     Raises:

@@ -6,6 +6,7 @@ So that a mapping is written by looking. Values of personal fields that the pipe
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,7 @@ class Preview(msgspec.Struct, frozen=True):
         records: how many there are.
         tables: parent first.
         bad: what would be set aside: key, reason, and the record as it would be kept.
+        filtered: what the pipeline's filters and steps would leave out: key → reason.
     """
 
     pipeline: str
@@ -77,6 +79,7 @@ class Preview(msgspec.Struct, frozen=True):
     records: int
     tables: tuple[TableView, ...]
     bad: tuple[BadRecord, ...]
+    filtered: dict[str, str] = {}
 
 
 def preview(pipeline: Pipeline, answer: Answer, origin: str) -> Preview:
@@ -112,6 +115,7 @@ def preview(pipeline: Pipeline, answer: Answer, origin: str) -> Preview:
             BadRecord(one.key, one.reason, drop_personal(one.record, pipeline.record, pipeline.rules))
             for one in bad
         ),
+        filtered=dict(mapper.filtered),
     )
 
 
@@ -247,7 +251,13 @@ def as_text(found: Preview) -> str:
         lines += aligned(rows, indent="  ")
     lines += ["", f"{len(found.bad)} of {found.records} records would be set aside"]
     lines += [f"  {one.key}: {one.reason}" for one in found.bad]
+    lines += [f"{count} would be left out: {reason}" for reason, count in left_out(found)]
     return "\n".join(lines)
+
+
+def left_out(found: Preview) -> list[tuple[str, int]]:
+    """Return why records would be left out, and how many for each reason, most first."""
+    return Counter(found.filtered.values()).most_common()
 
 
 def as_json(record: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from kuaimai.pipeline.preview import FieldView, Preview, TableView, as_json
+from kuaimai.pipeline.preview import FieldView, Preview, TableView, as_json, left_out
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c0392b; --good: #1e8449 }
@@ -40,6 +40,7 @@ def as_page(found: Preview) -> str:
             f'<p class="from">{escape(found.method)} · {escape(found.origin)} · {verdict}</p>',
             *(_table(one) for one in found.tables),
             *_bad(found),
+            *_left_out(found),
             "</body></html>",
         ]
     )
@@ -71,6 +72,14 @@ def _values(values: tuple[str, ...]) -> str:
     return "".join(
         f'<div class="{kind}">{escape(one[:200])}</div>' for kind, one in zip(kinds, values, strict=True)
     )
+
+
+def _left_out(found: Preview) -> list[str]:
+    reasons = left_out(found)
+    if not reasons:
+        return []
+    items = "".join(f"<li>{count} × {escape(reason)}</li>" for reason, count in reasons)
+    return ["<h2>Left out by filters 过滤</h2>", f"<ul>{items}</ul>"]
 
 
 def _bad(found: Preview) -> list[str]:

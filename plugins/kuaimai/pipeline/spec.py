@@ -16,19 +16,14 @@ from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
-from kuaimai.pipeline.outlets import (
-    FilesOutlet,
-    HttpOutlet,
-    NoopOutlet,
-    Outlet,
-    SqlOutlet,
-    check_names,
-)
+from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, check_names
 from kuaimai.pipeline.reading import read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
 CREATED = "created"
+# The suffix of a Qeasy strategy in the folder of pipelines.
+STRATEGY = ".json"
 
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
@@ -272,7 +267,7 @@ class Pipeline(_Strict):
         return catalog.method(self.source.method).times is not None
 
     @property
-    def outlets(self) -> tuple[SqlOutlet | FilesOutlet | HttpOutlet | NoopOutlet, ...]:
+    def outlets(self) -> tuple[AnyOutlet, ...]:
         """The targets, by whichever key they are given."""
         return self.targets or (SqlOutlet(conn_id=self.target, name=self.target),)
 
@@ -346,11 +341,16 @@ def five_fields(value: str) -> str:
 
 
 def load_pipeline(path: Path) -> Pipeline:
-    """Read and check one pipeline file.
+    """Read and check one pipeline file: YAML, or a Qeasy strategy (JSON).
 
     Raises:
         ConfigError: names the file, and of every mistake the line, the key and the nearest right word.
     """
+    if path.suffix == STRATEGY:
+        # Only where there is a strategy: its parser of expressions is not small.
+        from kuaimai.pipeline.qeasy.mirror import load_mirror  # noqa: PLC0415
+
+        return load_mirror(path)
     document = read_document(path)
     for key in ("fingerprint", "folder"):
         if key in document.content:
@@ -369,7 +369,7 @@ def load_pipeline(path: Path) -> Pipeline:
 
 
 def load_pipelines(folder: Path) -> list[Pipeline]:
-    """Read every `*.yaml` of a folder, sorted by name.
+    """Read every pipeline of a folder, sorted by the files' names.
 
     Raises:
         ConfigError: the folder is not there, a file is wrong, or two files share a name.
@@ -379,9 +379,24 @@ def load_pipelines(folder: Path) -> list[Pipeline]:
             f"there is no pipelines folder {folder}",
             hint="copy include/ beside dags/, or set KUAIMAI_PIPELINES to the folder with the YAML files",
         )
-    pipelines = [load_pipeline(path) for path in sorted(folder.glob("*.yaml"))]
+    pipelines = [load_pipeline(path) for path in pipeline_files(folder)]
     names = [pipeline.name for pipeline in pipelines]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two files in {folder} define the pipeline {name!r}")
     return pipelines
+
+
+def pipeline_files(folder: Path) -> list[Path]:
+    """Return the files of a folder's pipelines, sorted: YAML, and the strategies that mirror records."""
+    strategies = strategy_files(folder)
+    if strategies:
+        from kuaimai.pipeline.qeasy.mirror import mirrors  # noqa: PLC0415 - as above
+
+        strategies = [path for path in strategies if mirrors(path)]
+    return sorted([*folder.glob("*.yaml"), *strategies])
+
+
+def strategy_files(folder: Path) -> list[Path]:
+    """Return the Qeasy strategies of a folder, sorted; a JSON Schema beside them is none."""
+    return sorted(path for path in folder.glob(f"*{STRATEGY}") if not path.stem.endswith(".schema"))

@@ -644,7 +644,7 @@ def raw_folder(piece: Slice) -> str:
 
 def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer]]:
     """Give the raw pages back as answers, as many at a time as hold about `size` records."""
-    names = read.page_names()
+    names = read.page_names(staging)
     step = max(1, size * len(names) // max(read.rows, 1))
     for start in range(0, len(names), step):
         raws = map(staging.read_compressed, names[start : start + step])

@@ -10,7 +10,8 @@ import msgspec
 
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED, SUPERSEDED
-from kuaimai.load.sql import SqlTarget, Standing
+from kuaimai.load.protocol import Target
+from kuaimai.load.sql import Standing
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned
 
@@ -63,12 +64,12 @@ class PipelineStatus(msgspec.Struct, frozen=True):
         return bool(self.dimensions) and not any(one.open or one.contested for one in self.dimensions)
 
 
-def status(pipeline: Pipeline, target: SqlTarget, where: str, now: datetime) -> PipelineStatus:
+def status(pipeline: Pipeline, target: Target, where: str, now: datetime) -> PipelineStatus:
     """Return how complete a pipeline's mirror is.
 
     Args:
         pipeline: the pipeline.
-        target: holds its coverage.
+        target: one of its targets.
         where: what the target is called.
         now: with zone.
 

@@ -37,6 +37,8 @@ _POSITION = "_position"
 # Positions of neighbouring answers are so far apart; no answer holds as many records.
 _FAR = 1_000_000
 _NULL = msgspec.Raw(b"null")
+# True and false are no key, though they are text in any other id.
+_NO_KEYS = pa.array(["true", "false"])
 # Before the name of a column that the catalogue does not know, so that it meets no other.
 _NEW = "+"
 _KEPT: Mapping[str, Callable[[str | None], str | None]] = MappingProxyType({"hash": hashed, "mask": masked})
@@ -705,6 +707,8 @@ class _Shape:
         if self.key_parts:
             found[self.key_position] = self._keys(found, owners)
         misfits.append(pc.is_null(found[self.key_position]))
+        if not self.key_parts:
+            misfits.append(pc.is_in(by_name[self.kind.key], value_set=_NO_KEYS))
         more = {}
         for name, column in self.new.items():
             if by_name[name].null_count < count:
@@ -828,6 +832,8 @@ class _Shape:
     def _converted(self, record: dict[str, Any], more: dict[str, str], misfits: list[str]) -> list[Any]:
         """Return the values of one record; a key that several fields make is left out."""
         values: list[Any] = []
+        if isinstance(record.get(self.kind.key), bool):
+            raise ValueError(f"{self.kind.key}: true or false where a key belongs")
         for plan, column in zip(self.plans, self.table.columns, strict=False):
             try:
                 values.append(plan.value(record))

@@ -1,0 +1,176 @@
+"""What a strategy's target makes of a mirrored record: the document that a write API gets.
+
+The record comes with the names and the forms that the gateway uses, so that the strategy's templates find
+what they found on the platform: times are epoch milliseconds, ids and amounts are text, lines are under the
+list's own name. Amounts are yuan everywhere, also where the gateway sends fen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from kuaimai.errors import DataError
+from kuaimai.gateway import catalog
+from kuaimai.gateway.answers import encode_json
+from kuaimai.gateway.clock import GATEWAY_ZONE
+from kuaimai.pipeline.qeasy.compiled import Compiled, Statement, Target
+from kuaimai.pipeline.qeasy.findings import Findings
+from kuaimai.pipeline.qeasy.lookups import Lookups
+from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_epoch
+from kuaimai.pipeline.qeasy.rendering import render_writes, shape
+from kuaimai.pipeline.qeasy.scope import is_variable
+from kuaimai.transform.tables import Table
+
+DEFAULT_API = "kuaimai_write_api"
+
+
+class Documents:
+    """Makes a document of each record.
+
+    Args:
+        compiled: a strategy with a source that is mirrored, and a target that is a write API.
+        lookups: landed tables, for `_findCollection`.
+        now: clock, epoch seconds.
+    """
+
+    def __init__(
+        self, compiled: Compiled, lookups: Lookups | None = None, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._source = compiled.source
+        # One record, one document; how many of them share a request is the API's setting.
+        self._target = None if compiled.target is None else replace(compiled.target, batch=None)
+        self._lookups = lookups
+        self._now = now
+
+    def __call__(self, tables: Sequence[Table], record: Mapping[str, Any]) -> bytes | None:
+        """Return the document of a record as JSON; None where the strategy's conditions leave it out.
+
+        Args:
+            tables: of the mirror, parent first.
+            record: its columns as they are sent (`kuaimai.load.plain`), with its lines under their kind.
+
+        Raises:
+            DataError: it cannot be made.
+        """
+        now = datetime.fromtimestamp(self._now(), GATEWAY_ZONE)
+        window = RunWindow(now, now, now)
+        shaped = shape(self._source, [as_sent(tables, record)], window)
+        writes, bad = render_writes(self._target, shaped.rows, window, self._lookups)
+        for one in (*shaped.bad, *bad):
+            raise DataError(one.reason)
+        if self.statement is not None:
+            return encode_json([row for write in writes for row in write.params]) if writes else None
+        return encode_json(writes[0].params) if writes else None
+
+    @property
+    def statement(self) -> Statement | None:
+        """The target's statement, where it is a database: documents are then lists of rows."""
+        return self._target.statement if self._target else None
+
+
+def as_sent(tables: Sequence[Table], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mirrored record with the gateway's names and forms."""
+    header, *children = tables
+    made = _row(header, record)
+    kind = catalog.record(header.name.removeprefix("kuaimai_"))
+    for name, child_kind in kind.children.items():
+        child = next((one for one in children if one.name == f"kuaimai_{child_kind}"), None)
+        lines = record.get(child_kind)
+        if child is not None and isinstance(lines, list):
+            made[name] = [_row(child, line) for line in lines]
+    return made
+
+
+def _row(table: Table, record: Mapping[str, Any]) -> dict[str, Any]:
+    made = {}
+    for field, column in zip(table.fields, table.columns, strict=False):
+        value = record.get(column.name)
+        if column.type == "time" and value is not None:
+            wall = read_time(value)
+            value = None if wall is None else to_epoch(wall) * 1000
+        made[field.name] = value
+    return made
+
+
+def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, Any]:
+    """Return the `targets` entry of a strategy's write API; what cannot be done goes to the findings."""
+    source, target = compiled.source, compiled.target
+    assert target is not None  # noqa: S101 - only asked for strategies that write
+    _refuse_unsupported(compiled, target, findings)
+    # A row whose id is known is dropped on the platform: each record is written once, and so it is here.
+    id_check = source.id_check if source else True
+    if target.kind == "sql":
+        conn_id = target.connection or "kuaimai_target"
+        return {
+            "kind": "statement",
+            "name": "statement",
+            "conn_id": conn_id,
+            "strategy": path,
+            "id_check": id_check,
+        }
+    found: dict[str, Any] = {
+        "kind": "http",
+        "conn_id": target.connection or DEFAULT_API,
+        "path": f"/{target.api.lstrip('/')}",
+        "id_check": id_check,
+        "strategy": path,
+    }
+    if target.batch is not None:
+        found |= {"rows": min(target.batch.rows, 1000), "rows_key": target.batch.rows_key}
+    return found
+
+
+def _refuse_unsupported(compiled: Compiled, target: Target, findings: Findings) -> None:
+    source = compiled.source
+    if target.kind == "http" and target.verb != "POST":
+        findings.cannot_run(
+            f"{target.path}method", f"{target.verb}: documents are sent by POST", "write POST"
+        )
+    if "{" in target.api:
+        findings.cannot_run(f"{target.path}api", "a path that differs by document", "write a fixed path")
+    flat = source is not None and bool(source.flat or source.split) and target.kind == "http"
+    if source is not None and (flat or target.grouping is not None):
+        where = ("beatFlat" if source.flat else "operation") if flat else ""
+        findings.cannot_run(
+            f"{source.path}{where}" if where else f"{target.path}groupCalculate",
+            "in a DAG a record is one document: flat rows go into a database only, and none are grouped",
+            "list the lines as a field of type array: value: orders, children: {{orders.num}}…",
+        )
+    for field, value in target.document_values():
+        for name in value.names():
+            if is_variable(name):
+                findings.cannot_run(
+                    f"{field.path}.value",
+                    f"{name}: a document is made again whenever its record changes, whatever the window",
+                    "take a time of the record, or NOW() in a _function",
+                )
+    if target.writeback:
+        findings.note(
+            f"{target.path}response",
+            "what the API answers is not kept",
+            "look the document up by its own number",
+        )
+
+
+def personal_fields(compiled: Compiled) -> list[str]:
+    """Return the personal fields that a strategy's documents name: they have to be kept to be sent."""
+    source, target = compiled.source, compiled.target
+    if source is None or target is None or target.kind == "none":
+        return []
+    kind = catalog.record(catalog.method(source.api).record or "")
+    kinds = {"": kind, **{name: catalog.record(one) for name, one in kind.children.items()}}
+    return sorted(
+        set(_named(kinds, [name for _, value in target.document_values() for name in value.names()]))
+    )
+
+
+def _named(kinds: Mapping[str, catalog.Record], names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        head, _, rest = name.partition(".")
+        kind, field = (kinds[head], rest) if head in kinds and rest else (kinds[""], head)
+        if field in kind.fields and kind.fields[field].personal:
+            yield field

@@ -1,0 +1,251 @@
+"""From a strategy to a pipeline: what it reads of Kuaimai is mirrored, proven by count, like any pipeline.
+
+The platform's store of a strategy becomes the tables of its records. The window, the overlap, the page size
+and the fixed parameters are the strategy's own; paging, slicing, healing and the count are ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from kuaimai.errors import ConfigError
+from kuaimai.gateway import catalog
+from kuaimai.gateway.clock import GATEWAY_ZONE
+from kuaimai.pipeline.qeasy.compiled import Compiled, Source
+from kuaimai.pipeline.qeasy.compiling import PAGE_FIELDS, SIZE_FIELDS, load_strategy
+from kuaimai.pipeline.qeasy.documents import outlet_of, personal_fields
+from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
+from kuaimai.pipeline.qeasy.findings import Findings
+from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_wall
+from kuaimai.pipeline.qeasy.rendering import source_request
+from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES
+from kuaimai.pipeline.qeasy.templates import Literal
+from kuaimai.pipeline.spec import Pipeline
+
+REFRESH = "open.token.refresh"
+DEFAULT_SCHEDULE = "*/5 * * * *"
+# Any window will do to see by how much the strategy's own reaches further.
+_START = datetime(2026, 1, 2, 3, 0, tzinfo=GATEWAY_ZONE)
+_PROBE = RunWindow(_START, _START + timedelta(minutes=5), _START + timedelta(minutes=5))
+_MOST_OVERLAP = timedelta(days=1)
+_PAGING = frozenset({*PAGE_FIELDS, *SIZE_FIELDS, "usehasnext", "usecursor", "cursor"})
+
+
+def keeps_session(compiled: Compiled) -> bool:
+    """Whether the strategy refreshes the session, which has one owner here: the Connection's keeper."""
+    return compiled.source is not None and compiled.source.api == REFRESH
+
+
+def reads_records(compiled: Compiled) -> bool:
+    """Whether the strategy's source returns records that can be mirrored."""
+    source = compiled.source
+    return source is not None and source.kind == "kuaimai" and catalog.method(source.api).record is not None
+
+
+def reads_nothing(compiled: Compiled) -> bool:
+    """Whether no request is ever made: there is no source, or it is 查询空操作."""
+    return compiled.source is None or compiled.source.kind == "none"
+
+
+def mirrors(path: Path) -> bool:
+    """Whether a strategy file is a pipeline; one with a mistake is taken for one, so that it is told."""
+    try:
+        return reads_records(load_strategy(path))
+    except ConfigError:
+        return True
+
+
+def load_mirror(path: Path) -> Pipeline:
+    """Read a strategy file as a pipeline.
+
+    Raises:
+        ConfigError: it is refused, cannot be run here, or reads no records; every reason with its field path.
+    """
+    return to_pipeline(load_strategy(path), path)
+
+
+def to_pipeline(compiled: Compiled, path: Path) -> Pipeline:
+    """Return the pipeline that a compiled strategy is.
+
+    Args:
+        compiled: the strategy.
+        path: its file; names the pipeline.
+
+    Raises:
+        ConfigError: as for `load_mirror`.
+    """
+    compiled.findings.check(str(path), "not_run")
+    content = pipeline_content(compiled, path)
+    compiled.findings.check(str(path), "not_run")
+    try:
+        return Pipeline.model_validate(content)
+    except pydantic.ValidationError as err:
+        told = "; ".join(str(one["msg"]).removeprefix("Value error, ") for one in err.errors())
+        raise ConfigError(f"strategy {path}: {told}") from err
+
+
+def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
+    """Return what a YAML file of the same pipeline would say; what speaks against it goes to the findings.
+
+    Raises:
+        ConfigError: the strategy reads no records, or its file's name is none for a DAG.
+    """
+    source, findings = compiled.source, compiled.findings
+    if source is None or not reads_records(compiled):
+        what = source.api if source is not None else "a target alone"
+        raise ConfigError(f"strategy {path}: {what} returns no records to mirror")
+    content: dict[str, Any] = {
+        "name": pipeline_name(path),
+        "description": f"轻易云 {compiled.name}",
+        "source": {"method": source.api},
+        "schedule": compiled.crontab or DEFAULT_SCHEDULE,
+        "fingerprint": hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+    }
+    method = catalog.method(source.api)
+    if method.page:
+        # More than the gateway gives would be cut silently; less than it allows, it refuses.
+        wanted = source.page_size or method.page.max
+        content["source"]["page_size"] = min(max(wanted, method.page.min), method.page.max)
+    if method.times is not None:
+        content["time"] = _time(compiled, source, method)
+    params = _fixed(source, method, findings)
+    if params:
+        content["source"]["params"] = params
+    if source.detail is not None and (method.detail is None or method.detail.method != source.detail.method):
+        findings.cannot_run(
+            f"{source.path}otherRequest",
+            f"{source.api} has no details by {source.detail.method}",
+            f"its details come by {method.detail.method}" if method.detail else "delete the detail settings",
+        )
+    if compiled.target is None or compiled.target.kind == "none":
+        _mirrored_as_it_is(source, findings)
+    else:
+        content["targets"] = [
+            {"kind": "sql", "conn_id": "kuaimai_target"},
+            outlet_of(compiled, str(path), findings),
+        ]
+        personal = personal_fields(compiled)
+        if personal:
+            content["keep_personal"] = personal
+            findings.warn(
+                f"{compiled.target.path}request",
+                f"{', '.join(personal)}: a person's data, which the mirror then keeps as well",
+                "leave the fields out if the other side does not need them",
+            )
+    return content
+
+
+def _mirrored_as_it_is(source: Source, findings: Findings) -> None:
+    """The tables hold every record as it came; what shapes rows for a target has nothing to shape."""
+    shaping = {
+        "condition": (source.condition, "filter where you read the table"),
+        "beatFlat": (source.flat, "the lines have a table of their own"),
+        "operation": (source.split, "the lines have a table of their own"),
+        "formatResponse": (source.formats, "format where you read the table"),
+    }
+    for key, (given, instead) in shaping.items():
+        if given:
+            told = "without a target that is written it has no effect here: the mirror holds whole records"
+            findings.note(f"{source.path}{key}", told, instead)
+
+
+def pipeline_name(path: Path) -> str:
+    """Return the name of a strategy's pipeline: its file's, in lower-case words.
+
+    Raises:
+        ConfigError: the file's name has no letters.
+    """
+    name = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")
+    name = name if name[:1].isalpha() else f"s_{name}"
+    if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", name):
+        raise ConfigError(
+            f"strategy {path}: the file's name names the DAG",
+            hint="rename it to lower-case words, e.g. orders.json",
+        )
+    return name
+
+
+def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[str, Any]:
+    """The dimension that the strategy asks by, and how far its window reaches back before the run's."""
+    findings = compiled.findings
+    asked = source_request(source, _PROBE)
+    params = asked.params if isinstance(asked.params, dict) else {}
+    times = method.times.dimensions if method.times else {}
+    fields = {one.field.name: one for one in source.request}
+    # Where the strategy leaves the kind of time out, the gateway takes its first one.
+    fits = [
+        (name, one)
+        for name, one in times.items()
+        if one.start in params and all(params.get(key, value) == value for key, value in one.send.items())
+    ]
+    if not fits:
+        known = ", ".join(
+            f"{name} ({', '.join([*(f'{k}={v}' for k, v in one.send.items()), one.start, one.end])})"
+            for name, one in times.items()
+        )
+        findings.cannot_run(
+            f"{source.path}request", "it asks for no time that the method knows", f"known are {known}"
+        )
+        return {}
+    name, dimension = fits[0]
+    start = fields[dimension.start]
+    if not any(one in WINDOW_VARIABLES for one in (start.value.names() if start.value else ())):
+        findings.cannot_run(
+            f"{start.field.path}.value",
+            "a fixed time: every run would read the same",
+            "write {{LAST_SYNC_TIME|datetime}}; for the past use the DAG kuaimai_backfill",
+        )
+        return {}
+    early = _moment(params[dimension.start], start, findings)
+    overlap = timedelta() if early is None else to_wall(_PROBE.start) - early
+    if not timedelta() <= overlap <= _MOST_OVERLAP:
+        findings.cannot_run(
+            f"{start.field.path}.value",
+            f"it begins {abs(overlap)} {'before' if overlap > timedelta() else 'after'} the run's window",
+            "begin at LAST_SYNC_TIME, or up to a day before it; LAST_SYNC_TIME is in seconds",
+        )
+        return {}
+    found: dict[str, Any] = {"dimension": name}
+    if overlap:
+        # Never less than ours: rows can become visible minutes after their time.
+        found["overlap_minutes"] = max(10, -(-int(overlap.total_seconds()) // 60))
+    return found
+
+
+def _moment(value: Any, field: CompiledField, findings: Findings) -> datetime | None:
+    try:
+        return read_time(value)
+    except ValueError as err:
+        findings.cannot_run(f"{field.field.path}.value", str(err), "write {{LAST_SYNC_TIME|datetime}}")
+        return None
+
+
+def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[str, str]:
+    """Parameters that every request carries, besides those of paging and time, which are set for each."""
+    ours = set()
+    for one in method.times.dimensions.values() if method.times else ():
+        ours |= {one.start, one.end, *one.send}
+    asked = source_request(source, _PROBE)
+    params = asked.params if isinstance(asked.params, dict) else {}
+    found = {}
+    for field in source.request:
+        name = field.field.name
+        if name in ours or name not in params or name.replace("_", "").lower() in _PAGING:
+            continue
+        if params[name] == "":
+            continue  # the gateway takes no empty parameter
+        if isinstance(field.value, Literal):
+            found[name] = str(params[name])
+        else:
+            findings.cannot_run(
+                f"{field.field.path}.value",
+                f"{name} would be another in every request, and it is no end of the window",
+                "write a fixed value",
+            )
+    return found

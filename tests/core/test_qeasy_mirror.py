@@ -1,0 +1,243 @@
+"""A strategy as a pipeline: its window, rhythm, parameters and target, or the reason against it."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+import strategy_cases as cases
+
+from kuaimai.errors import ConfigError, DataError
+from kuaimai.pipeline.qeasy.compiling import load_strategy
+from kuaimai.pipeline.qeasy.documents import Documents
+from kuaimai.pipeline.qeasy.lint import lint_strategy
+from kuaimai.pipeline.spec import load_pipeline, load_pipelines, pipeline_files
+from kuaimai.transform.mapping import Mapper
+
+OURS = cases.ours()
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """A function: the pipeline of a strategy, or the refusal; the linter agrees with either."""
+
+    def mirror(*sides, name="strategy.json"):
+        path = tmp_path / name
+        content = list(sides) if len(sides) > 1 else sides[0]
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        runs = lint_strategy(path).runs
+        try:
+            pipeline = load_pipeline(path)
+        except ConfigError as err:
+            assert not runs
+            return str(err)
+        assert runs
+        return pipeline
+
+    return mirror
+
+
+def orders(**changed):
+    fields = {
+        "timeType": "upd_time",
+        "startTime": "{{LAST_SYNC_TIME|datetime}}",
+        "endTime": "{{CURRENT_TIME|datetime}}",
+        **changed.pop("fields", {}),
+    }
+    request = [{"field": name, "value": value} for name, value in fields.items()]
+    return cases.source(api="erp.trade.list.query", id="sid", request=request, **changed)
+
+
+def test_window_rhythm_and_page_size_are_the_strategys_own(mirror):
+    pipeline = mirror(orders(crontab="*/7 * * * *", pagination={"pageSize": 100}), name="我的 Orders-1.json")
+    assert (pipeline.name, pipeline.schedule) == ("orders_1", "*/7 * * * *")
+    assert (pipeline.source.method, pipeline.source.page_size) == ("erp.trade.list.query", 100)
+    assert (pipeline.time.dimension, pipeline.time.overlap_minutes) == ("upd_time", 10)
+    assert pipeline.target == "kuaimai_target"
+    assert len(pipeline.fingerprint) == 12
+
+
+@pytest.mark.parametrize(
+    ("start", "minutes"),
+    [
+        ("{{LAST_SYNC_TIME|datetime}}", 10),
+        ("_function FROM_UNIXTIME({{LAST_SYNC_TIME}} - 600, '%Y-%m-%d %H:%i:%s')", 10),
+        ("_function FROM_UNIXTIME({{LAST_SYNC_TIME}} - 1801, '%Y-%m-%d %H:%i:%s')", 31),
+        ("_function FROM_UNIXTIME({{CURRENT_TIME}} - 3600, '%Y-%m-%d %H:%i:%s')", 55),
+    ],
+)
+def test_a_window_that_begins_earlier_is_an_overlap(mirror, start, minutes):
+    assert mirror(orders(fields={"startTime": start})).time.overlap_minutes == minutes
+
+
+def test_fixed_parameters_are_kept(mirror):
+    pipeline = mirror(orders(fields={"status": "WAIT_AUDIT", "pageNo": "1", "pageSize": "50", "types": ""}))
+    assert dict(pipeline.source.params) == {"status": "WAIT_AUDIT"}
+    assert pipeline.source.page_size == 50
+
+
+def test_a_page_size_beyond_the_gateways_is_cut(mirror):
+    assert mirror(orders(fields={"pageSize": "1000"})).source.page_size == 200
+
+
+def test_details_that_the_catalogue_knows(mirror):
+    pipeline = mirror(OURS["purchases_with_lines"])
+    assert (pipeline.source.method, pipeline.time.dimension) == ("purchase.order.query", "modified")
+    other = json.loads(
+        json.dumps(OURS["purchases_with_lines"]).replace("purchase.order.get", "item.single.get")
+    )
+    assert "has no details by item.single.get → its details come by purchase.order.get" in mirror(other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"startTime": "2026-01-01 00:00:00"}, "a fixed time: every run would read the same"),
+        ({"startTime": "{{DAYS_AGO_2|datetime}}"}, "a fixed time"),
+        ({"startTime": "_function {{LAST_SYNC_TIME}} - 600000"}, "LAST_SYNC_TIME is in seconds"),
+        (
+            {"timeType": "modified"},
+            "it asks for no time that the method knows → known are upd_time (timeType=",
+        ),
+        ({"status": "_function CONCAT('a', {{CURRENT_TIME}})"}, "would be another in every request"),
+        ({"userIds": "900001"}, "is set by the pipeline itself"),
+        ({"startTimes": "x"}, "knows no parameter 'startTimes'"),
+    ],
+)
+def test_what_a_pipeline_cannot_be(mirror, changed, told):
+    assert told in mirror(orders(fields=changed))
+
+
+def test_what_shapes_rows_has_nothing_to_shape_in_a_mirror(tmp_path):
+    path = tmp_path / "orders.json"
+    shaping = {
+        "condition": [[{"field": "sysStatus", "logic": "neq", "value": "CANCEL"}]],
+        "formatResponse": [{"old": "payTime", "new": "day", "format": "date"}],
+    }
+
+    def notes(*sides) -> set[str]:
+        path.write_text(json.dumps(sides))
+        report = lint_strategy(path)
+        assert report.runs
+        return {one.path for one in report.findings if "holds whole records" in one.message}
+
+    assert notes(orders(**shaping)) == {"[0].condition", "[0].formatResponse"}
+    assert notes(orders(**shaping), cases.target(("n", "{{sid}}"))) == set()
+
+
+def test_a_write_api_becomes_a_second_target(mirror):
+    strategy = json.loads(json.dumps(OURS["orders_to_api"]))
+    strategy["target"]["connector"] = "my_erp"
+    strategy["target"]["metadata"]["operation"] = {"method": "batchArraySave", "rows": 50, "rowsKey": "data"}
+    pipeline = mirror(strategy)
+    database, api = pipeline.outlets
+    assert (database.kind, database.conn_id) == ("sql", "kuaimai_target")
+    assert (api.kind, api.conn_id, api.path) == ("http", "my_erp", "/writeapi")
+    assert (api.rows, api.rows_key, api.id_check) == (50, "data", False)
+    assert api.strategy.endswith("strategy.json")
+
+
+def test_id_check_of_the_source_means_that_each_record_is_written_once(mirror):
+    target = cases.target(("n", "{{sid}}"))
+    assert mirror(orders(), target).outlets[1].id_check is True
+    assert mirror(orders(idCheck=False), target).outlets[1].id_check is False
+
+
+def test_a_persons_data_is_kept_only_where_it_is_sent(mirror):
+    pipeline = mirror(orders(), cases.target(("n", "{{sid}}"), ("who", "{{receiverName}}")))
+    assert pipeline.keep_personal == ("receiverName",)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "told"),
+    [
+        ({"beatFlat": ["orders"]}, {}, "beatFlat: in a DAG a record is one document"),
+        ({}, {"method": "PUT"}, "documents are sent by POST"),
+        ({}, {"request": [{"field": "t", "value": "{{CURRENT_TIME}}"}]}, "whenever its record changes"),
+        (
+            {},
+            {"groupCalculate": {"headerGroup": ["userId"]}},
+            "groupCalculate: in a DAG a record is one document",
+        ),
+    ],
+)
+def test_a_target_that_a_dag_cannot_serve(mirror, source, target, told):
+    assert told in mirror(orders(**source), {**cases.target(("n", "{{sid}}")), **target})
+
+
+def test_a_statement_becomes_a_second_target(mirror):
+    strategy = json.loads(json.dumps(OURS["lines_to_sql"]))
+    strategy["target"] = {"metadata": strategy["target"], "connector": "my_warehouse"}
+    database, statement = mirror(strategy).outlets
+    assert (database.conn_id, database.name) == ("kuaimai_target", "kuaimai_target")
+    assert (statement.kind, statement.conn_id, statement.name) == ("statement", "my_warehouse", "statement")
+
+
+def test_what_reads_no_records_is_no_pipeline(mirror, tmp_path):
+    lone = mirror
+    with pytest.raises(AssertionError):  # it runs, and is no pipeline: it has a DAG of another kind
+        lone(cases.source(api="open.token.refresh"), name="session.json")
+    mirror(orders(), name="orders.json")
+    (tmp_path / "trades.yaml").write_text("name: trades\nsource: {method: erp.trade.list.query}\n")
+    (tmp_path / "pipeline.schema.json").write_text("{}")
+    assert [path.name for path in pipeline_files(tmp_path)] == ["orders.json", "trades.yaml"]
+    assert [one.name for one in load_pipelines(tmp_path)] == ["orders", "trades"]
+
+
+def test_a_name_that_is_taken_and_one_that_is_none(mirror, tmp_path):
+    mirror(orders(), name="trades.json")
+    (tmp_path / "trades.yaml").write_text("name: trades\nsource: {method: erp.trade.list.query}\n")
+    with pytest.raises(ConfigError, match="two files"):
+        load_pipelines(tmp_path)
+    assert "the file's name names the DAG" in mirror(orders(), name="订单.json")
+
+
+TABLES = Mapper("trade").tables
+RECORD = {
+    "sid": "5970000000000001",
+    "tid": "T1",
+    "user_id": "900001",
+    "source": "fxg",
+    "sys_status": "WAIT_AUDIT",
+    "pay_time": "2026-03-01T02:00:00.000Z",
+    "payment": "59.80",
+    "trade_line": [
+        {"id": "1", "num": 2, "sys_outer_id": "DEMO-A"},
+        {"id": "2", "num": 1, "sys_outer_id": "B'"},
+    ],
+}
+
+
+def test_a_mirrored_record_becomes_the_strategys_document():
+    make = Documents(load_strategy(cases.OURS / "orders_to_api.json"), now=lambda: cases.START_SECOND)
+    assert json.loads(make(TABLES, RECORD), parse_float=Decimal) == {
+        "billNo": "KM-5970000000000001",
+        "platformNo": "T1",
+        "payDate": "2026-03-01",
+        "amount": Decimal("59.80"),
+        "shop": {"id": "900001", "platform": "fxg"},
+        "lines": [
+            {"code": {"FNumber": "DEMO-A"}, "qty": 2, "share": Decimal("0.67")},
+            {"code": {"FNumber": "B'"}, "qty": 1, "share": Decimal("0.33")},
+        ],
+    }
+    assert make(TABLES, {**RECORD, "sys_status": "CANCEL"}) is None
+    with pytest.raises(DataError, match="qty"):
+        make(TABLES, {**RECORD, "trade_line": [{"id": "1", "num": "1.5"}]})
+
+
+def test_a_mirrored_record_becomes_the_rows_of_a_statement():
+    class Landed:
+        def find(self, table, where, field):
+            return {"DEMO-A": "S1"}.get(where["skuOuterId"])
+
+    make = Documents(load_strategy(cases.OURS / "lines_to_sql.json"), Landed())
+    assert make.statement.limit == 2
+    assert make.statement.again
+    rows = json.loads(make(TABLES, RECORD))
+    assert rows == [
+        {"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2},
+        {"sid": "5970000000000001-2", "code": "B'", "sku_id": None, "qty": 1},
+    ]
+    assert make(TABLES, {**RECORD, "trade_line": []}) is None

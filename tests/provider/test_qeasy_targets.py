@@ -1,0 +1,65 @@
+"""What a strategy writes to is opened with what the Connections say, and makes the strategy's documents."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import strategy_cases as cases
+
+from kuaimai.airflow.targets import opened
+from kuaimai.errors import ConfigError
+from kuaimai.pipeline.spec import load_pipeline
+from kuaimai.transform.mapping import Mapper
+
+RECORD = {
+    "sid": "5970000000000001",
+    "sys_status": "WAIT_AUDIT",
+    "trade_line": [{"id": "1", "num": 2, "sys_outer_id": "DEMO-A"}],
+}
+
+
+@pytest.fixture
+def connected(monkeypatch, tmp_path):
+    """Connections to a write API and to a database with a landed table."""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/own.db")
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("CREATE TABLE kuaimai_sku (sys_sku_id VARCHAR(40), sku_outer_id VARCHAR(40))")
+        )
+        connection.execute(sa.text("INSERT INTO kuaimai_sku VALUES ('S1', 'DEMO-A')"))
+    engine.dispose()
+    api = {"conn_type": "http", "host": "http://127.0.0.1:9", "password": "a-token"}
+    database = {"conn_type": "sqlite", "host": f"{tmp_path}/own.db"}
+    monkeypatch.setenv("AIRFLOW_CONN_KUAIMAI_WRITE_API", json.dumps(api))
+    monkeypatch.setenv("AIRFLOW_CONN_KUAIMAI_TARGET", json.dumps(database))
+
+
+def target_of(name, of):
+    pipeline = load_pipeline(cases.OURS / f"{name}.json")
+    return opened(pipeline, of)
+
+
+def test_a_write_api(connected):
+    with target_of("orders_to_api", "kuaimai_write_api") as ((_, target),):
+        assert target.api.url == "http://127.0.0.1:9/writeapi"
+        made = json.loads(target.document(Mapper("trade").tables, RECORD))
+        assert made["billNo"] == "KM-5970000000000001"
+        assert made["lines"][0]["qty"] == 2
+
+
+def test_a_statement_with_a_lookup(connected):
+    with target_of("lines_to_sql", "statement") as ((_, target),):
+        rows = json.loads(target.document(Mapper("trade").tables, RECORD))
+        assert rows == [{"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2}]
+        assert (target.api.rows, target.api.in_doubt) == (2, "resend")
+
+
+def test_a_connection_that_is_missing(monkeypatch):
+    with (
+        pytest.raises(ConfigError, match="There is no Connection kuaimai_write_api"),
+        target_of("orders_to_api", "kuaimai_write_api"),
+    ):
+        pass
