@@ -205,7 +205,7 @@ class Report:
         """What parsing, exploding and PostgreSQL's own work allow on these cores, and our share of it."""
         parse = self.results.run("parse", USUAL_ORDERS, 0.0)
         write = self.results.run("write", USUAL_ORDERS, 0.0)
-        names = ("parse_cpu", "explode_cpu", "write_cpu", "bound", "ours", "share")
+        names = ("parse_cpu", "explode_cpu", "write_cpu", "bound", "ours", "share", "share_by_cpu")
         ours = self.results.run(OURS, 200_000, USUAL_LATENCY) or self.results.run(
             OURS, USUAL_ORDERS, USUAL_LATENCY
         )
@@ -220,6 +220,7 @@ class Report:
             f"{bound:,.0f}",
             f"{ours['orders_per_second']:,}",
             f"{ours['orders_per_second'] / bound:.0%}",
+            f"{work / USUAL_ORDERS / (_cpu(ours) / ours['orders']):.0%}",
         )
         return dict(zip(names, values, strict=True))
 
