@@ -6,7 +6,7 @@ store's database, in the same tables (`kuaimai.load.booked`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -86,9 +86,7 @@ class Load(Protocol):
 
 
 class Target(Coverage, Protocol):
-    """Somewhere records go; `now` is its clock, epoch seconds."""
-
-    now: Callable[[], float]
+    """Somewhere records go."""
 
     def loading(
         self, tables: Sequence[Table], punctuality: Punctuality | None = None
