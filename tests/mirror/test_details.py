@@ -7,8 +7,13 @@ from datetime import datetime, timedelta
 
 import pytest
 from installation import CHINA, START, mirror
+from moving_set import MemoryStaging
 
 from kuaimai.errors import DataError, KuaimaiError, Rejected
+from kuaimai.extract.details import composed, read_details
+from kuaimai.extract.reads import Read
+from kuaimai.extract.windows import Window
+from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.pipeline import stages
 from kuaimai.sandbox import Failure, Faults
 
@@ -192,3 +197,46 @@ def test_bad_records_are_set_aside_and_counted(tmp_path):
         summary = shop.run(START - 4 * DAY, START)
         assert summary.sealed
         assert summary.quarantined > 0
+
+
+@pytest.mark.parametrize("counted", [True, False])
+@pytest.mark.parametrize("by_number", [True, False], ids=["pages", "page number ignored"])
+def test_lines_on_further_pages_are_not_lost_where_nothing_counts_them(counted, by_number):
+    """That the lines of an allocation are counted is not sure; they come in pages all the same."""
+    method = "erp.allocate.task.query"
+    lines = [{"outerId": str(number)} for number in range(250 if by_number else 150)]
+
+    class Gateway:
+        requests = 0
+
+        def call(self, method, params):
+            self.requests += 1
+            first = (int(params["pageNo"]) - 1) * 200 if by_number else 0
+            body = {"list": lines[first : first + 200], **({"total": len(lines)} if counted else {})}
+            return Answer(method, read_envelope(method, encode_json(body)), encode_json(body))
+
+    staging = MemoryStaging()
+    raw = encode_json({"list": [{"id": "1", "code": "DB1", "modified": 1_772_326_800_000}], "total": 1})
+    staging.write_compressed("r/1.json.zst", raw)
+    one = Read(
+        method=method,
+        window=Window(START - HOUR, START, "modified"),
+        shops=("",),
+        rank=0,
+        request={},
+        folder="r",
+        files=("1",),
+        rows=1,
+        distinct=1,
+        total_before=1,
+        total_after=1,
+        attempts=1,
+        requests=1,
+        first_read_at=START,
+        last_read_at=START,
+        proof="snapshot",
+    )
+    whole = read_details(Gateway(), one, staging, connections=1)
+    (answer,) = composed(whole, [Answer(method, read_envelope(method, raw), raw)], staging)
+    ((record,),) = [answer.rows(["list"])]
+    assert record["lines"] == lines

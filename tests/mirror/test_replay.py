@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from installation import START, mirror
 
 from kuaimai.load.noop import NoopTarget
@@ -96,6 +97,27 @@ def test_replay_never_moves_a_newer_row_back(shop, tmp_path):
     again = replay(shop.pipeline, shop.target)
     assert (done.landed > 0, again.landed) == (True, 1)
     assert shop.rows(f"SELECT _version FROM kuaimai_trade WHERE sid = '{key}'") == [(version[0][0] + 5,)]
+
+
+def test_replay_of_an_older_version_leaves_a_row_that_is_gone_as_it_is(shop, tmp_path):
+    shop.run(START - DAY, START)
+    say(shop, tmp_path, "fields: {payment: {type: text, to: payment_as_sent}}\n")
+    ((key,), *_) = shop.rows("SELECT record_key FROM kuaimai_quarantine WHERE record_key NOT LIKE '#%'")
+    replay(shop.pipeline, shop.target)
+    # A newer version landed by another run, and is gone by now; the quarantine still has the older one.
+    with shop.target.connected() as connection:
+        for statement in (
+            "UPDATE kuaimai_trade SET _version = _version + 5, _deleted_at = _loaded_at WHERE sid = :key",
+            "UPDATE kuaimai_trade_line SET _deleted_at = _loaded_at WHERE sid = :key",
+            "UPDATE kuaimai_quarantine SET resolved_at = NULL WHERE record_key = :key",
+        ):
+            connection.execute(sa.text(statement), {"key": key})
+    ours = f"SELECT _version, _deleted_at FROM kuaimai_trade WHERE sid = '{key}'"
+    lines = f"SELECT count(*) FROM kuaimai_trade_line WHERE sid = '{key}' AND _deleted_at IS NULL"
+    before = shop.rows(ours)
+    assert replay(shop.pipeline, shop.target).landed == 1
+    assert shop.rows(ours) == before
+    assert shop.rows(lines) == [(0,)]
 
 
 def test_target_without_tables_is_replayed_by_its_book(tmp_path):

@@ -11,6 +11,7 @@ from installation import CHINA, mirror
 from kuaimai.errors import DataError
 from kuaimai.load.proof import MOST_TRIES
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
 
 HOUR = timedelta(hours=1)
@@ -258,3 +259,39 @@ def test_list_without_pages_and_count_is_read_twice(tmp_path):
         assert (summary.sealed, summary.landed, summary.requests) == (True, 2, 2)
         assert shop.rows("SELECT proof FROM kuaimai_window") == [("readings",)]
         assert [json.loads(ids) for (ids,) in shop.rows("SELECT shops FROM kuaimai_window")] == [[""]]
+
+
+def say(shop, folder, text: str) -> None:
+    path = folder / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    shop.pipeline = load_pipeline(path)
+
+
+def test_column_that_tells_whose_a_row_is_may_have_another_name(tmp_path):
+    with mirror(tmp_path, pipeline="stock", items=30) as shop:
+        say(
+            shop,
+            tmp_path,
+            "name: own\nsource: {method: stock.api.status.query}\nfields: {wareHouseId: {to: wh}}\n",
+        )
+        scan(shop)
+        shop.box.faults.vanished = 0.2
+        left = set(shop.truth())
+        assert scan(shop, live=False).missing > 0
+        living = {key for (key,) in shop.rows("SELECT _key FROM kuaimai_stock WHERE _deleted_at IS NULL")}
+        assert living == left
+
+
+def test_scan_of_some_records_marks_none_of_the_others(tmp_path):
+    """An item that is switched off leaves the selection, and is still there."""
+    with mirror(tmp_path, pipeline="items", items=60) as shop:
+        scan(shop)
+        off = shop.rows("SELECT count(*) FROM kuaimai_item WHERE active_status = 0")
+        assert off != [(0,)]
+        say(
+            shop,
+            tmp_path,
+            "name: own\nsource: {method: item.list.query, params: {activeStatus: '1'}}\n"
+            "time: {dimension: modified, further: [{dimension: scan, schedule: '30 2 * * *'}]}\n",
+        )
+        assert (scan(shop).missing, gone(shop, "kuaimai_item")) == (0, set())

@@ -6,7 +6,9 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -17,6 +19,7 @@ from write_api import TOKEN, write_api
 
 from kuaimai.errors import ConfigError, Throttled, Transient
 from kuaimai.load.api import RowAnswers, WriteApi
+from kuaimai.load.deliveries import DeliveryBook
 from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.transform.mapping import Mapper
@@ -292,3 +295,28 @@ def test_records_set_aside_before_count_and_coverage_is_the_targets_own(opened):
     (window,) = target.coverage("trades", "upd_time", START)
     assert (window.state, window.shops) == ("sealed", ("900001",))
     assert target.book.coverage("trades", "upd_time", START) == []
+
+
+def test_two_loads_with_the_same_record_send_it_once(api, opened, monkeypatch):
+    """Both looked into the book before either sent: windows share their edges, and DAGs their records."""
+    together = threading.Barrier(2, timeout=10)
+    known = DeliveryBook.known
+
+    def known_to_both(self, keys):
+        found = known(self, keys)
+        together.wait()
+        return found
+
+    targets = [opened(), opened()]
+    for target in targets:
+        target.book.prepare(())
+    monkeypatch.setattr(DeliveryBook, "known", known_to_both)
+    with ThreadPoolExecutor() as pool:
+        futures = [pool.submit(load, target, [order(1), order(2)]) for target in targets]
+        failures = [one.exception() for one in futures]
+    monkeypatch.undo()
+    assert sorted(type(one).__name__ for one in failures) == ["NoneType", "Transient"]
+    assert sorted(api.taken) == ["1", "2"]
+    verdict = load(opened(), [order(1), order(2)])
+    assert (verdict.state, verdict.unchanged) == ("sealed", 2)
+    assert sorted(api.taken) == ["1", "2"]

@@ -135,6 +135,7 @@ def _ask(
     entry = catalog.method(detail.method)
     asked_at = int(now())
     pages: list[bytes] = []
+    last: list[dict[str, Any]] = []
     keys = 0
     while True:
         paged = {} if entry.page is None else {"pageNo": str(len(pages) + 1), "pageSize": str(entry.page.max)}
@@ -145,10 +146,13 @@ def _ask(
             told = encode_json({REFUSED: str(refusal)})
             staging.write_compressed(f"{folder}/{name}~{asked_at}{_REFUSAL}", told)
             return refusal
+        rows = answer.rows(entry.list_keys)
+        if pages and (not rows or (answer.total is None and rows == last)):
+            break  # nothing more, or the page number is ignored
         pages.append(answer.raw)
-        came = len(answer.rows(entry.list_keys))
-        keys += came
-        if not paged or not came or keys >= (answer.total if answer.total is not None else keys):
+        keys, last = keys + len(rows), rows
+        # Without a count only a page that brings nothing more is the end: a short one may be a silent cap.
+        if not paged or not rows or (answer.total is not None and keys >= answer.total):
             break
     _write(staging, folder, name, asked_at, pages)
     return None

@@ -190,6 +190,10 @@ class BookedLoad(ABC):
         """Return those of some merged keys that are in the target."""
         return self.standing(read) & set(keys)
 
+    def marked(self, keys: Sequence[str]) -> dict[str, int]:  # noqa: ARG002 - nothing is ever marked here
+        """Return those of some keys whose rows are marked as gone."""
+        return {}
+
     def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
         """Mark quarantined records as resolved, and move them in the counts of their windows."""
         with self.target.book.connected() as connection:

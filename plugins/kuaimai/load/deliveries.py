@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from kuaimai.errors import Transient
 from kuaimai.load.sql import SqlTarget
 from kuaimai.transform.tables import Column
 
@@ -43,6 +45,8 @@ SENT = "sent"
 TAKEN = "taken"
 REFUSED = "refused"
 HELD = "held"
+# Only inside the transaction that claims a record.
+_NEW = "new"
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -105,10 +109,44 @@ class DeliveryBook:
                     found[one.record_key] = one
         return found
 
-    def write(self, deliveries: Sequence[Delivery], moment: datetime) -> None:
-        """Write rows down, in one transaction."""
+    def claim(
+        self, deliveries: Sequence[Delivery], before: Mapping[str, Delivery | None], moment: datetime
+    ) -> None:
+        """Write records down as sent, all or none, where they are still as they were before.
+
+        Args:
+            deliveries: what is going to be sent.
+            before: what was known of each of them.
+            moment: when the load began.
+
+        Raises:
+            Transient: another load has sent one of them meanwhile.
+        """
+        changed = ", ".join(
+            f'"{one.name}" = :{one.name}' for one in DELIVERY_COLUMNS if one.name != "delivery_id"
+        )
+        statement = sa.text(
+            f'UPDATE "{DELIVERY_TABLE}" SET {changed} WHERE "delivery_id" = :delivery_id '
+            'AND "state" = :known_state AND "request" = :known_request'
+        )
+        with self._book.connected() as connection:
+            for row in self._rows(deliveries, moment):
+                known = before[row["record_key"]]
+                if known is None:
+                    # An empty row first: another load that has it new waits for this commit.
+                    new = {**row, "state": _NEW, "request": ""}
+                    self._book.put_new_row(connection, DELIVERY_TABLE, DELIVERY_COLUMNS, "delivery_id", new)
+                was = (_NEW, "") if known is None else (known.state, known.request)
+                guard = {"known_state": was[0], "known_request": was[1]}
+                if connection.execute(statement, {**row, **guard}).rowcount != 1:
+                    raise Transient(
+                        f"{self._target}: another load is sending the record {row['record_key']}",
+                        hint="nothing of this request was sent; the task tries again and sees what was taken",
+                    )
+
+    def _rows(self, deliveries: Sequence[Delivery], moment: datetime) -> list[dict[str, Any]]:
         now = self._book.instant(moment)
-        rows = [
+        return [
             {
                 **msgspec.structs.asdict(one),
                 "delivery_id": self._id(one.record_key),
@@ -118,6 +156,10 @@ class DeliveryBook:
             }
             for one in sorted(deliveries, key=lambda one: one.record_key)
         ]
+
+    def write(self, deliveries: Sequence[Delivery], moment: datetime) -> None:
+        """Write rows down, in one transaction."""
+        rows = self._rows(deliveries, moment)
         statements = {
             False: self._book.upsert_row(DELIVERY_TABLE, DELIVERY_COLUMNS, "delivery_id"),
             True: self._book.upsert_row(DELIVERY_TABLE, DELIVERY_COLUMNS, "delivery_id", keep=("sent_at",)),

@@ -287,7 +287,9 @@ class _Delivering:
         """Send one request; return the records that were refused, and those to send again for no answer."""
         before = {one.key: self._known.get(one.key) for one in group}
         request = _digest("".join(one.content for one in group).encode())
-        self._write(group, SENT, request=request)
+        sent = self._rows(group, SENT, request=request)
+        self._book.claim(sent, before, self._moment)
+        self._known.update((row.record_key, row) for row in sent)
         try:
             verdicts = self._post(group, request)
         except Unknown as doubt:
@@ -381,7 +383,12 @@ class _Delivering:
         self._book.write([held], self._moment)
         self._known[one.key] = held
 
-    def _write(self, group: Sequence[Document], state: str, *, request: str = "") -> None:
+    def _write(self, group: Sequence[Document], state: str) -> None:
+        rows = self._rows(group, state)
+        self._book.write(rows, self._moment)
+        self._known.update((row.record_key, row) for row in rows)
+
+    def _rows(self, group: Sequence[Document], state: str, *, request: str = "") -> list[Delivery]:
         rows = []
         for one in group:
             before = self._known.get(one.key)
@@ -400,8 +407,7 @@ class _Delivering:
                     taken_content=taken[2],
                 )
             )
-        self._book.write(rows, self._moment)
-        self._known.update((row.record_key, row) for row in rows)
+        return rows
 
     def _pause(self, attempt: int, asked: float | None) -> None:
         self._target.sleep(min(2.0 ** (attempt - 1), _LONGEST_PAUSE) if asked is None else asked)

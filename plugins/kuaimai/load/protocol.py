@@ -76,6 +76,10 @@ class Load(Protocol):
         """Return those of some merged keys that are in the target."""
         ...
 
+    def marked(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return those of some keys whose rows are marked as gone: key → version of the row."""
+        ...
+
     def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
         """Mark quarantined records as resolved, and move them in the counts of their windows."""
         ...

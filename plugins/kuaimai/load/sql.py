@@ -735,6 +735,19 @@ class Loading:
             }
         return found
 
+    def marked(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return those of some keys whose rows are marked as gone: key → version of the row."""
+        found: dict[str, int] = {}
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = {f"key{number}": key for number, key in enumerate(keys[start : start + _KEYS_AT_ONCE])}
+            marks = ", ".join(f":{name}" for name in some)
+            statement = (
+                f'SELECT "{self.parent.key}", "{VERSION}" FROM "{self.parent.name}" '
+                f'WHERE "{DELETED_AT}" IS NOT NULL AND "{self.parent.key}" IN ({marks})'
+            )
+            found |= {key: int(version) for key, version in self._run(statement, **some)}
+        return found
+
     def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
         """Mark quarantined records as resolved, and move them in the counts of their windows."""
         return held.resolve(self.connection, landed, left_out, self._now())

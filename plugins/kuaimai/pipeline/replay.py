@@ -8,9 +8,11 @@ hashed or masked come out empty.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from kuaimai.errors import DataError
 from kuaimai.extract.skim import record_key
@@ -20,7 +22,7 @@ from kuaimai.load.protocol import Target
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.stages import tables_of
 from kuaimai.transform.mapping import Mapper, Rows
-from kuaimai.transform.tables import aligned
+from kuaimai.transform.tables import VERSION, Table, aligned
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -92,9 +94,8 @@ def _replay(
         return Replayed(pipeline.name, 0, still=still)
     batches = mapper.batches(into, rank=pipeline.source.methods.index(method), window_id=window_id)
     with target.loading(tables_of(pipeline, [mapper.seen(method)], target)) as loading:
-        loading.merge(
-            0, [aligned(batch, table) for batch, table in zip(batches, loading.tables, strict=True)]
-        )
+        ready = [aligned(batch, table) for batch, table in zip(batches, loading.tables, strict=True)]
+        loading.merge(0, _without_older(ready, loading.tables, loading.marked(list(fitting))))
         stored = loading.stored(pipeline.name, 0, [key for key in fitting if key not in mapper.filtered])
         landed = [one for key in stored for one in fitting[key]]
         left_out = [
@@ -105,6 +106,22 @@ def _replay(
     if missing:
         still["the target did not take it"] = missing
     return Replayed(pipeline.name, 0, len(landed), len(left_out), still)
+
+
+def _without_older(
+    batches: Sequence[pa.Table], tables: Sequence[Table], marked: Mapping[str, int]
+) -> list[pa.Table]:
+    """Leave out records that are older than a row that is marked as gone.
+
+    A run brings a record because it is there again, in whatever version; what waited says nothing of today.
+    """
+    parent, key = batches[0], tables[0].key
+    rows = zip(parent.column(key).to_pylist(), parent.column(VERSION).to_pylist(), strict=True)
+    older = pa.array([one for one, version in rows if version < marked.get(one, version)], pa.string())
+    return [
+        batch.filter(pc.invert(pc.is_in(batch.column(table.parent or key), value_set=older)))
+        for batch, table in zip(batches, tables, strict=True)
+    ]
 
 
 def _refused_by_target(one: Held) -> bool:

@@ -522,7 +522,9 @@ def load(
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
         write_records(loading, transformed, staging, range(len(extracted.reads)))
-        windows = tuple(loading.seal(_facts(extracted, number)) for number in range(len(extracted.reads)))
+        windows = tuple(
+            loading.seal(_facts(pipeline, extracted, number)) for number in range(len(extracted.reads))
+        )
     policy = pipeline.rules.policy
     changes = [
         f"{one.method}: {change}"
@@ -671,7 +673,7 @@ def _window_id(extracted: Extracted, read: Read) -> str:
     return window_id(piece.pipeline, read.method, read.window, read.shops, archive=piece.archive)
 
 
-def _facts(extracted: Extracted, number: int) -> WindowFacts:
+def _facts(pipeline: Pipeline, extracted: Extracted, number: int) -> WindowFacts:
     piece, read = extracted.slice, extracted.reads[number]
     return WindowFacts(
         window_id=_window_id(extracted, read),
@@ -692,23 +694,26 @@ def _facts(extracted: Extracted, number: int) -> WindowFacts:
         first_read_at=read.first_read_at,
         last_read_at=read.last_read_at,
         proof=read.proof,
-        scan=_scan(piece, read),
+        scan=_scan(pipeline, piece, read),
         planned_as=piece.reason,
     )
 
 
-def _scan(piece: Slice, read: Read) -> Scan | None:
+def _scan(pipeline: Pipeline, piece: Slice, read: Read) -> Scan | None:
     """Return what a scan of the base method says about records that it did not see; None for other reads."""
     if read.window.dimension != SCAN or read.rank:
         return None
     entry = catalog.method(read.method)
     asked = piece.reason == ASKED
+    if pipeline.source.params:
+        return None  # the gateway was asked for some of the records: the others are there all the same
     if entry.scope is None or not any(read.shops):
         return Scan(asked=asked)
     if entry.scope.field is None:
         return None  # whose a stored record is cannot be told
     field = catalog.record(entry.record or "").fields[entry.scope.field]
-    return Scan(field.column, read.shops, asked)
+    column = pipeline.rules.of(pipeline.record.name, field.name).column or field.column
+    return Scan(column, read.shops, asked)
 
 
 def _quarantined(pipeline: Pipeline, extracted: Extracted, number: int, bad: BadRecord) -> Quarantined:
