@@ -35,7 +35,9 @@ FOLDERS = {
     # The databases again: Airflow 2.11 brings SQLAlchemy 1.4.
     "airflow2": ("tests/store", *WITH_AIRFLOW),
 }
-SUITE_MINUTES = 12  # a suite that takes longer hangs
+SUITE_MINUTES = 20  # a suite that takes longer hangs
+# Suites without Airflow share nothing but the processors; one worker for each, and long tests are taken over.
+SIDE_BY_SIDE = {"core": ("-n", "auto", "--dist", "worksteal")}
 SHOWN_LINES = 300  # of a failed suite's log; the whole is in build/tests/
 NO_TESTS = 5  # pytest's exit code
 
@@ -85,7 +87,7 @@ class Runner:
         command = [
             *(str(ENVIRONMENTS[name].python), "-m", "pytest", folder, "--durations=10", "--color=no"),
             *("-o", f"cache_dir=.pytest_cache/{stem}", "-o", f"faulthandler_timeout={SUITE_MINUTES * 45}"),
-            *(f"--junitxml={report}", *self.pytest_options),
+            *(f"--junitxml={report}", *SIDE_BY_SIDE.get(name, ()), *self.pytest_options),
         ]
         # A developer's own Airflow or Python settings must not decide what is tested.
         foreign = ("AIRFLOW", "KUAIMAI", "PYTHON")
