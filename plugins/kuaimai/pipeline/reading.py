@@ -30,8 +30,9 @@ _SHAPES = {
     "tuple_type": "a list belongs here",
     "list_type": "a list belongs here",
     "string_type": "text belongs here",
-    "too_short": "it must not be empty",
 }
+_EMPTY = ("too_short", "string_too_short")
+_QUOTE = "'"
 _QUOTED = re.compile(r"'([^']*)'")
 
 
@@ -157,16 +158,28 @@ def _problem(document: Document, model: type[BaseModel], detail: Any) -> tuple[i
         return line, f"key {where!r} is missing"
     if detail["type"] in _SHAPES:
         kind = type(detail["input"]).__name__
-        message = _SHAPES[detail["type"]] + ("" if detail["type"] == "too_short" else f", not a {kind}")
+        message = f"{_SHAPES[detail['type']]}, not a {kind}"
+    if detail["type"] in _EMPTY:
+        message = "it must not be empty"
+    if detail["type"] == "union_tag_not_found":
+        key = str(detail["ctx"]["discriminator"]).strip(_QUOTE)
+        return line, f"{where}: key {key!r} is missing"
     if detail["type"] == "literal_error":
-        words = _QUOTED.findall(str(detail["ctx"]["expected"]))
-        near = get_close_matches(str(detail["input"]), words, n=1)
-        advice = f"; did you mean {near[0]!r}?" if near else ""
-        return line, f"{where}: {detail['input']!r} is none of {', '.join(words)}{advice}"
+        return line, _none_of(where, detail["input"], str(detail["ctx"]["expected"]))
+    if detail["type"] == "union_tag_invalid":
+        where = f"{where}.{str(detail['ctx']['discriminator']).strip(_QUOTE)}"
+        return document.line(where), _none_of(where, detail["ctx"]["tag"], detail["ctx"]["expected_tags"])
     named = _PATH.match(message)
     if detail["type"] == "value_error" and named and (not where or named[1].startswith(f"{where}.")):
         return document.line(named[1]), message
     return line, f"{where}: {message}" if where else message
+
+
+def _none_of(where: str, given: Any, expected: str) -> str:
+    words = _QUOTED.findall(expected)
+    near = get_close_matches(str(given), words, n=1)
+    advice = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{where}: {given!r} is none of {', '.join(words)}{advice}"
 
 
 def _written(content: Any, location: tuple[Any, ...]) -> tuple[Any, ...]:
