@@ -9,8 +9,8 @@ _CRON = (
     ("minute", 0, 59, ()),
     ("hour", 0, 23, ()),
     ("day of the month", 1, 31, ("l",)),
-    ("month", 1, 12, tuple("jan feb mar apr may jun jul aug sep oct nov dec".split())),
-    ("weekday", 0, 7, tuple("sun mon tue wed thu fri sat".split())),
+    ("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+    ("weekday", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
 )
 _CRON_PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/[1-9]\d*)?(?:#[1-5])?", re.ASCII)
 
@@ -30,5 +30,7 @@ def five_fields(value: str) -> str:
             ends = [one.lower() for one in found.groups() if one] if found else [""]
             if not all(one in words or (one.isdecimal() and least <= int(one) <= most) for one in ends):
                 allowed = f"{least} to {most}" + (f", {' '.join(words)}" if words else "")
-                raise ValueError(f"{part!r} is no {name} of a cron expression: {allowed}, or e.g. */5")
+                raise ValueError(
+                    f"{part!r} is no {name}: {allowed}, or e.g. */5; a cron expression has five fields"
+                )
     return value

@@ -34,7 +34,9 @@ def _once(found: Linted, seen: dict[tuple[Path, str], Path]) -> Linted:
     first = seen.setdefault((found.path.parent, found.name), found.path) if found.name else found.path
     if first == found.path:
         return found
-    told = f"{found.path}: refused\n  the pipeline {found.name!r} is defined in {first.name} already; rename one"
+    told = (
+        f"{found.path}: refused\n  the pipeline {found.name!r} is defined in {first.name} already; rename one"
+    )
     return Linted(found.path, runs=False, told=told)
 
 

@@ -201,7 +201,9 @@ class Pipeline(_Strict):
     @classmethod
     def _free(cls, value: str) -> str:
         if value in _OUR_DAGS:
-            raise ValueError(f"the DAG kuaimai_{value} is there already, for something else; rename the pipeline")
+            raise ValueError(
+                f"the DAG kuaimai_{value} is there already, for something else; rename the pipeline"
+            )
         return value
 
     @field_validator("schedule")
