@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from kuaimai.errors import ConfigError
 from kuaimai.pipeline import schema
+from kuaimai.pipeline.lint import lint
 from kuaimai.pipeline.spec import load_pipeline
 
+DOCS = Path(__file__).parents[2] / "docs"
 INCLUDE = Path(__file__).parents[2] / "include" / "pipelines"
 FULL = """\
 name: trades
@@ -274,3 +276,92 @@ def test_schema_describes_every_key_and_takes_the_full_example():
 def test_shipped_files_name_the_schema(path):
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first == f"# yaml-language-server: $schema={schema.FILE}"
+
+
+SMALL = "name: small\nsource: {method: erp.trade.list.query}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('schedule: "a b c d e"', "schedule: 'a' is no minute: 0 to 59"),
+        ('schedule: "0 24 * * *"', "schedule: '24' is no hour"),
+        ('schedule: "0 1 0 * *"', "schedule: '0' is no day of the month"),
+        ('schedule: "0 1 * foo *"', "schedule: 'foo' is no month"),
+        ('schedule: "*/0 * * * *"', r"schedule: '\*/0' is no minute"),
+        ("targets: []", "targets: it must not be empty"),
+        ('target: ""', "target: it must not be empty"),
+        ("targets: [{kind: fils, url: /data}]", "targets.0.kind: 'fils' is none of .*; did you mean 'files'"),
+        ("targets: [{conn_id: a}]", "key 'targets.0.kind' is missing"),
+    ],
+)
+def test_what_airflow_or_a_load_would_refuse_later_is_refused_at_once(file, line, message):
+    assert re.search(f"line 3: {message}", refused(file, SMALL + line + "\n"))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["*/5 * * * *", "0,30 1-5 L jan-mar mon-FRI", "20 3 * * sun#2", "5/10 0 1 1 7", "0-30/5 * * * 1,3"],
+)
+def test_cron_as_airflow_takes_it(file, schedule):
+    file.write_text(f'{SMALL}schedule: "{schedule}"\n', encoding="utf-8")
+    assert load_pipeline(file).schedule == schedule
+
+
+def test_a_pipeline_does_not_take_the_name_of_a_dag_that_is_none(file):
+    told = refused(file, SMALL.replace("small", "session"))
+    assert "line 1: name: the DAG kuaimai_session is there already" in told
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('step: "not_there:f"', "put not_there.py beside the pipeline's file"),
+        ('step: "lint_step_is_here:g"', "the module has no function 'g'"),
+        ("targets: [{kind: http, conn_id: a, strategy: gone.json}]", "strategy gone.json cannot be read"),
+        ("targets: [{kind: files, url: /data, partition_by: payment}]", "'payment' is no time of trade"),
+    ],
+)
+def test_lint_looks_at_what_the_last_steps_of_a_run_need(tmp_path, line, message):
+    (tmp_path / "lint_step_is_here.py").write_text("def f(rows):\n    return rows\n", encoding="utf-8")
+    (tmp_path / "small.yaml").write_text(SMALL + line + "\n", encoding="utf-8")
+    [found] = lint([tmp_path])
+    assert not found.runs
+    assert message in found.told
+
+
+def test_lint_tells_of_two_files_of_one_name(tmp_path):
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(SMALL, encoding="utf-8")
+    first, second = lint([tmp_path])
+    assert first.runs
+    assert not second.runs
+    assert "'small' is defined in a.yaml already" in second.told
+
+
+def test_the_tutorials_pipeline_is_right(tmp_path):
+    page = (DOCS / "pipelines.md").read_text(encoding="utf-8")
+    blocks = {
+        name: re.findall(rf"^```{name}\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+        for name in ("yaml", "python")
+    }
+    _, pipeline, step, targets = blocks["yaml"]
+    pipeline = pipeline.replace("target: my_database\n", targets)
+    (tmp_path / "margins_rules.py").write_text(blocks["python"][0], encoding="utf-8")
+    (tmp_path / "margins.yaml").write_text(pipeline + step, encoding="utf-8")
+    [found] = lint([tmp_path])
+    assert found.told == f"{tmp_path / 'margins.yaml'}: runs, as kuaimai_margins"
+
+
+@pytest.mark.parametrize("name", ["pipelines", "targets"])
+def test_both_languages_show_the_same(name):
+    english, chinese = ((DOCS / f"{name}{twin}.md").read_text(encoding="utf-8") for twin in ("", ".zh-CN"))
+    for shape in (r"^(#+) ", r"^\|", r"^\* "):
+        assert len(re.findall(shape, english, re.MULTILINE)) == len(re.findall(shape, chinese, re.MULTILINE))
+    assert _code(english) == _code(chinese)
+
+
+def _code(page: str) -> list[str]:
+    """What stands in a page's blocks, without what is said in its language."""
+    blocks = re.findall(r"^```\w*\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    return [re.sub(r" *# .*", "", one) for one in blocks]

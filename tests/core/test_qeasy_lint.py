@@ -286,6 +286,19 @@ def test_both_pages_name_everything_that_is_supported():
         assert known - words == set(), name
 
 
+def test_the_strategy_of_the_page_runs_and_is_linted_as_the_page_says(tmp_path, capsys):
+    from kuaimai.cli import main
+
+    page = (DOCS / "qeasy.md").read_text(encoding="utf-8")
+    [strategy, *_] = re.findall(r"^ *```json\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    [told] = re.findall(r"^ *```text\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "orders.json").write_text(strategy, encoding="utf-8")
+    assert main(["lint", str(tmp_path / "orders.json")]) == 0
+    printed = capsys.readouterr().out.replace(str(tmp_path), "include/pipelines")
+    for line in told.replace("…\n", "").splitlines():
+        assert line.strip() in printed
+
+
 def test_both_pages_have_the_same_headings_and_commands():
     pages = [(DOCS / name).read_text(encoding="utf-8") for name in ("qeasy.md", "qeasy.zh-CN.md")]
     english, chinese = (

@@ -44,6 +44,8 @@ def test_what_would_be_set_aside_is_what_a_run_sets_aside(shop):
     assert found.bad
     assert {one.key: one.reason for one in found.bad}.items() <= aside.items()
     assert all(f"{one.key}: {one.reason}" in as_text(found) for one in found.bad)
+    assert "E-18" not in as_text(found)
+    assert ".0000" not in as_text(found)
 
 
 def test_people_stay_hidden_in_terminal_and_page(shop):

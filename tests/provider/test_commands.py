@@ -177,3 +177,17 @@ def test_replay_lands_what_a_mended_pipeline_can_store(home, capsys, tmp_path):
     assert main(["replay", "--pipelines", str(folder)]) == 0
     assert f"{aside} records waited, {aside} landed" in capsys.readouterr().out
     assert main(["replay", "--pipelines", str(folder)]) == 0
+
+
+def test_a_file_with_a_mistake_holds_only_what_is_asked_about_all(home, capsys, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "small.yaml").write_text("name: small\nsource: {method: erp.trade.list.query}\n", "utf-8")
+    (folder / "wrong.yaml").write_text("name: wrong\n", "utf-8")
+    assert main(["status", "small", "--pipelines", str(folder)]) == NOT_COMPLETE
+    assert "small → kuaimai_target" in capsys.readouterr().out
+    for names in ([], ["wrong"]):
+        assert main(["status", *names, "--pipelines", str(folder)]) == 1
+        told = capsys.readouterr().err
+        assert "wrong.yaml, line 1: key 'source' is missing" in told
+        assert "Traceback" not in told

@@ -10,7 +10,7 @@ from kuaimai.airflow.dags import _START, TAG, _defaults
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import told
 from kuaimai.errors import ConfigError, KuaimaiError
-from kuaimai.pipeline.spec import load_pipeline
+from kuaimai.pipeline.spec import load_pipeline, pipeline_files
 
 
 def replay_dag(folder: Path) -> DAG | None:
@@ -117,7 +117,7 @@ class KuaimaiReplayOperator(BaseOperator):
 def _pipelines(folder: Path) -> dict[str, Path]:
     """Return the pipelines of a folder; a file with a mistake has a DAG of its own to show it."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         try:
             found.setdefault(load_pipeline(path).name, path)
         except ConfigError:

@@ -172,14 +172,17 @@ def _dag_file() -> str:
 
 def _pipelines(names: Iterable[str], folder: Path | None) -> list[Pipeline]:
     from kuaimai.airflow.settings import pipelines_folder
-    from kuaimai.pipeline.spec import load_pipelines
+    from kuaimai.pipeline.spec import readable_pipelines
 
     place = folder or pipelines_folder(_dag_file())
-    known = {each.name: each for each in load_pipelines(place)}
+    known, refused = readable_pipelines(place)
     wanted = list(names)
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(
-                f"there is no pipeline {name!r} in {place}", hint=f"there are {', '.join(sorted(known))}"
-            )
+    unknown = [name for name in wanted if name not in known]
+    # A file with a mistake does not hold what is asked about others.
+    if refused and (unknown or not wanted):
+        raise ConfigError("; ".join(map(str, refused)), hint="name the pipelines that are to be looked at")
+    for name in unknown:
+        raise ConfigError(
+            f"there is no pipeline {name!r} in {place}", hint=f"there are {', '.join(sorted(known))}"
+        )
     return [known[name] for name in wanted or known]

@@ -191,7 +191,8 @@ def _our_error(err: BaseException | None, url: sa.engine.URL) -> ConfigError | T
     if state[:2] in _REFUSED:
         return ConfigError(
             f"{where} refused a statement: {text}",
-            hint="was the table changed by hand, or a field's type? A new type needs a new column (`to`)",
+            hint="was the table changed by hand, or a field's type in the pipeline? "
+            "Then name another column by `to`",
         )
     # Lost connections, deadlocks, a full disk (53100), a server that is starting: the window is loaded again.
     return Transient(

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kuaimai.errors import ConfigError
-from kuaimai.pipeline.spec import STRATEGY, load_pipeline, strategy_files
-from kuaimai.transform.steps import find
+from kuaimai.pipeline.spec import STRATEGY, Pipeline, load_pipeline, strategy_files
 
 
 class Linted(NamedTuple):
@@ -17,6 +16,7 @@ class Linted(NamedTuple):
     path: Path
     runs: bool
     told: str
+    name: str = ""
 
 
 def lint(places: Iterable[Path]) -> list[Linted]:
@@ -25,7 +25,19 @@ def lint(places: Iterable[Path]) -> list[Linted]:
     Raises:
         ConfigError: a place is not there, or a folder holds nothing to check.
     """
-    return [_linted(path) for place in places for path in _files(place)]
+    seen: dict[tuple[Path, str], Path] = {}
+    return [_once(_linted(path), seen) for place in places for path in _files(place)]
+
+
+def _once(found: Linted, seen: dict[tuple[Path, str], Path]) -> Linted:
+    """Refuse a name that another file of the folder has: both would be one DAG."""
+    first = seen.setdefault((found.path.parent, found.name), found.path) if found.name else found.path
+    if first == found.path:
+        return found
+    told = (
+        f"{found.path}: refused\n  the pipeline {found.name!r} is defined in {first.name} already; rename one"
+    )
+    return Linted(found.path, runs=False, told=told)
 
 
 def _files(place: Path) -> Iterator[Path]:
@@ -48,8 +60,35 @@ def _linted(path: Path) -> Linted:
         return Linted(path, report.runs, report.pretty())
     try:
         pipeline = load_pipeline(path)
-        for step in pipeline.rules.steps.values():
-            find(step)
+        _look_at_what_it_names(pipeline)
     except ConfigError as err:
         return Linted(path, runs=False, told=f"{path}: refused\n  {err}")
-    return Linted(path, runs=True, told=f"{path}: runs, as kuaimai_{pipeline.name}")
+    return Linted(path, runs=True, told=f"{path}: runs, as kuaimai_{pipeline.name}", name=pipeline.name)
+
+
+def _look_at_what_it_names(pipeline: Pipeline) -> None:
+    """Look at what a run would need first in its last steps: functions, strategies, columns of targets.
+
+    Raises:
+        ConfigError: something is not there.
+    """
+    from kuaimai.transform import steps  # noqa: PLC0415 - pandas is not small
+    from kuaimai.transform.mapping import Mapper  # noqa: PLC0415 - as above
+
+    for step in pipeline.rules.steps.values():
+        steps.find(step)
+    times = [
+        column.name
+        for column in Mapper(pipeline.record.name, pipeline.rules).tables[0].columns
+        if column.type == "time"
+    ]
+    for at, outlet in enumerate(pipeline.outlets):
+        if outlet.kind == "files" and outlet.partition_by and outlet.partition_by not in times:
+            raise ConfigError(
+                f"targets.{at}.partition_by: {outlet.partition_by!r} is no time of {pipeline.record.name}",
+                hint=f"give one of {', '.join(times)}" if times else "leave it out",
+            )
+        if outlet.kind in ("http", "statement") and outlet.strategy:
+            from kuaimai.pipeline.qeasy.compiling import load_strategy  # noqa: PLC0415 - as above
+
+            load_strategy(Path(outlet.strategy))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -227,6 +228,9 @@ def _stored(row: Mapping[str, Any] | None, column: str) -> str:
     if row is None:
         return "set aside"
     value = row[column]
+    if isinstance(value, Decimal):  # 0E-18 is nothing to show to anyone
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
     return "NULL" if value is None else str(value)
 
 

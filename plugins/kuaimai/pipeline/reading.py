@@ -30,8 +30,10 @@ _SHAPES = {
     "tuple_type": "a list belongs here",
     "list_type": "a list belongs here",
     "string_type": "text belongs here",
-    "too_short": "it must not be empty",
 }
+_EMPTY = ("too_short", "string_too_short")
+_KINDS = ("union_tag_invalid", "union_tag_not_found")
+_QUOTE = "'"
 _QUOTED = re.compile(r"'([^']*)'")
 
 
@@ -151,22 +153,38 @@ def _problem(document: Document, model: type[BaseModel], detail: Any) -> tuple[i
     where = ".".join(map(str, location))
     line = document.line(where)
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if detail["type"] in _KINDS:
+        return _no_kind(document, where, detail)
     if detail["type"] == "extra_forbidden":
         return line, unknown_key(where, _keys(model, location[:-1]))
     if detail["type"] == "missing":
         return line, f"key {where!r} is missing"
     if detail["type"] in _SHAPES:
         kind = type(detail["input"]).__name__
-        message = _SHAPES[detail["type"]] + ("" if detail["type"] == "too_short" else f", not a {kind}")
+        message = f"{_SHAPES[detail['type']]}, not a {kind}"
+    if detail["type"] in _EMPTY:
+        message = "it must not be empty"
     if detail["type"] == "literal_error":
-        words = _QUOTED.findall(str(detail["ctx"]["expected"]))
-        near = get_close_matches(str(detail["input"]), words, n=1)
-        advice = f"; did you mean {near[0]!r}?" if near else ""
-        return line, f"{where}: {detail['input']!r} is none of {', '.join(words)}{advice}"
+        message = _none_of(detail["input"], str(detail["ctx"]["expected"]))
     named = _PATH.match(message)
     if detail["type"] == "value_error" and named and (not where or named[1].startswith(f"{where}.")):
         return document.line(named[1]), message
     return line, f"{where}: {message}" if where else message
+
+
+def _no_kind(document: Document, where: str, detail: Any) -> tuple[int, str]:
+    """Return line and text where the key that says which model is meant is wrong or missing."""
+    key = f"{where}.{str(detail['ctx']['discriminator']).strip(_QUOTE)}"
+    if "tag" not in detail["ctx"]:
+        return document.line(key), f"key {key!r} is missing"
+    return document.line(key), f"{key}: {_none_of(detail['ctx']['tag'], detail['ctx']['expected_tags'])}"
+
+
+def _none_of(given: Any, expected: str) -> str:
+    words = _QUOTED.findall(expected)
+    near = get_close_matches(str(given), words, n=1)
+    advice = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{given!r} is none of {', '.join(words)}{advice}"
 
 
 def _written(content: Any, location: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
+from kuaimai.pipeline.cron import five_fields
 from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, check_names
 from kuaimai.pipeline.reading import read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
@@ -24,6 +25,8 @@ from kuaimai.transform.rules import Policy, Rules
 CREATED = "created"
 # The suffix of a Qeasy strategy in the folder of pipelines.
 STRATEGY = ".json"
+# DAGs that are no pipelines.
+_OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session"})
 
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
@@ -189,10 +192,19 @@ class Pipeline(_Strict):
     step: shape.Steps = Field(default_factory=dict)
     schema_policy: Policy = Field(default="freeze", alias="schema")
     targets: tuple[Outlet, ...] = ()
-    target: str = "kuaimai_target"
+    target: str = Field(default="kuaimai_target", min_length=1)
     batch_size: int = Field(default=1000, ge=1, le=100_000)
     fingerprint: str = Field(default="", exclude=True)
     folder: str = Field(default="", exclude=True)
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if value in _OUR_DAGS:
+            raise ValueError(
+                f"the DAG kuaimai_{value} is there already, for something else; rename the pipeline"
+            )
+        return value
 
     @field_validator("schedule")
     @classmethod
@@ -242,6 +254,8 @@ class Pipeline(_Strict):
             raise ValueError(
                 f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
             )
+        if "targets" in self.model_fields_set and not self.targets:
+            raise ValueError("targets: it must not be empty; `- {kind: noop}` writes nothing")
         if self.targets and "target" in self.model_fields_set:
             raise ValueError("targets: `target` is short for a single one; give only one of the two keys")
         check_names(self.targets)
@@ -329,17 +343,6 @@ def _set_by_us(method: catalog.Method) -> set[str]:
     return ours
 
 
-def five_fields(value: str) -> str:
-    """Return a cron expression that has five fields.
-
-    Raises:
-        ValueError: it has another number of them.
-    """
-    if len(value.split()) != 5:  # noqa: PLR2004 - minute, hour, day, month, weekday
-        raise ValueError("a cron expression has five fields, e.g. */5 * * * *")
-    return value
-
-
 def load_pipeline(path: Path) -> Pipeline:
     """Read and check one pipeline file: YAML, or a Qeasy strategy (JSON).
 
@@ -374,17 +377,35 @@ def load_pipelines(folder: Path) -> list[Pipeline]:
     Raises:
         ConfigError: the folder is not there, a file is wrong, or two files share a name.
     """
+    known, refused = readable_pipelines(folder)
+    if refused:
+        raise refused[0]
+    return [*known.values()]
+
+
+def readable_pipelines(folder: Path) -> tuple[dict[str, Pipeline], list[ConfigError]]:
+    """Return what can be read of a folder's pipelines, by name, and what is wrong with the others.
+
+    Raises:
+        ConfigError: the folder is not there.
+    """
     if not folder.is_dir():
         raise ConfigError(
             f"there is no pipelines folder {folder}",
             hint="copy include/ beside dags/, or set KUAIMAI_PIPELINES to the folder with the YAML files",
         )
-    pipelines = [load_pipeline(path) for path in pipeline_files(folder)]
-    names = [pipeline.name for pipeline in pipelines]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two files in {folder} define the pipeline {name!r}")
-    return pipelines
+    known: dict[str, Pipeline] = {}
+    refused = []
+    for path in pipeline_files(folder):
+        try:
+            pipeline = load_pipeline(path)
+        except ConfigError as err:
+            refused.append(err)
+            continue
+        if pipeline.name in known:
+            refused.append(ConfigError(f"two files in {folder} define the pipeline {pipeline.name!r}"))
+        known.setdefault(pipeline.name, pipeline)
+    return known, refused
 
 
 def pipeline_files(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kuaimai.errors import ConfigError
+from kuaimai.pipeline.cron import five_fields
 from kuaimai.pipeline.qeasy import keys
 from kuaimai.pipeline.qeasy.findings import Findings, near
 from kuaimai.pipeline.qeasy.strategy import (
@@ -572,6 +573,11 @@ class _Reader:
             self.findings.refuse(
                 path, f"{given!r} is no crontab of five fields", "write minute hour day month weekday"
             )
+            return ""
+        try:
+            five_fields(given)
+        except ValueError as err:
+            self.findings.refuse(path, str(err))
             return ""
         return given.strip()
 
