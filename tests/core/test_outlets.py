@@ -47,7 +47,7 @@ def test_targets_are_named_by_their_connection_or_their_kind(outlets):
     ("targets", "told"),
     [
         ("[{kind: sql}, {kind: sql}]", "two are named 'kuaimai_target'"),
-        ("[{kind: oracle}]", "'sql', 'files', 'http', 'noop'"),
+        ("[{kind: oracle}]", "'oracle' is none of sql, files, http, noop"),
         ("[{kind: files}]", "'targets.0.url' is missing"),
         ("[{kind: files, url: mirror}]", "whole path"),
         ("[{kind: files, url: 's3://key:hidden@bucket/mirror'}]", "holds no credential"),

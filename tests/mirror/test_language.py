@@ -10,6 +10,7 @@ import pytest
 from installation import START, mirror
 
 from kuaimai.errors import ConfigError
+from kuaimai.pipeline import stages
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
 
@@ -236,3 +237,26 @@ def test_change_of_the_source_follows_the_policy_loses_nothing_and_is_told_once(
             assert {stored[sid] for sid in truth if sid in stored} == {"新字段"}
         else:
             assert "platform_extra" not in columns(shop, "kuaimai_trade")
+
+
+def test_shops_that_the_method_does_not_serve_are_left_out_and_told(shop, tmp_path, caplog):
+    path = tmp_path / "orders.yaml"
+    path.write_text("name: orders\nsource: {method: erp.trade.list.query}\n", encoding="utf-8")
+    shop.pipeline = load_pipeline(path)
+    shops = stages.fetch_scopes(shop.pipeline, shop.client)
+    assert not {one.source for one in shops} & {"tb", "pdd"}
+    assert "does not serve pdd, tb" in caplog.text
+    pieces = stages.plan_slices(
+        shop.pipeline,
+        run="by-hand",
+        start=START - DAY,
+        end=START,
+        shops=shops,
+        live=False,
+        target=shop.target,
+        now=shop.clock,
+    )
+    loaded = [shop.one(piece) for piece in pieces]
+    summary = stages.summarise(shop.pipeline, loaded)
+    assert summary.sealed
+    assert summary.landed > 0

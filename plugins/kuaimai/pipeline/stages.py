@@ -161,14 +161,40 @@ class Summary(msgspec.Struct, frozen=True):
 def fetch_scopes(pipeline: Pipeline, client: Client) -> list[Shop]:
     """Return whose records a pipeline asks for: shops, warehouses, or everything at once.
 
+    Shops of a platform that the pipeline's own method does not serve are left out, and told: a call that
+    names one is refused as a whole.
+
     Raises:
+        ConfigError: the method serves none of the merchant's shops.
         DataError: a shop or warehouse has no id, or there are none, which looks the same as a lost right.
     """
     if pipeline.scope == "shop":
-        return fetch_shops(client)
+        return _served(pipeline, fetch_shops(client))
     if pipeline.scope == "warehouse":
         return [Shop(key, WAREHOUSE) for key in sorted(_fetch(client, WAREHOUSE_METHOD))]
     return [EVERYTHING]
+
+
+def _served(pipeline: Pipeline, shops: Sequence[Shop]) -> list[Shop]:
+    base = catalog.method(pipeline.source.method)
+    served = [shop for shop in shops if shop.source not in base.not_served]
+    others = sorted({shop.source for shop in shops} & base.not_served)
+    if others:
+        log.warning(
+            "%s: %d of %d shops are left out, because %s does not serve %s",
+            pipeline.name,
+            len(shops) - len(served),
+            len(shops),
+            base.name,
+            ", ".join(others),
+        )
+    if not served:
+        raise ConfigError(
+            f"{base.name} serves none of the merchant's platforms: {', '.join(others)}",
+            method=base.name,
+            hint="read orders by erp.trade.outstock.simple.query, which serves all",
+        )
+    return served
 
 
 def fetch_shops(client: Client) -> list[Shop]:
