@@ -151,3 +151,9 @@ def test_any_json_value_is_converted_or_refused_with_a_reason(value):
 def test_an_amount_survives_as_text_and_as_a_number(amount):
     assert to_decimal(f"{amount:f}") == amount
     assert to_decimal(decode_json(f"{amount:f}".encode())) == amount
+
+
+def test_an_id_longer_than_databases_index_is_refused():
+    assert to_id("7" * 255) == "7" * 255
+    with pytest.raises(ValueError, match="an id of 256 characters"):
+        to_id("7" * 256)

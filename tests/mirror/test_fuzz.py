@@ -115,21 +115,21 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-@pytest.fixture(scope="module")
-def target(folder):
-    target = open_target(f"sqlite:///{folder}/target.db", now=Clock())
+@pytest.fixture
+def target(tmp_path):
+    target = open_target(f"sqlite:///{tmp_path}/target.db", now=Clock())
     yield target
     target.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def postgres_target(new_database):
     target = open_target(new_database(), now=Clock())
     yield target
     target.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def maria_target(new_maria_database):
     target = open_target(new_maria_database(), now=Clock())
     yield target

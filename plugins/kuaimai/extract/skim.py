@@ -26,6 +26,10 @@ _WALL_CLOCK = len("2026-03-01 09:00:00")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+# Characters; MySQL and MariaDB index no longer text.
+LONGEST_KEY = 255
+
+
 @dataclass(frozen=True)
 class Skimmed:
     """The records of one answer, in its order.
@@ -58,7 +62,8 @@ def _joined(parts: Sequence[Any]) -> str | None:
     if len(parts) == 1:
         return _usable(parts[0])
     usable = [_usable(part) or "" for part in parts]
-    return "/".join(usable) if any(usable) else None
+    joined = "/".join(usable)
+    return joined if any(usable) and len(joined) <= LONGEST_KEY else None
 
 
 def skim(answer: Answer, list_keys: Sequence[str], key: tuple[str, ...], time_field: str | None) -> Skimmed:
@@ -91,10 +96,12 @@ def skim(answer: Answer, list_keys: Sequence[str], key: tuple[str, ...], time_fi
 
 
 def _usable(key: Any) -> str | None:
-    if isinstance(key, str):
-        # What no database stores is no key either: the record is known by its content.
-        return None if _UNSTORABLE.search(key) else key or None
-    return str(key) if isinstance(key, int) and not isinstance(key, bool) else None
+    if isinstance(key, int) and not isinstance(key, bool):
+        key = str(key)
+    # What no database stores is no key either: the record is known by its content.
+    if not isinstance(key, str) or len(key) > LONGEST_KEY or _UNSTORABLE.search(key):
+        return None
+    return key or None
 
 
 def _stamps(times: Iterable[Any]) -> list[int]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from kuaimai.extract.skim import LONGEST_KEY
 from kuaimai.gateway.answers import decode_json
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.transform.amounts import amounts_as_text
@@ -101,6 +102,8 @@ def _text(kind: FieldType, texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:
             except pa.ArrowInvalid:
                 pass
         values = _empty_is_null(values)
+        long = pc.fill_null(pc.greater(pc.utf8_length(values), LONGEST_KEY), False)  # noqa: FBT003 - Arrow's signature
+        plain = pc.and_not(plain, long)
     return _with_exact(kind, texts, values, pc.invert(plain))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from kuaimai.extract.skim import LONGEST_KEY
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.gateway.clock import GATEWAY_ZONE
@@ -70,7 +71,12 @@ def to_id(value: Any) -> str | None:
     """Return an id as text; an empty one is none."""
     if isinstance(value, Decimal):
         raise ValueError(f"an id with a fraction: {value}")
-    return to_text(value) or None
+    text = to_text(value) or None
+    if text and len(text) > LONGEST_KEY:
+        raise ValueError(
+            f"an id of {len(text)} characters, more than the {LONGEST_KEY} that every target stores"
+        )
+    return text
 
 
 def to_integer(value: Any) -> int | None:

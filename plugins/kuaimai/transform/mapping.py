@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from msgspec.structs import astuple
 
 from kuaimai.extract.details import REFUSED
-from kuaimai.extract.skim import record_key
+from kuaimai.extract.skim import LONGEST_KEY, record_key
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.gateway.catalog import NUMBER, FieldType
@@ -779,7 +779,8 @@ class _Shape:
         for number, given in zip(numbers, parts, strict=True):
             fields = iter(given)
             texts = [str(number) if at is None else next(fields) or "" for at in self.key_parts]
-            keys.append("/".join(texts) if any(given) else None)
+            joined = "/".join(texts)
+            keys.append(joined if any(given) and len(joined) <= LONGEST_KEY else None)
         return keys
 
     def _compose(self, rows: Sequence[list[Any]]) -> None:
