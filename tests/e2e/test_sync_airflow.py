@@ -223,7 +223,8 @@ def test_the_past_is_planned_by_rows_and_read_beside_the_live_runs(there, figure
 
     found = created(there, start, end)
     assert found["target"] == found["truth"]
-    assert there.open_windows() == []
+    # Live runs, which read by another time, may have planned a window at this moment.
+    assert [window for window in there.open_windows() if "created" in window] == []
 
 
 def test_the_reconcile_puts_back_what_is_missing(there):
