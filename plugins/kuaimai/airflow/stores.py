@@ -94,15 +94,18 @@ def target_url(conn_id: str) -> str:
     Raises:
         ConfigError: there is no such Connection, or it cannot be used.
     """
-    try:
-        connection = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException as error:
-        raise ConfigError(
-            f"There is no Connection {conn_id}",
-            hint="Create it under Admin → Connections: type Postgres, MySQL or Sqlite.",
-        ) from error
+    connection = _existing(conn_id, "type Postgres, MySQL or Sqlite.")
     dialect = str(connection.extra_dejson.get(DIALECT) or "")
     return _url_by_dialect(connection, dialect) if dialect else database_url(connection)
+
+
+def _existing(conn_id: str, how: str) -> Any:
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise ConfigError(
+            f"There is no Connection {conn_id}", hint=f"Create it under Admin → Connections: {how}"
+        ) from error
 
 
 def _url_by_dialect(connection: Any, dialect: str) -> str:
@@ -137,13 +140,7 @@ def write_access(conn_id: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such Connection, or it has no host.
     """
-    try:
-        connection = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException as error:
-        raise ConfigError(
-            f"There is no Connection {conn_id}",
-            hint="Create it under Admin → Connections: type HTTP, its host the API, its password the token.",
-        ) from error
+    connection = _existing(conn_id, "type HTTP, its host the API, its password the token.")
     for secret in (connection.password, connection.extra):
         if secret:
             mask_secret(secret)
