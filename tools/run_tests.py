@@ -28,7 +28,7 @@ LOGS = ROOT / "build" / "tests"
 # What waits for real Airflow processes comes last: by then the other lines leave it the processors.
 WITH_AIRFLOW = ("tests/provider", "tests/dags", "tests/install", "tests/e2e")
 FOLDERS = {
-    # The core is quick (under 10 seconds). The store is about databases and processes, the mirror lets the
+    # The core needs no server. The store is about databases and processes, the mirror lets the
     # sandbox misbehave for hours of its time.
     "core": ("tests/core", "tests/sandbox", "tests/store", "tests/mirror"),
     "airflow3": WITH_AIRFLOW,
