@@ -239,8 +239,10 @@ def deployment(folder: Path, new_database: Callable[[], str], **faults: Any) -> 
         )
         with running(home, *names):
             _import_connections(made)
+            # 2.11 writes a file's serialized DAGs first, and commits; what can be unpaused comes after them.
+            known = "SELECT 1 FROM serialized_dag JOIN dag USING (dag_id) WHERE dag_id = :dag"
             eventually(
-                lambda: made.airflow("SELECT 1 FROM serialized_dag WHERE dag_id = :dag", dag=DAG_ID),
+                lambda: made.airflow(known, dag=DAG_ID),
                 within=180,
                 home=home,
                 what="the DAG",
