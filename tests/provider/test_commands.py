@@ -191,3 +191,18 @@ def test_a_file_with_a_mistake_holds_only_what_is_asked_about_all(home, capsys, 
         told = capsys.readouterr().err
         assert "wrong.yaml, line 1: key 'source' is missing" in told
         assert "Traceback" not in told
+
+
+def test_a_live_preview_asks_as_the_pipeline_asks(home, capsys, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "sent.yaml").write_text(
+        "name: sent\nsource: {method: erp.trade.outstock.simple.query, params: {status: SELLER_SEND_GOODS}}\n",
+        encoding="utf-8",
+    )
+    home.box.requests.clear()
+    assert main(["preview", "sent", "--live", "--pipelines", str(folder)]) == 0
+    assert [one.params.get("status") for one in home.box.requests if "trade" in one.method] == [
+        "SELLER_SEND_GOODS"
+    ]
+    assert "the live gateway" in capsys.readouterr().out

@@ -149,7 +149,14 @@ def preview_at_the_terminal(
             return preview(pipeline, *staged)
         with closing(KuaimaiHook(kuaimai_conn_id)) as hook:
             client = hook.client("backfill")
-            answer = sample(client, chosen, now=time.time(), hours=24, records=pipeline.source.page_size)
+            answer = sample(
+                client,
+                chosen,
+                now=time.time(),
+                hours=24,
+                records=pipeline.source.page_size,
+                params=pipeline.source.params,
+            )
         return preview(pipeline, answer, "the live gateway, last 24 hours")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 
 from kuaimai.extract.paging import window_request
@@ -12,7 +13,13 @@ from kuaimai.gateway.client import Client
 
 
 def sample(
-    client: Client, method: str, *, now: float, hours: float = 1, records: int | None = None
+    client: Client,
+    method: str,
+    *,
+    now: float,
+    hours: float = 1,
+    records: int | None = None,
+    params: Mapping[str, str] | None = None,
 ) -> Answer:
     """Return one page of the records that changed in the last hours, or of all where a method knows no times.
 
@@ -22,12 +29,13 @@ def sample(
         now: epoch seconds.
         hours: how far back.
         records: how many to ask for; by default, and at least, as few as the gateway gives.
+        params: further business parameters, such as a pipeline's own.
 
     Raises:
         KuaimaiError: the call failed for good.
     """
     entry = catalog.method(method)
-    request: dict[str, str] = dict(entry.send)
+    request: dict[str, str] = {**entry.send, **(params or {})}
     if entry.page:
         size = min(max(records or 0, entry.page.min), entry.page.max)
         request |= {"pageNo": "1", "pageSize": str(size)}
