@@ -197,7 +197,8 @@ def test_a_live_preview_asks_as_the_pipeline_asks(home, capsys, tmp_path):
     folder = tmp_path / "pipelines"
     folder.mkdir()
     (folder / "sent.yaml").write_text(
-        "name: sent\nsource:\n  method: erp.trade.outstock.simple.query\n  params: {status: SELLER_SEND_GOODS}\n",
+        "name: sent\n"
+        "source: {method: erp.trade.outstock.simple.query, params: {status: SELLER_SEND_GOODS}}\n",
         encoding="utf-8",
     )
     home.box.requests.clear()
