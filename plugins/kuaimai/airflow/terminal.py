@@ -139,25 +139,16 @@ def preview_at_the_terminal(
     with _at_home():
         from kuaimai.airflow.hooks import KuaimaiHook
         from kuaimai.airflow.settings import staging
-        from kuaimai.extract.sample import sample
-        from kuaimai.pipeline.preview import check_method, last_staged, preview
+        from kuaimai.pipeline.preview import preview
+        from kuaimai.pipeline.samples import check_method, last_staged, live_page
 
         [pipeline] = _pipelines([name], folder)
         chosen = check_method(pipeline, method)
-        staged = None if live else last_staged(pipeline, staging(), method)
-        if staged is not None:
-            return preview(pipeline, *staged)
-        with closing(KuaimaiHook(kuaimai_conn_id)) as hook:
-            client = hook.client("backfill")
-            answer = sample(
-                client,
-                chosen,
-                now=time.time(),
-                hours=24,
-                records=pipeline.source.page_size,
-                params=pipeline.source.params,
-            )
-        return preview(pipeline, answer, "the live gateway, last 24 hours")
+        found = None if live else last_staged(pipeline, staging(), method)
+        if found is None:
+            with closing(KuaimaiHook(kuaimai_conn_id)) as hook:
+                found = live_page(pipeline, hook.client("backfill"), chosen, now=time.time())
+        return preview(pipeline, *found)
 
 
 @contextmanager
