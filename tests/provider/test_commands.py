@@ -56,6 +56,8 @@ def test_doctor_finds_a_healthy_installation_healthy(home, ran):
         "clock",
         "right to erp.shop.list.query",
         "right to erp.trade.outstock.simple.query",
+        "right to erp.warehouse.list.query",
+        "right to purchase.order.get",
         "rate",
     ):
         assert f"✓ {what}: " in told
@@ -76,10 +78,28 @@ def test_doctor_says_what_is_wrong_and_what_to_do(home, ran):
 
 def test_doctor_names_the_method_that_the_gateway_does_not_give(home, ran, monkeypatch):
     monkeypatch.delitem(METHODS, "erp.trade.list.query")
+    monkeypatch.delitem(METHODS, "warehouse.entry.list.get")
     code, told = ran("doctor")
     assert code == 1
+    assert "✓ right to warehouse.entry.list.query" in told
+    assert "✗ right to warehouse.entry.list.get" in told
     assert "✓ right to erp.trade.outstock.simple.query" in told
     assert "✗ right to erp.trade.list.query" in told
+
+
+def test_doctor_asks_with_the_parameters_that_a_method_needs(home, capsys, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "finished.yaml").write_text(
+        "name: finished\nsource: {method: purchase.order.query, params: {status: FINISHED}}\n"
+        "time: {dimension: created}\n",
+        encoding="utf-8",
+    )
+    home.box.requests.clear()
+    assert main(["doctor", "--pipelines", str(folder)]) == 0
+    assert "✓ right to purchase.order.get: 采购单详情\n" in capsys.readouterr().out
+    [asked] = [one.params for one in home.box.requests if one.method == "purchase.order.query"]
+    assert (asked["status"], asked["timeType"]) == ("FINISHED", "2")
 
 
 def test_doctor_names_a_target_that_cannot_be_written(home, ran, monkeypatch):
