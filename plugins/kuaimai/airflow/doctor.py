@@ -242,7 +242,7 @@ def _clock(hook: KuaimaiHook, client: Client, now: float) -> Finding:
 
 
 def _rights(client: Client, pipelines: list[Pipeline], now: float) -> Iterator[Finding]:
-    """Ask each method once: lists as the first pipeline that uses them does, details by a record of the list."""
+    """Ask each method once: lists as their first pipeline does, details by a record of the list."""
     asked = {SHOP_METHOD}
     yield _judged(
         f"right to {SHOP_METHOD}", lambda: _right(SHOP_METHOD, sample(client, SHOP_METHOD, now=now))

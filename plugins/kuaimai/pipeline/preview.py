@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -114,7 +115,7 @@ def preview(
     sent = _sent(mapper, [{**(given or {}), **record} for record in records])
     aside = {one.key for one in bad}
     views = [
-        _table_view(table, kind, rows, batch, pipeline.rules, aside)
+        _table_view(table, kind, rows, batch, rules=pipeline.rules, aside=aside)
         for table, kind, rows, batch in zip(mapper.tables, kinds, sent, stored, strict=True)
     ]
     return Preview(
@@ -156,8 +157,9 @@ def _table_view(
     kind: catalog.Record,
     sent: Sequence[_Sent],
     batch: pa.Table,
+    *,
     rules: Rules,
-    aside: Set[str],
+    aside: AbstractSet[str],
 ) -> TableView:
     rows = {row[table.key]: row for row in batch.to_pylist()}
     spelt = {name: field for field in kind.fields.values() for name in (field.name, *field.aliases)}
