@@ -232,7 +232,7 @@ def test_a_target_that_does_not_answer_holds_no_other(home, capsys, tmp_path):
     )
     assert main(["status", "--pipelines", str(folder)]) == 1
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("orders → not_there: NOT KNOWN: There is no Connection 'not_there'")
+    assert first.startswith("orders → not_there: NOT KNOWN: There is no Connection not_there")
     assert second == "orders → kuaimai_target: nothing was read yet"
 
 
