@@ -112,7 +112,8 @@ class HttpOutlet(_Outlet):
         requests_per_second: at most so many requests.
         timeout_seconds: how long to wait for an answer.
         tries: how often a request, or a record that was refused among others, is sent in one load.
-        strategy: a Qeasy strategy whose target makes the document of each record; see docs/qeasy.md.
+        strategy: a Qeasy strategy whose target makes the document of each record, looked for beside the
+            pipeline's file; see docs/qeasy.md.
     """
 
     kind: Literal["http"] = "http"
@@ -150,7 +151,7 @@ class StatementOutlet(_Outlet):
 
     Attributes:
         conn_id: Airflow Connection.
-        strategy: the strategy's file, whose target is `execute` or `batchexecute`.
+        strategy: the strategy's file, beside the pipeline's, whose target is `execute` or `batchexecute`.
         id_check: execute it once only for a record, also when the record has changed since.
     """
 

@@ -53,6 +53,10 @@ class Document:
     content: dict[str, Any]
     lines: Mapping[str, int] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """Return how messages call it."""
+        return f"pipeline {self.path}"
+
     def line(self, path: str) -> int:
         """Return the line of a key; where it is not written, of the nearest thing around it."""
         while path:
@@ -131,7 +135,7 @@ def refusal(document: Document, model: type[BaseModel], error: pydantic.Validati
     """Return all mistakes of a file as one error, one line."""
     told = [_problem(document, model, detail) for detail in error.errors(include_url=False)]
     texts = [f"line {line}: {text}" for line, text in sorted(dict.fromkeys(told))]
-    return ConfigError(one_line(f"pipeline {document.path}, {'; '.join(texts)}"))
+    return ConfigError(one_line(f"{document}, {'; '.join(texts)}"))
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
@@ -18,7 +18,7 @@ from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
 from kuaimai.pipeline.cron import five_fields
 from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, check_names
-from kuaimai.pipeline.reading import read_document, refusal, unknown_key
+from kuaimai.pipeline.reading import Document, read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
@@ -196,6 +196,7 @@ class Pipeline(_Strict):
     batch_size: int = Field(default=1000, ge=1, le=100_000)
     fingerprint: str = Field(default="", exclude=True)
     folder: str = Field(default="", exclude=True)
+    _document: Document | None = PrivateAttr(default=None)
 
     @field_validator("name")
     @classmethod
@@ -269,6 +270,10 @@ class Pipeline(_Strict):
             if dimension not in known:
                 raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
 
+    def dag_id(self, further: Further | None = None) -> str:
+        """Return the id of its own DAG, or of that of a further time dimension."""
+        return f"kuaimai_{self.name}" + (f"__{further.dimension}" if further else "")
+
     @property
     def scope(self) -> Literal["shop", "warehouse"] | None:
         """Whose records the method is asked for, one after the other; None where one question is enough."""
@@ -319,7 +324,27 @@ class Pipeline(_Strict):
             policy=self.schema_policy,
             stamps=[stamp for stamp in stamps if stamp],
             folder=self.folder,
+            place=self.place,
         )
+
+    @classmethod
+    def read(cls, document: Document, **more: str) -> Pipeline:
+        """Check what a document says, and remember where it says so.
+
+        Args:
+            document: a YAML file.
+            more: keys that are not written in it.
+
+        Raises:
+            ValidationError: something is wrong.
+        """
+        made = cls.model_validate({**document.content, **more})
+        made._document = document  # noqa: SLF001 - its own
+        return made
+
+    def place(self, key: str) -> str:
+        """Return where a key is written, for messages; empty where the pipeline is from no YAML file."""
+        return f"{self._document}, line {self._document.line(key)}" if self._document else ""
 
 
 def _told_at(key: str, ask: Callable[[_Asked], _Answer], about: _Asked) -> _Answer:
@@ -359,14 +384,10 @@ def load_pipeline(path: Path) -> Pipeline:
         if key in document.content:
             known = [one.alias or name for name, one in Pipeline.model_fields.items() if not one.exclude]
             line = document.line(key)
-            raise ConfigError(f"pipeline {path}, line {line}: {unknown_key(key, known)}")
-    content = {
-        **document.content,
-        "fingerprint": hashlib.sha256(document.text.encode()).hexdigest()[:12],
-        "folder": str(path.parent),
-    }
+            raise ConfigError(f"{document}, line {line}: {unknown_key(key, known)}")
+    fingerprint = hashlib.sha256(document.text.encode()).hexdigest()[:12]
     try:
-        return Pipeline.model_validate(content)
+        return Pipeline.read(document, fingerprint=fingerprint, folder=str(path.parent))
     except pydantic.ValidationError as err:
         raise refusal(document, Pipeline, err) from err
 
@@ -395,6 +416,7 @@ def readable_pipelines(folder: Path) -> tuple[dict[str, Pipeline], list[ConfigEr
             hint="copy include/ beside dags/, or set KUAIMAI_PIPELINES to the folder with the YAML files",
         )
     known: dict[str, Pipeline] = {}
+    files: dict[str, Path] = {}
     refused = []
     for path in pipeline_files(folder):
         try:
@@ -403,8 +425,11 @@ def readable_pipelines(folder: Path) -> tuple[dict[str, Pipeline], list[ConfigEr
             refused.append(err)
             continue
         if pipeline.name in known:
-            refused.append(ConfigError(f"two files in {folder} define the pipeline {pipeline.name!r}"))
+            where = pipeline.place("name") or f"strategy {path}"
+            told = f"{where}: {files[pipeline.name].name} defines the pipeline {pipeline.name!r} already"
+            refused.append(ConfigError(told, hint="rename one of them"))
         known.setdefault(pipeline.name, pipeline)
+        files.setdefault(pipeline.name, path)
     return known, refused
 
 
