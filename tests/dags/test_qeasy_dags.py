@@ -101,8 +101,11 @@ def test_a_mistake_takes_no_dag_of_another_file(dags, tmp_path):
         "some": small + further,
         "small__created": small.replace("small", "small__created"),
         "my orders": "name: [",
+        "odd": "name: [",
+        "other": small.replace("small", "odd"),
     }.items():
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
     found = dags()
     sick = {name for name, dag in found.items() if "broken" in dag.tags}
-    assert sick == {"kuaimai_small", "kuaimai_my_orders", "kuaimai_some"}
+    assert sick == {"kuaimai_small", "kuaimai_my_orders", "kuaimai_some", "kuaimai_odd_refused"}
+    assert {"plan", "seal"} <= tasks(found["kuaimai_odd"])
