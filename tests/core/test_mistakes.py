@@ -293,6 +293,17 @@ SMALL = "name: small\nsource: {method: erp.trade.list.query}\n"
         ('target: ""', "target: it must not be empty"),
         ("targets: [{kind: fils, url: /data}]", "targets.0.kind: 'fils' is none of .*; did you mean 'files'"),
         ("targets: [{conn_id: a}]", "key 'targets.0.kind' is missing"),
+        ("target: ${TARGET}", r"target: '\$\{TARGET\}' is no name of a target"),
+        ("targets: [{kind: sql, conn_id: a b}]", "targets.0.name: 'a b' is no name of a target"),
+        ("batch_size: true", "batch_size: a whole number belongs here, not true or false"),
+        ("batch_size: 1.5", "batch_size: a whole number belongs here, not a number"),
+        ("description: 5", "description: text belongs here, not a number; quote it"),
+        ("description: 2026-01-01", "description: text belongs here, not a date; quote it"),
+        ("fields:", "fields: it is empty; write something, or leave the key out"),
+        ("5: 5", "the key 5 is no text; quote it"),
+        ("on: {a: 1}", "the key on is no text; quote it"),
+        ("? [a]\n: 5", "a key is text"),
+        ("keep_personal: [receiverName\ttabs]", "keep_personal: 'receiverName"),
     ],
 )
 def test_what_airflow_or_a_load_would_refuse_later_is_refused_at_once(file, line, message):
@@ -306,6 +317,39 @@ def test_what_airflow_or_a_load_would_refuse_later_is_refused_at_once(file, line
 def test_cron_as_airflow_takes_it(file, schedule):
     file.write_text(f'{SMALL}schedule: "{schedule}"\n', encoding="utf-8")
     assert load_pipeline(file).schedule == schedule
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "line 1: it must be a mapping"),
+        (b"# nothing\n", "line 1: it must be a mapping"),
+        (b"- name: a\n", "line 1: it must be a mapping"),
+        (SMALL.encode() + b"time:\n\tdimension: created\n", "line 4 is not valid YAML"),
+        (SMALL.encode() + b'description: "a\x00b"\n', "line 3 is not valid YAML: control characters"),
+        (SMALL.encode() + "description: 订\n".encode("gbk"), "line 3 is not valid YAML: it is no UTF-8 text"),
+        (SMALL.encode("utf-16"), "line 1 is not valid YAML: it is no UTF-8 text"),
+        (SMALL.encode() + b"---\n" + SMALL.encode(), "line 3 is not valid YAML: but found another document"),
+        ("name: 订单\n".encode() + SMALL.encode()[12:], "line 1: name: '订单' is no name"),
+        (
+            SMALL.encode().replace(b"}", b", enrich: [erp.shop.list.query]}"),
+            "line 2: source.enrich: the methods return different records: shop, trade",
+        ),
+    ],
+)
+def test_a_file_that_is_no_pipeline_at_all_is_told_with_its_line(tmp_path, content, told):
+    path = tmp_path / "small.yaml"
+    path.write_bytes(content)
+    [found] = lint([path])
+    assert not found.runs
+    assert f"pipeline {path}, {told}" in found.told
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + SMALL.encode(), SMALL.replace("\n", "\r\n").encode()])
+def test_a_file_as_windows_writes_it_is_read(tmp_path, content):
+    path = tmp_path / "small.yaml"
+    path.write_bytes(content)
+    assert lint([path])[0].runs
 
 
 def test_a_pipeline_does_not_take_the_name_of_a_dag_that_is_none(file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
 from kuaimai.pipeline.cron import five_fields
-from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, check_names
+from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, a_name, check_names
 from kuaimai.pipeline.reading import Document, read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
@@ -27,6 +28,8 @@ CREATED = "created"
 STRATEGY = ".json"
 # DAGs that are no pipelines.
 _OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session"})
+
+_NAME = r"^[a-z][a-z0-9_]*$"
 
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
@@ -49,7 +52,7 @@ class Source(_Strict):
 
     method: str
     enrich: tuple[str, ...] = ()
-    page_size: int = 0
+    page_size: int = Field(default=0, strict=True)
     paging: Literal["pages", "cursor"] = "pages"
     params: Mapping[str, str] = {}
 
@@ -83,10 +86,10 @@ class Further(_Strict):
 
     dimension: str
     schedule: str
-    look_back_hours: int | None = Field(default=None, ge=1, le=168)
+    look_back_hours: int | None = Field(strict=True, default=None, ge=1, le=168)
     day_before: bool = False
-    slot_hours: int = 6
-    late_after_minutes: int = Field(default=60, ge=1)
+    slot_hours: int = Field(default=6, strict=True)
+    late_after_minutes: int = Field(strict=True, default=60, ge=1)
 
     @field_validator("schedule")
     @classmethod
@@ -132,8 +135,8 @@ class Time(_Strict):
     """
 
     dimension: str = ""
-    overlap_minutes: int = Field(default=10, ge=0, le=1440)
-    heal_days: int = Field(default=7, ge=0, le=90)
+    overlap_minutes: int = Field(strict=True, default=10, ge=0, le=1440)
+    heal_days: int = Field(strict=True, default=7, ge=0, le=90)
     further: tuple[Further, ...] = ()
 
     @model_validator(mode="after")
@@ -180,12 +183,12 @@ class Pipeline(_Strict):
         folder: where the file is.
     """
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(json_schema_extra={"pattern": _NAME})
     description: str = ""
     source: Source
     time: Time = Time()
     schedule: str = "*/5 * * * *"
-    late_after_minutes: int = Field(default=10, ge=1)
+    late_after_minutes: int = Field(strict=True, default=10, ge=1)
     fields: shape.Fields = Field(default_factory=dict)
     keep_personal: tuple[str, ...] = ()
     filters: tuple[shape.FilterRule, ...] = ()
@@ -193,7 +196,7 @@ class Pipeline(_Strict):
     schema_policy: Policy = Field(default="freeze", alias="schema")
     targets: tuple[Outlet, ...] = ()
     target: str = Field(default="kuaimai_target", min_length=1)
-    batch_size: int = Field(default=1000, ge=1, le=100_000)
+    batch_size: int = Field(strict=True, default=1000, ge=1, le=100_000)
     fingerprint: str = Field(default="", exclude=True)
     folder: str = Field(default="", exclude=True)
     _document: Document | None = PrivateAttr(default=None)
@@ -201,6 +204,8 @@ class Pipeline(_Strict):
     @field_validator("name")
     @classmethod
     def _free(cls, value: str) -> str:
+        if not re.match(_NAME, value):
+            raise ValueError(f"{value!r} is no name: a lower-case letter, then such letters, digits and _")
         if value in _OUR_DAGS:
             raise ValueError(
                 f"the DAG kuaimai_{value} is there already, for something else; rename the pipeline"
@@ -211,6 +216,11 @@ class Pipeline(_Strict):
     @classmethod
     def _five_fields(cls, value: str) -> str:
         return five_fields(value)
+
+    @field_validator("target")
+    @classmethod
+    def _a_target(cls, value: str) -> str:
+        return a_name(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -235,13 +245,8 @@ class Pipeline(_Strict):
 
     @model_validator(mode="after")
     def _fits_the_catalogue(self) -> Pipeline:
-        kinds = set()
-        for name in self.source.methods:
-            key = "source.method" if name == self.source.method else "source.enrich"
-            method = _told_at(key, catalog.method, name)
-            if method.record is None:
-                raise ValueError(f"source.method: {name} returns no records")
-            kinds.add(method.record)
+        methods = self._known_methods()
+        for name, method in methods.items():
             self._check_dimensions(method)
             if method.page and not method.page.min <= self.source.page_size <= method.page.max:
                 raise ValueError(
@@ -251,10 +256,6 @@ class Pipeline(_Strict):
             for param in self.source.params:
                 if param in _set_by_us(method):
                     raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")
-        if len(kinds) > 1:
-            raise ValueError(
-                f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
-            )
         if "targets" in self.model_fields_set and not self.targets:
             raise ValueError("targets: it must not be empty; `- {kind: noop}` writes nothing")
         if self.targets and "target" in self.model_fields_set:
@@ -262,6 +263,19 @@ class Pipeline(_Strict):
         check_names(self.targets)
         self.rules  # noqa: B018 - checks fields, filters and steps
         return self
+
+    def _known_methods(self) -> dict[str, catalog.Method]:
+        """Return the methods by name; all return the same kind of record."""
+        found: dict[str, catalog.Method] = {}
+        for name in self.source.methods:
+            key = "source.enrich" if found else "source.method"
+            found[name] = method = _told_at(key, catalog.method, name)
+            if method.record is None:
+                raise ValueError(f"{key}: {name} returns no records")
+        kinds = sorted({method.record for method in found.values() if method.record})
+        if len(kinds) > 1:
+            raise ValueError(f"source.enrich: the methods return different records: {', '.join(kinds)}")
+        return found
 
     def _check_dimensions(self, method: catalog.Method) -> None:
         times = dict(method.times.dimensions) if method.times else {}
