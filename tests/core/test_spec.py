@@ -29,6 +29,7 @@ def test_shipped_pipelines_are_valid():
     assert [pipeline.name for pipeline in load_pipelines(SHIPPED)] == [
         "aftersales",
         "items",
+        "purchase_returns",
         "purchases",
         "receipts",
         "shops",
