@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -42,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KuaimaiError as err:
         _complain(err)
         return 1
+    except BrokenPipeError:  # whoever reads has seen enough: `kuaimai preview trades | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return done
 
 

@@ -166,3 +166,27 @@ def test_what_a_filter_passes_over_is_not_called_set_aside(shop, tmp_path):
     [sid] = [field for field in found.tables[0].fields if field.field == "sid"]
     assert set(sid.stored) <= {"left out", "set aside"}
     assert "left out" in sid.stored
+
+
+def test_what_the_pipeline_makes_of_columns_is_shown(shop, tmp_path):
+    (tmp_path / "preview_rules.py").write_text(
+        "def add_margin(rows):\n    rows['margin'] = rows['payment'] - rows['cost']\n    return rows\n",
+        encoding="utf-8",
+    )
+    path = tmp_path / "some.yaml"
+    path.write_text(
+        "name: some\nsource: {method: erp.trade.outstock.simple.query}\n"
+        "fields: {sellerMemo: drop, buyerNick: {keep: hash}}\n"
+        "step: {run: 'preview_rules:add_margin', columns: {margin: yuan}}\n",
+        encoding="utf-8",
+    )
+    found = preview(load_pipeline(path), page_of(shop), "live")
+    fields = {one.field or one.column: one for one in found.tables[0].fields}
+    assert fields["margin"].note == "made by step preview_rules:add_margin"
+    assert fields["margin"].seen > 20
+    assert fields["margin"].stored
+    assert fields["sellerMemo"].note.endswith("; dropped (fields)")
+    assert fields["buyerNick"].note.endswith("; personal: kept as hash")
+    assert fields["receiverState"].note.endswith("; personal: dropped (keep_personal)")
+    assert "made by step preview_rules:add_margin" in as_text(found)
+    assert "made by step preview_rules:add_margin" in as_page(found)

@@ -22,8 +22,8 @@ from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned, shortened
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
-from kuaimai.transform.rules import Rules
-from kuaimai.transform.tables import Table
+from kuaimai.transform.rules import FieldRule, Rules, Step
+from kuaimai.transform.tables import Column, Table
 
 _HIDDEN = "•••"
 _EXAMPLES = 3
@@ -33,7 +33,7 @@ class FieldView(msgspec.Struct, frozen=True):
     """One field of the records, and the column it becomes.
 
     Attributes:
-        field: the API's name; empty for a column that no field of these records has filled.
+        field: the API's name; empty for a column that is made here: a key, or a step's.
         seen: in how many of the records it was.
         given: examples as the gateway sent them.
         column: its column; empty where it is not stored.
@@ -170,7 +170,8 @@ def _table_view(
         having = [one for one in sent if one.fields.get(name) is not None]
         field = spelt.get(name)
         column = columns.get(field.name) if field else None
-        hidden = field is not None and field.personal and rules.of(kind.name, field.name).keep != "plain"
+        rule = rules.of(kind.name, field.name) if field else FieldRule()
+        hidden = field is not None and field.personal and rule.keep != "plain"
         examples = _examples(having, name)
         fields.append(
             FieldView(
@@ -189,21 +190,48 @@ def _table_view(
                 )
                 if column
                 else (),
-                note=_note(kind, name, field, hidden=hidden),
+                note=_note(kind, name, field, rule),
             )
         )
+    filled = {one.column for one in fields}
+    fields += [
+        view
+        for column in table.columns
+        if column.name not in filled
+        and (view := _made_view(column, rows.values(), rules.steps.get(kind.name)))
+    ]
     order = {column.name: number for number, column in enumerate(table.columns)}
     fields.sort(key=lambda one: (not one.column, order.get(one.column, 0), one.field))
     return TableView(table.name, table.label, len(sent), tuple(fields))
 
 
-def _note(kind: catalog.Record, name: str, field: catalog.Field | None, *, hidden: bool) -> str:
+def _made_view(column: Column, rows: Iterable[Mapping[str, Any]], step: Step | None) -> FieldView | None:
+    """Return a column that no field was sent for, and that is filled all the same; None where it is not."""
+    values = [row[column.name] for row in rows if row[column.name] is not None]
+    if not values:
+        return None
+    by_step = step is not None and column.name in step.columns
+    return FieldView(
+        field="",
+        seen=len(values),
+        given=(),
+        column=column.name,
+        type=column.type,
+        stored=tuple(dict.fromkeys(map(_stored, values)))[:_EXAMPLES],
+        note=f"made by step {step.run}" if step and by_step else column.comment,
+    )
+
+
+def _note(kind: catalog.Record, name: str, field: catalog.Field | None, rule: FieldRule) -> str:
     if name in kind.children:
         return f"its own table: kuaimai_{kind.children[name]}"
     if field is None:
         return "not in the catalogue: in the raw pages only"
-    if hidden:
-        return f"{field.label}; personal: dropped (keep_personal)"
+    if rule.drop:
+        return f"{field.label}; dropped (fields)"
+    if field.personal and rule.keep != "plain":
+        how = f"kept as {rule.keep}" if rule.keep else "dropped (keep_personal)"
+        return f"{field.label}; personal: {how}"
     return field.label
 
 
@@ -236,7 +264,7 @@ def as_text(found: Preview) -> str:
         rows = [("field", "seen", "as sent", "column", "type", "as stored", "note")]
         rows += [
             (
-                one.field,
+                one.field or "–",
                 f"{one.seen}/{table.records}",
                 shortened(one.given[0], 28) if one.given else "",
                 one.column or "–",
