@@ -126,5 +126,5 @@ def test_folder_that_is_not_there_names_the_setting(tmp_path):
 def test_two_files_with_one_name_are_told(write, tmp_path):
     write(MINIMAL, "a.yaml")
     write(MINIMAL, "b.yaml")
-    with pytest.raises(ConfigError, match=r"b.yaml, line 1: a.yaml defines the pipeline 'trades' already"):
+    with pytest.raises(ConfigError, match=r"b.yaml, line 1: a.yaml makes the DAG kuaimai_trades already"):
         load_pipelines(tmp_path)

@@ -87,6 +87,19 @@ def test_doctor_names_the_method_that_the_gateway_does_not_give(home, ran, monke
     assert "✗ right to erp.trade.list.query" in told
 
 
+def test_doctor_tells_of_two_files_that_make_one_dag(home, capsys, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    for name in ("one", "two"):
+        (folder / f"{name}.yaml").write_text("name: shops\nsource: {method: erp.shop.list.query}\n", "utf-8")
+    assert main(["doctor", "--pipelines", str(folder)]) == 1
+    told = capsys.readouterr().out
+    assert (
+        f"✗ pipelines: pipeline {folder / 'two.yaml'}, line 1: one.yaml makes the DAG kuaimai_shops" in told
+    )
+    assert f"✓ pipelines: shops in {folder}" in told
+
+
 def test_doctor_asks_with_the_parameters_that_a_method_needs(home, capsys, tmp_path):
     folder = tmp_path / "pipelines"
     folder.mkdir()

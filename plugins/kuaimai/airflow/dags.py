@@ -34,7 +34,15 @@ from kuaimai.airflow.settings import pool
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
-from kuaimai.pipeline.spec import CREATED, STRATEGY, Further, Pipeline, load_pipeline, strategy_files
+from kuaimai.pipeline.spec import (
+    CREATED,
+    STRATEGY,
+    Further,
+    Pipeline,
+    check_dags,
+    load_pipeline,
+    strategy_files,
+)
 
 if TYPE_CHECKING:
     from kuaimai.state.budgets import Lane
@@ -51,18 +59,16 @@ def pipeline_dags(folder: Path) -> list[DAG]:
     A file with a mistake becomes a DAG that shows the mistake, so that it cannot take the others down.
     """
     dags: dict[str, DAG] = {}
+    taken: dict[str, Path] = {}
     mistakes: dict[Path, str] = {}
     for path in [*sorted(folder.glob("*.yaml")), *strategy_files(folder)]:
         try:
-            made = _dags_of(path)
+            made = {dag.dag_id: dag for dag in _dags_of(path)}
+            check_dags(dict.fromkeys(made, str(path)), taken, path)
         except ConfigError as err:
             mistakes[path] = str(err)
-            continue
-        taken = [dag.dag_id for dag in made if dag.dag_id in dags]
-        if taken:
-            mistakes[path] = f"{path}: another file makes the DAG {taken[0]} already; rename the pipeline"
         else:
-            dags.update({dag.dag_id: dag for dag in made})
+            dags |= made
     for path, mistake in mistakes.items():
         dag_id = "kuaimai_" + re.sub(r"[^\w.-]", "_", path.stem)
         while dag_id in dags:

@@ -28,6 +28,7 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.client import CLOCK_WARNING_SECONDS
 from kuaimai.gateway.session_report import breaker_key
 from kuaimai.gateway.tokens import DAY, TokenRecord
+from kuaimai.pipeline.spec import readable_pipelines
 from kuaimai.pipeline.stages import SHOP_METHOD, WAREHOUSE_METHOD
 
 if TYPE_CHECKING:
@@ -124,24 +125,16 @@ def _failed(what: str, error: KuaimaiError) -> Finding:
 
 
 def _pipelines(folder: Path, into: list[Pipeline]) -> Iterator[Finding]:
-    from kuaimai.pipeline.spec import load_pipeline, pipeline_files
-
-    if not folder.is_dir():
-        yield Finding(
-            "pipelines",
-            "failed",
-            f"there is no folder {folder}",
-            "copy include/ beside dags/, or set KUAIMAI_PIPELINES",
-        )
+    try:
+        known, refused = readable_pipelines(folder)
+    except ConfigError as error:
+        yield _failed("pipelines", error)
         return
-    for path in pipeline_files(folder):
-        try:
-            into.append(load_pipeline(path))
-        except ConfigError as error:
-            yield _failed(f"pipeline {path.name}", error)
-    names = ", ".join(one.name for one in into)
+    into += known.values()
+    for mistake in refused:
+        yield _failed("pipelines", mistake)
     if into:
-        yield Finding("pipelines", "ok", f"{names} in {folder}")
+        yield Finding("pipelines", "ok", f"{', '.join(known)} in {folder}")
     else:
         yield Finding("pipelines", "failed", f"no valid pipeline in {folder}", "see include/pipelines")
 

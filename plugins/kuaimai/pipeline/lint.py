@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kuaimai.errors import ConfigError
 from kuaimai.pipeline.outlets import HttpOutlet, StatementOutlet
-from kuaimai.pipeline.spec import STRATEGY, Pipeline, load_pipeline, strategy_files
+from kuaimai.pipeline.spec import STRATEGY, Pipeline, check_dags, load_pipeline, strategy_files
 
 
 class Linted(NamedTuple):
@@ -33,18 +33,17 @@ def lint(places: Iterable[Path]) -> list[Linted]:
     Raises:
         ConfigError: a place is not there, or a folder holds nothing to check.
     """
-    seen: dict[tuple[Path, str], Path] = {}
-    return [_alone(_linted(path), seen) for place in places for path in _files(place)]
+    taken: dict[Path, dict[str, Path]] = {}
+    paths = {path.resolve(): path for place in places for path in _files(place)}
+    return [_alone(_linted(path), taken.setdefault(whole.parent, {})) for whole, path in paths.items()]
 
 
-def _alone(found: Linted, seen: dict[tuple[Path, str], Path]) -> Linted:
+def _alone(found: Linted, taken: dict[str, Path]) -> Linted:
     """Refuse a file whose DAGs have an id that another file of the folder has taken."""
-    folder = found.path.resolve().parent
-    for dag, where in found.dags.items():
-        first = seen.setdefault((folder, dag), found.path)
-        if first.resolve() != found.path.resolve():
-            told = f"{where}: {first.name} makes the DAG {dag} already; rename the pipeline"
-            return Linted(found.path, runs=False, told=f"{found.path}: refused\n  {told}")
+    try:
+        check_dags(found.dags, taken, found.path)
+    except ConfigError as err:
+        return Linted(found.path, runs=False, told=f"{found.path}: refused\n  {err}")
     return found
 
 
@@ -73,9 +72,7 @@ def _linted(path: Path) -> Linted:
         _look_at_what_it_names(pipeline)
     except ConfigError as err:
         return Linted(path, runs=False, told=f"{path}: refused\n  {err}")
-    dags = {pipeline.dag_id(): pipeline.place("name")}
-    for at, one in enumerate(pipeline.time.further):
-        dags[pipeline.dag_id(one)] = pipeline.place(f"time.further.{at}")
+    dags = pipeline.dags(path)
     return Linted(path, runs=True, told=f"{path}: runs, as {', '.join(dags)}", dags=dags)
 
 

@@ -288,6 +288,18 @@ class Pipeline(_Strict):
         """Return the id of its own DAG, or of that of a further time dimension."""
         return f"kuaimai_{self.name}" + (f"__{further.dimension}" if further else "")
 
+    def dags(self, path: Path) -> dict[str, str]:
+        """Return the ids of all its DAGs, and where each is written, for messages.
+
+        Args:
+            path: the pipeline's file.
+        """
+        found = {self.dag_id(): self.place("name")}
+        found |= {
+            self.dag_id(one): self.place(f"time.further.{at}") for at, one in enumerate(self.time.further)
+        }
+        return {dag: where or f"strategy {path}" for dag, where in found.items()}
+
     @property
     def scope(self) -> Literal["shop", "warehouse"] | None:
         """Whose records the method is asked for, one after the other; None where one question is enough."""
@@ -430,21 +442,36 @@ def readable_pipelines(folder: Path) -> tuple[dict[str, Pipeline], list[ConfigEr
             hint="copy include/ beside dags/, or set KUAIMAI_PIPELINES to the folder with the YAML files",
         )
     known: dict[str, Pipeline] = {}
-    files: dict[str, Path] = {}
+    taken: dict[str, Path] = {}
     refused = []
     for path in pipeline_files(folder):
         try:
             pipeline = load_pipeline(path)
+            check_dags(pipeline.dags(path), taken, path)
         except ConfigError as err:
             refused.append(err)
-            continue
-        if pipeline.name in known:
-            where = pipeline.place("name") or f"strategy {path}"
-            told = f"{where}: {files[pipeline.name].name} defines the pipeline {pipeline.name!r} already"
-            refused.append(ConfigError(told, hint="rename one of them"))
-        known.setdefault(pipeline.name, pipeline)
-        files.setdefault(pipeline.name, path)
+        else:
+            known[pipeline.name] = pipeline
     return known, refused
+
+
+def check_dags(dags: Mapping[str, str], taken: dict[str, Path], path: Path) -> None:
+    """Note the DAGs of a file.
+
+    Args:
+        dags: id → where it is written.
+        taken: id → the file that makes it; is given those of this file.
+        path: the file.
+
+    Raises:
+        ConfigError: another file makes a DAG of that id.
+    """
+    for dag, where in dags.items():
+        if dag in taken:
+            raise ConfigError(
+                f"{where}: {taken[dag].name} makes the DAG {dag} already", hint="rename the pipeline"
+            )
+    taken.update(dict.fromkeys(dags, path))
 
 
 def pipeline_files(folder: Path) -> list[Path]:
