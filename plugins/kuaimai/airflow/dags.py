@@ -104,6 +104,8 @@ def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None)
         max_active_runs=1,
         tags=[TAG, pipeline.name],
         params=_params(pipeline, scans=dimension == SCAN),
+        # Only what `pipeline_dags` returns is a DAG: one whose id is taken must not come up beside the other.
+        auto_register=False,
         default_args=_defaults(),
         on_failure_callback=KuaimaiNotifier(),
         render_template_as_native_obj=False,
@@ -250,6 +252,7 @@ def _broken(dag_id: str, path: Path, mistake: str) -> DAG:
         schedule=None,
         start_date=_START,
         tags=[TAG, "broken"],
+        auto_register=False,
         default_args={"owner": TAG, "retries": 0},
     ) as dag:
         _Mistake(task_id="mend_the_pipeline", mistake=mistake)

@@ -37,6 +37,7 @@ def lone_strategy(path: Path) -> DAG | None:
         catchup=False,
         max_active_runs=1,
         tags=_TAGS,
+        auto_register=False,
         default_args={"owner": "kuaimai", "retries": 3, "on_failure_callback": KuaimaiNotifier()},
         on_failure_callback=KuaimaiNotifier(),
     ) as dag:
