@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from kuaimai.errors import ConfigError, Transient
 
+_ZSTD = pa.Codec("zstd")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _SECONDS_A_DAY = 86_400.0
@@ -92,10 +93,7 @@ class Staging:
 
     def write_compressed(self, name: str, content: bytes) -> None:
         """Store `content` compressed with Zstandard."""
-        sink = pa.BufferOutputStream()
-        with pa.CompressedOutputStream(sink, "zstd") as stream:
-            stream.write(content)
-        self.write(name, sink.getvalue().to_pybytes())
+        self.write(name, _ZSTD.compress(content, asbytes=True))
 
     def read_compressed(self, name: str) -> bytes:
         """Return what `write_compressed` stored."""

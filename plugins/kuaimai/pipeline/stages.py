@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
 from kuaimai.extract.details import composed, read_details
@@ -60,6 +59,8 @@ SHOP_METHOD = "erp.shop.list.query"
 WAREHOUSE_METHOD = "erp.warehouse.list.query"
 # Reason of a slice that scans because a person asked for it.
 ASKED = "asked"
+# Files of batches live for hours and are read once, whole (docs/adr/0009).
+_BATCH_FILES = pa.ipc.IpcWriteOptions(compression="zstd")
 # Folder beside the raw answers of a slice whose extract task has ended.
 _ENDED = "ended"
 
@@ -619,7 +620,10 @@ def write_records(loading: Load, transformed: Transformed, staging: Staging, num
     """
     for batch in transformed.batches:
         with ExitStack() as files:
-            read = [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files]
+            read = [
+                pa.ipc.open_file(files.enter_context(staging.reading(name))).read_all()
+                for name in batch.files
+            ]
             loading.merge(numbers[batch.read], list(map(aligned, read, loading.tables)))
     if transformed.quarantine:
         lines = staging.read_compressed(transformed.quarantine).splitlines()
@@ -686,10 +690,9 @@ def _write_batch(
 ) -> tuple[str, ...]:
     names = []
     for table, batch in zip(tables, batches, strict=True):
-        name = f"{stem}-{table.name}.parquet"
-        with staging.writing(name) as file:
-            # Nobody searches these files: statistics and dictionaries would only cost.
-            pq.write_table(batch, file, compression="zstd", use_dictionary=False, write_statistics=False)
+        name = f"{stem}-{table.name}.arrow"
+        with staging.writing(name) as file, pa.ipc.new_file(file, batch.schema, options=_BATCH_FILES) as to:
+            to.write_table(batch)
         names.append(name)
     return tuple(names)
 
