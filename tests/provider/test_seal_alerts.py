@@ -12,8 +12,9 @@ from inbox import open_inbox
 
 from kuaimai.airflow.compat import AirflowSkipException
 from kuaimai.airflow.operators import KuaimaiSealOperator
-from kuaimai.load.sql import Quarantined, Sealing
+from kuaimai.load.held import Quarantined
 from kuaimai.load.targets import open_target
+from kuaimai.load.windows import Sealing
 from kuaimai.pipeline import stages
 from kuaimai.transform.mapping import Mapper
 

@@ -21,21 +21,11 @@ import msgspec
 import pyarrow as pa
 import sqlalchemy as sa
 
-from kuaimai.load.held import Held, resolve
+from kuaimai.load.held import Held, Quarantined, resolve
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import QUARANTINE_TABLE
-from kuaimai.load.sql import (
-    Loading,
-    PlannedWindow,
-    Quarantined,
-    ReadWindow,
-    Scan,
-    Sealing,
-    SqlTarget,
-    Standing,
-    WindowFacts,
-    Written,
-)
+from kuaimai.load.sql import Loading, SqlTarget
+from kuaimai.load.windows import PlannedWindow, ReadWindow, Scan, Sealing, Standing, WindowFacts, Written
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table

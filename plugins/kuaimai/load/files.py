@@ -41,7 +41,8 @@ from kuaimai.errors import ConfigError, Transient
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.plain import plain_rows
-from kuaimai.load.sql import SqlTarget, Written
+from kuaimai.load.sql import SqlTarget
+from kuaimai.load.windows import Written
 from kuaimai.transform.fields import INSTANT
 from kuaimai.transform.tables import CHILD_COUNT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Table
 

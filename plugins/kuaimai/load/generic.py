@@ -26,7 +26,8 @@ from kuaimai.errors import ConfigError, Transient
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import lateness, merge
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.sql import Beside, Loading, SqlTarget, Written
+from kuaimai.load.sql import Beside, Loading, SqlTarget
+from kuaimai.load.windows import Written
 from kuaimai.transform.tables import CHILD_COUNT, DELETED_AT, HASH, LOADED_AT, RANK, VERSION, Column, Table
 
 # Keys are indexed, and some databases index no text without a length.

@@ -33,9 +33,11 @@ from kuaimai.gateway.budget import Budget
 from kuaimai.load.api import Unknown, Verdict, WriteApi, Writer
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.deliveries import HELD, REFUSED, SENT, TAKEN, Delivery, DeliveryBook
+from kuaimai.load.held import Quarantined
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.plain import plain_rows
-from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts, Written
+from kuaimai.load.sql import SqlTarget
+from kuaimai.load.windows import Sealing, WindowFacts, Written
 from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
 
 _LONGEST_PAUSE = 30.0

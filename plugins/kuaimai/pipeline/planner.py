@@ -22,7 +22,7 @@ from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import READINGS, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Coverage
-from kuaimai.load.sql import PlannedWindow, ReadWindow
+from kuaimai.load.windows import PlannedWindow, ReadWindow
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.backfill_plan import BackfillPlan, PlannedDay, wall_clock
 from kuaimai.pipeline.spec import Pipeline

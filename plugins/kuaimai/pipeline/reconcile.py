@@ -32,7 +32,8 @@ from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
 from kuaimai.load.reconciling import AMOUNTS, SHOP, STATUS, Total
-from kuaimai.load.sql import Sealing, SqlTarget, WindowFacts
+from kuaimai.load.sql import SqlTarget
+from kuaimai.load.windows import Sealing, WindowFacts
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.changes import Changes
 from kuaimai.pipeline.mending import Listed, Mended, Mending

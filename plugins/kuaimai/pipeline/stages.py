@@ -40,10 +40,11 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
+from kuaimai.load.held import Quarantined
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import CONTESTED, SEALED
 from kuaimai.load.protocol import Coverage, Load, Target
-from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Scan, Sealing, WindowFacts
+from kuaimai.load.windows import PlannedWindow, ReadWindow, Scan, Sealing, WindowFacts
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.spec import Pipeline, Source
 from kuaimai.transform import drift
