@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from kuaimai.load.held import Quarantined
 from kuaimai.load.protocol import Target
-from kuaimai.load.sql import Quarantined, Sealing, WindowFacts
+from kuaimai.load.windows import Sealing, WindowFacts
 from kuaimai.transform.mapping import Mapper, Rows
 
 METHOD = "erp.trade.outstock.simple.query"

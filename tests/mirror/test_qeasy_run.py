@@ -30,6 +30,9 @@ from kuaimai.pipeline.qeasy.lookups import SqlLookups
 from kuaimai.pipeline.qeasy.mirror import load_mirror, mirrors
 from kuaimai.pipeline.qeasy.moments import RunWindow
 from kuaimai.pipeline.qeasy.running import run_strategy
+from kuaimai.pipeline.scopes import fetch_scopes
+from kuaimai.pipeline.slices import plan_slices
+from kuaimai.pipeline.summary import Summary, summarise
 from kuaimai.sandbox import Sandbox, World
 
 START = datetime(2026, 3, 1, 9, tzinfo=cases.CHINA)
@@ -171,15 +174,15 @@ def test_a_dropped_strategy_is_a_mirror_proven_by_count(box, clock, pg_url, tmp_
     target = open_target(pg_url, now=clock)
     end = datetime.fromtimestamp(clock(), cases.CHINA)
     with client(box, clock) as gateway:
-        shops = stages.fetch_scopes(pipeline, gateway)
-        slices = stages.plan_slices(
+        shops = fetch_scopes(pipeline, gateway)
+        slices = plan_slices(
             pipeline, run="r", start=START, end=end, shops=shops, live=False, target=target, now=clock
         )
         loaded = []
         for piece in slices:
             read = stages.extract(pipeline, piece, gateway, staging, now=clock)
             loaded.append(stages.load(pipeline, stages.transform(pipeline, read, staging), staging, target))
-    summary = stages.summarise(pipeline, loaded)
+    summary = summarise(pipeline, loaded)
     assert summary.sealed
     first, last = START.timestamp() * 1000, clock() * 1000
     truth = {sid for sid, record in box.truth().items() if first <= record["updTime"] <= last}
@@ -206,7 +209,7 @@ def test_each_order_is_written_once_as_the_strategys_document(box, clock, pg_url
     with write_api() as api, client(box, clock) as gateway:
         api.key = "billNo"
 
-        def run(strategy: str, book: str) -> stages.Summary:
+        def run(strategy: str, book: str) -> Summary:
             target = HttpTarget(
                 outlet.name,
                 open_target(f"sqlite:///{tmp_path}/{book}.db", now=clock),
@@ -216,8 +219,8 @@ def test_each_order_is_written_once_as_the_strategys_document(box, clock, pg_url
                 document=Documents(load_text(strategy), SqlLookups(database.engine), now=clock),
             )
             end = datetime.fromtimestamp(clock(), cases.CHINA)
-            shops = stages.fetch_scopes(pipeline, gateway)
-            plan = stages.plan_slices(
+            shops = fetch_scopes(pipeline, gateway)
+            plan = plan_slices(
                 pipeline, run=book, start=START, end=end, shops=shops, live=False, target=target, now=clock
             )
             loaded = []
@@ -226,7 +229,7 @@ def test_each_order_is_written_once_as_the_strategys_document(box, clock, pg_url
                 made = stages.transform(pipeline, read, staging)
                 loaded.append(stages.load(pipeline, made, staging, target, name=outlet.name))
             target.close()
-            return stages.summarise(pipeline, loaded)
+            return summarise(pipeline, loaded)
 
         first = run(file.read_text(encoding="utf-8"), "book")
         again = run(file.read_text(encoding="utf-8"), "book")
@@ -279,8 +282,8 @@ def test_each_line_is_written_by_the_strategys_own_statement(box, clock, tmp_pat
     end = datetime.fromtimestamp(clock(), cases.CHINA)
     start = end - timedelta(minutes=40)
     with client(box, clock) as gateway:
-        shops = [one for one in stages.fetch_scopes(pipeline, gateway) if one.source in ("fxg", "jd", "sys")]
-        plan = stages.plan_slices(
+        shops = [one for one in fetch_scopes(pipeline, gateway) if one.source in ("fxg", "jd", "sys")]
+        plan = plan_slices(
             pipeline, run="r", start=start, end=end, shops=shops, live=False, target=target, now=clock
         )
         loaded = []
@@ -288,7 +291,7 @@ def test_each_line_is_written_by_the_strategys_own_statement(box, clock, tmp_pat
             read = stages.extract(pipeline, piece, gateway, staging, now=clock)
             made = stages.transform(pipeline, read, staging)
             loaded += [stages.load(pipeline, made, staging, target, name="statement") for _ in "12"]  # twice
-    summary = stages.summarise(pipeline, loaded[::2])
+    summary = summarise(pipeline, loaded[::2])
     with engine.connect() as connection:
         found = dict(connection.execute(sa.text("SELECT sid, qty FROM order_line")).fetchall())
     engine.dispose()

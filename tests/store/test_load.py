@@ -15,9 +15,10 @@ from orders import T0, line, order
 
 from kuaimai.errors import ConfigError, Transient
 from kuaimai.load import merge
+from kuaimai.load.held import Quarantined
 from kuaimai.load.proof import MOST_TRIES
-from kuaimai.load.sql import PlannedWindow, Quarantined, WindowFacts
 from kuaimai.load.targets import open_target
+from kuaimai.load.windows import PlannedWindow, WindowFacts
 from kuaimai.transform.mapping import Mapper, Rows
 
 START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)

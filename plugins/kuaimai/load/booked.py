@@ -21,21 +21,12 @@ import msgspec
 import pyarrow as pa
 import sqlalchemy as sa
 
-from kuaimai.load.held import Held, resolve
+from kuaimai.load.book import ProofBook
+from kuaimai.load.held import Held, Quarantined, resolve
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import QUARANTINE_TABLE
-from kuaimai.load.sql import (
-    Loading,
-    PlannedWindow,
-    Quarantined,
-    ReadWindow,
-    Scan,
-    Sealing,
-    SqlTarget,
-    Standing,
-    WindowFacts,
-    Written,
-)
+from kuaimai.load.proving import Proving
+from kuaimai.load.windows import PlannedWindow, ReadWindow, Scan, Sealing, Standing, WindowFacts, Written
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table
@@ -49,7 +40,7 @@ class BookedTarget(ABC):
         book: the coordination store's database.
     """
 
-    def __init__(self, name: str, book: SqlTarget) -> None:
+    def __init__(self, name: str, book: ProofBook) -> None:
         self.name = name
         self.book = book
         self.now = book.now
@@ -210,7 +201,7 @@ class BookedLoad(ABC):
             return proof.seal(self.target.signed(facts))
 
 
-class _Proof(Loading):
+class _Proof(Proving):
     """The transaction that writes the proof of one read."""
 
     def __init__(
@@ -220,7 +211,7 @@ class _Proof(Loading):
         standing: set[str],
         written: dict[int, Written],
     ) -> None:
-        super().__init__(load.target.book, connection, load.tables)
+        super().__init__(load.target.book, connection)
         self.moment = load.moment
         self._standing = standing
         self._written = written

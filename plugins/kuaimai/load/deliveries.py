@@ -17,7 +17,7 @@ import msgspec
 import sqlalchemy as sa
 
 from kuaimai.errors import Transient
-from kuaimai.load.sql import SqlTarget
+from kuaimai.load.book import ProofBook
 from kuaimai.transform.tables import Column
 
 DELIVERY_TABLE = "kuaimai_delivery"
@@ -85,7 +85,7 @@ class DeliveryBook:
         target: what stands in the column `target`.
     """
 
-    def __init__(self, book: SqlTarget, target: str) -> None:
+    def __init__(self, book: ProofBook, target: str) -> None:
         self._book = book
         self._target = target
 

@@ -38,10 +38,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kuaimai.errors import ConfigError, Transient
+from kuaimai.load.book import ProofBook
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.plain import plain_rows
-from kuaimai.load.sql import SqlTarget, Written
+from kuaimai.load.windows import Written
 from kuaimai.transform.fields import INSTANT
 from kuaimai.transform.tables import CHILD_COUNT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Table
 
@@ -147,7 +148,7 @@ class FilesTarget(BookedTarget):
     """
 
     def __init__(
-        self, name: str, book: SqlTarget, *, root: Any, form: str = "parquet", partition_by: str | None = None
+        self, name: str, book: ProofBook, *, root: Any, form: str = "parquet", partition_by: str | None = None
     ) -> None:
         super().__init__(name, book)
         self.root = root

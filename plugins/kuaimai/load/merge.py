@@ -124,11 +124,6 @@ def remember(table: Table, read: int) -> str:
     )
 
 
-def remember_key(read: int) -> str:
-    """Add one key to the list of seen keys."""
-    return f'INSERT INTO "{SEEN}" ("read", "key") VALUES ({int(read)}, :key)'
-
-
 def remember_keys(read: int, count: int) -> str:
     """Add `count` keys, `:key0` and so on, to the list of seen keys."""
     rows = ", ".join(f"({int(read)}, :key{number})" for number in range(count))
@@ -223,23 +218,21 @@ def entomb_orphans(parent: Table, child: Table) -> str:
     """
 
 
+def insert(name: str, names: Sequence[str]) -> str:
+    """Insert one row: its values are bound by the names of their columns."""
+    return f'INSERT INTO "{name}" ({quoted(names)}) VALUES ({", ".join(f":{one}" for one in names)})'
+
+
 def upsert_row(name: str, columns: Sequence[Column], key: str, keep: Sequence[str] = ()) -> str:
     """Insert or replace one row of a proof table; the columns in `keep` stay as first written."""
     names = [column.name for column in columns]
     changed = ", ".join(f'"{one}" = excluded."{one}"' for one in names if one != key and one not in keep)
-    return (
-        f'INSERT INTO "{name}" ({quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
-        f'ON CONFLICT ("{key}") DO UPDATE SET {changed}'
-    )
+    return f'{insert(name, names)} ON CONFLICT ("{key}") DO UPDATE SET {changed}'
 
 
 def insert_row(name: str, columns: Sequence[Column], key: str) -> str:
     """Insert one row of a proof table unless its key is there."""
-    names = [column.name for column in columns]
-    return (
-        f'INSERT INTO "{name}" ({quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
-        f'ON CONFLICT ("{key}") DO NOTHING'
-    )
+    return f'{insert(name, [column.name for column in columns])} ON CONFLICT ("{key}") DO NOTHING'
 
 
 def resolve_quarantine(quarantine: str, table: Table, read: int) -> str:

@@ -31,11 +31,13 @@ from kuaimai.errors import DataError, KuaimaiError, Rejected, Throttled, Transie
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.budget import Budget
 from kuaimai.load.api import Unknown, Verdict, WriteApi, Writer
+from kuaimai.load.book import ProofBook
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.deliveries import HELD, REFUSED, SENT, TAKEN, Delivery, DeliveryBook
+from kuaimai.load.held import Quarantined
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.plain import plain_rows
-from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts, Written
+from kuaimai.load.windows import Sealing, WindowFacts, Written
 from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
 
 _LONGEST_PAUSE = 30.0
@@ -83,7 +85,7 @@ class HttpTarget(BookedTarget):
     def __init__(
         self,
         name: str,
-        book: SqlTarget,
+        book: ProofBook,
         *,
         api: WriteApi,
         transport: requests.Session,

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from kuaimai.errors import KuaimaiError, Rejected, Transient
 from kuaimai.gateway.answers import decode_json
 from kuaimai.load.api import Unknown, Verdict, WriteApi
+from kuaimai.load.book import ProofBook
 from kuaimai.load.posting import HttpTarget
-from kuaimai.load.sql import SqlTarget
 from kuaimai.transform.tables import Table
 
 # MySQL's numbers for too many connections, shutdown, broken packets, lock waits, deadlocks and read-only.
@@ -90,7 +90,7 @@ class StatementTarget(HttpTarget):
     def __init__(
         self,
         name: str,
-        book: SqlTarget,
+        book: ProofBook,
         *,
         engine: sa.engine.Engine,
         statement: str,
