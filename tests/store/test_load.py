@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import re
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from decimal import Decimal
 
 import msgspec
 import pytest
 import sqlalchemy as sa
+from loads import START, bad, batch, facts, rows, store
 from mariadb_server import admin
 from orders import T0, line, order
 
 from kuaimai.errors import ConfigError, Transient
-from kuaimai.load import merge
-from kuaimai.load.held import Quarantined
+from kuaimai.load import merge, postgres
 from kuaimai.load.proof import MOST_TRIES
 from kuaimai.load.targets import open_target
-from kuaimai.load.windows import PlannedWindow, WindowFacts
-from kuaimai.transform.mapping import Mapper, Rows
-
-START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
+from kuaimai.load.windows import PlannedWindow
+from kuaimai.transform.mapping import Mapper
 
 
-@pytest.fixture(params=["postgres", "psycopg", "mariadb", "sqlite"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
+# PostgreSQL takes many new records another way than few.
+@pytest.fixture(
+    params=["postgres", "postgres, as if many", "psycopg", "psycopg, as if many", "mariadb", "sqlite"]
+)
+def url(request, tmp_path, monkeypatch):
+    server, _, many = request.param.partition(", ")
+    if server == "sqlite":
         return f"sqlite:///{tmp_path}/target.db"
-    return server_url(request, request.param)
+    if many:
+        monkeypatch.setattr(postgres, "_FEWEST_NEW", 1)
+    return server_url(request, server)
 
 
 def server_url(request, server):
@@ -45,52 +49,6 @@ def target(url):
     target = open_target(url)
     yield target
     target.close()
-
-
-def facts(rank: int = 0, total: int | None = 1, after: int | None = None, window: str = "w1") -> WindowFacts:
-    return WindowFacts(
-        window_id=window,
-        read=rank,
-        pipeline="trades",
-        method="erp.trade.outstock.simple.query",
-        shops=("900001",),
-        dimension="upd_time",
-        window_start=START,
-        window_end=START + timedelta(minutes=5),
-        total_before=total,
-        total_after=total if after is None else after,
-        distinct_keys=total or 0,
-        pages=1,
-        requests=2,
-        attempts=1,
-        run_id="test",
-        first_read_at=START + timedelta(minutes=5),
-        last_read_at=START + timedelta(minutes=5),
-    )
-
-
-def batch(records, rank=0, window="w1"):
-    mapper = Mapper("trade")
-    into = [Rows(table) for table in mapper.tables]
-    assert mapper.map(records, into) == []
-    return [rows.to_arrow(rank=rank, window_id=window) for rows in into]
-
-
-def store(target, records, *, rank=0, total=None, quarantined=()):
-    with target.loading(Mapper("trade").tables) as loading:
-        loading.merge(rank, batch(records, rank))
-        loading.quarantine(quarantined)
-        return loading.seal(facts(rank, len(records) if total is None else total))
-
-
-def bad(key):
-    method = "erp.trade.outstock.simple.query"
-    return Quarantined(0, f"q{key}", "trades", "v", method, key, "why", "{}", "{}", "w1")
-
-
-def rows(target, statement):
-    with target.engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(sa.text(statement))]
 
 
 def test_values_arrive_exact(target):
