@@ -1,59 +1,67 @@
-"""Loads of orders written out by hand, into any database."""
+"""One load written out by hand: records of `orders`, and the facts of their window."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
-import sqlalchemy as sa
+import pyarrow as pa
 
 from kuaimai.load.held import Quarantined
-from kuaimai.load.windows import WindowFacts
+from kuaimai.load.protocol import Target
+from kuaimai.load.windows import Sealing, WindowFacts
 from kuaimai.transform.mapping import Mapper, Rows
 
+METHOD = "erp.trade.outstock.simple.query"
 START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
+MINUTES = timedelta(minutes=5)
 
 
-def facts(rank: int = 0, total: int | None = 1, after: int | None = None, window: str = "w1") -> WindowFacts:
+def facts(read: int = 0, total: int | None = 1, window: str = "w1") -> WindowFacts:
     return WindowFacts(
         window_id=window,
-        read=rank,
+        read=read,
         pipeline="trades",
-        method="erp.trade.outstock.simple.query",
+        method=METHOD,
         shops=("900001",),
         dimension="upd_time",
         window_start=START,
-        window_end=START + timedelta(minutes=5),
+        window_end=START + MINUTES,
         total_before=total,
-        total_after=total if after is None else after,
+        total_after=total,
         distinct_keys=total or 0,
         pages=1,
         requests=2,
         attempts=1,
         run_id="test",
-        first_read_at=START + timedelta(minutes=5),
-        last_read_at=START + timedelta(minutes=5),
+        first_read_at=START + MINUTES,
+        last_read_at=START + MINUTES,
     )
 
 
-def batch(records, rank=0, window="w1"):
+def batch(records: Sequence[dict[str, Any]], rank: int = 0, window: str = "w1") -> list[pa.Table]:
     mapper = Mapper("trade")
     into = [Rows(table) for table in mapper.tables]
     assert mapper.map(records, into) == []
     return [rows.to_arrow(rank=rank, window_id=window) for rows in into]
 
 
-def store(target, records, *, rank=0, total=None, quarantined=()):
+def load(
+    target: Target,
+    records: Sequence[dict[str, Any]],
+    *,
+    total: int | None = None,
+    rank: int = 0,
+    window: str = "w1",
+    quarantined: Sequence[Quarantined] = (),
+) -> Sealing:
+    """Load records and seal their window, whose total is by default their number."""
     with target.loading(Mapper("trade").tables) as loading:
-        loading.merge(rank, batch(records, rank))
+        loading.merge(0, batch(records, rank, window))
         loading.quarantine(quarantined)
-        return loading.seal(facts(rank, len(records) if total is None else total))
+        return loading.seal(facts(0, len(records) if total is None else total, window))
 
 
-def bad(key):
-    method = "erp.trade.outstock.simple.query"
-    return Quarantined(0, f"q{key}", "trades", "v", method, key, "why", "{}", "{}", "w1")
-
-
-def rows(target, statement):
-    with target.engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(sa.text(statement))]
+def bad(key: str) -> Quarantined:
+    return Quarantined(0, f"q{key}", "trades", "v", METHOD, key, "why", "{}", "{}", "w1")

@@ -10,8 +10,8 @@ from decimal import Decimal
 import msgspec
 import pytest
 import sqlalchemy as sa
-from loads import START, bad, batch, facts, rows, store
 from mariadb_server import admin
+from order_loads import START, bad, batch, facts, rows, store
 from orders import T0, line, order
 
 from kuaimai.errors import ConfigError, Transient

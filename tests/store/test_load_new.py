@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from loads import batch, facts, rows, store
+from order_loads import batch, facts, rows, store
 from orders import T0, line, order
 
 from kuaimai.load import merge, postgres
