@@ -35,6 +35,7 @@ FURTHER_DAGS = (
     "kuaimai_aftersales",
     "kuaimai_items__scan",
     "kuaimai_purchases",
+    "kuaimai_purchase_returns",
     "kuaimai_receipts",
     "kuaimai_shops",
     "kuaimai_stock__scan",

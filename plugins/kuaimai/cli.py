@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -40,8 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         done: int = chosen.do(chosen)
     except KuaimaiError as err:
-        print(f"kuaimai: {err}", file=sys.stderr)  # noqa: T201 - a command talks to its terminal
+        _complain(err)
         return 1
+    except BrokenPipeError:  # whoever reads has seen enough: `kuaimai preview trades | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return done
 
 
@@ -89,7 +95,8 @@ def _plan(chosen: argparse.Namespace) -> int:
 def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Print what the coverage of every pipeline says: until when it is complete, what is open, contested "
-        f"and in quarantine. Exit code 0: all complete; {NOT_COMPLETE}: something is not."
+        f"and in quarantine. Exit code 0: all complete; {NOT_COMPLETE}: something is not; 1: a target does "
+        "not answer, or a file has a mistake."
     )
     parser.add_argument("pipelines_named", nargs="*", metavar="pipeline", help="names; default: all")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
@@ -102,11 +109,15 @@ def _status(chosen: argparse.Namespace) -> int:
     from kuaimai.airflow.terminal import status_at_the_terminal  # noqa: PLC0415 - the rest needs no Airflow
     from kuaimai.pipeline.status import plain, pretty  # noqa: PLC0415 - only for this verb
 
-    found = status_at_the_terminal(chosen.pipelines_named, folder=chosen.pipelines)
+    found, mistakes = status_at_the_terminal(chosen.pipelines_named, folder=chosen.pipelines)
     if chosen.json:
         _say(_as_json([plain(one) for one in found]))
-    else:
+    elif found:
         _say(pretty(found, datetime.now(timezone.utc)))
+    for mistake in mistakes:
+        _complain(mistake)
+    if mistakes or any(one.unknown for one in found):
+        return 1
     return 0 if all(one.complete and not one.late for one in found) else NOT_COMPLETE
 
 
@@ -233,6 +244,10 @@ def _need_airflow(verb: str) -> None:
 
 def _as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _complain(error: KuaimaiError) -> None:
+    print(f"kuaimai: {error}", file=sys.stderr, flush=True)  # noqa: T201 - as below
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from kuaimai.cli import main
@@ -42,3 +46,14 @@ def test_a_mistake_is_told_before_it_runs(linted, line, told):
     assert code == 1
     assert "orders.yaml: refused" in text
     assert told in text
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "kuaimai.cli", "lint", str(root / "include" / "pipelines")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root / "plugins"
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

@@ -293,6 +293,17 @@ SMALL = "name: small\nsource: {method: erp.trade.list.query}\n"
         ('target: ""', "target: it must not be empty"),
         ("targets: [{kind: fils, url: /data}]", "targets.0.kind: 'fils' is none of .*; did you mean 'files'"),
         ("targets: [{conn_id: a}]", "key 'targets.0.kind' is missing"),
+        ("target: ${TARGET}", r"target: '\$\{TARGET\}' is no name of a target"),
+        ("targets: [{kind: sql, conn_id: a b}]", "targets.0.name: 'a b' is no name of a target"),
+        ("batch_size: true", "batch_size: a whole number belongs here, not true or false"),
+        ("batch_size: 1.5", "batch_size: a whole number belongs here, not a number"),
+        ("description: 5", "description: text belongs here, not a number; quote it"),
+        ("description: 2026-01-01", "description: text belongs here, not a date; quote it"),
+        ("fields:", "fields: it is empty; write something, or leave the key out"),
+        ("5: 5", "the key 5 is no text; quote it"),
+        ("on: {a: 1}", "the key on is no text; quote it"),
+        ("? [a]\n: 5", "a key is text"),
+        ("keep_personal: [receiverName\ttabs]", "keep_personal: 'receiverName"),
     ],
 )
 def test_what_airflow_or_a_load_would_refuse_later_is_refused_at_once(file, line, message):
@@ -308,6 +319,39 @@ def test_cron_as_airflow_takes_it(file, schedule):
     assert load_pipeline(file).schedule == schedule
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "line 1: it must be a mapping"),
+        (b"# nothing\n", "line 1: it must be a mapping"),
+        (b"- name: a\n", "line 1: it must be a mapping"),
+        (SMALL.encode() + b"time:\n\tdimension: created\n", "line 4 is not valid YAML"),
+        (SMALL.encode() + b'description: "a\x00b"\n', "line 3 is not valid YAML: control characters"),
+        (SMALL.encode() + "description: 订\n".encode("gbk"), "line 3 is not valid YAML: it is no UTF-8 text"),
+        (SMALL.encode("utf-16"), "line 1 is not valid YAML: it is no UTF-8 text"),
+        (SMALL.encode() + b"---\n" + SMALL.encode(), "line 3 is not valid YAML: but found another document"),
+        ("name: 订单\n".encode() + SMALL.encode()[12:], "line 1: name: '订单' is no name"),
+        (
+            SMALL.encode().replace(b"}", b", enrich: [erp.shop.list.query]}"),
+            "line 2: source.enrich: the methods return different records: shop, trade",
+        ),
+    ],
+)
+def test_a_file_that_is_no_pipeline_at_all_is_told_with_its_line(tmp_path, content, told):
+    path = tmp_path / "small.yaml"
+    path.write_bytes(content)
+    [found] = lint([path])
+    assert not found.runs
+    assert f"pipeline {path}, {told}" in found.told
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + SMALL.encode(), SMALL.replace("\n", "\r\n").encode()])
+def test_a_file_as_windows_writes_it_is_read(tmp_path, content):
+    path = tmp_path / "small.yaml"
+    path.write_bytes(content)
+    assert lint([path])[0].runs
+
+
 def test_a_pipeline_does_not_take_the_name_of_a_dag_that_is_none(file):
     told = refused(file, SMALL.replace("small", "session"))
     assert "line 1: name: the DAG kuaimai_session is there already" in told
@@ -318,8 +362,11 @@ def test_a_pipeline_does_not_take_the_name_of_a_dag_that_is_none(file):
     [
         ('step: "not_there:f"', "put not_there.py beside the pipeline's file"),
         ('step: "lint_step_is_here:g"', "the module has no function 'g'"),
-        ("targets: [{kind: http, conn_id: a, strategy: gone.json}]", "strategy gone.json cannot be read"),
-        ("targets: [{kind: files, url: /data, partition_by: payment}]", "'payment' is no time of trade"),
+        ("targets: [{kind: http, conn_id: a, strategy: gone.json}]", "line 3: targets.0.strategy: strategy"),
+        (
+            "targets: [{kind: files, url: /data, partition_by: payment}]",
+            "line 3: targets.0.partition_by: 'payment' is no time of trade",
+        ),
     ],
 )
 def test_lint_looks_at_what_the_last_steps_of_a_run_need(tmp_path, line, message):
@@ -336,7 +383,61 @@ def test_lint_tells_of_two_files_of_one_name(tmp_path):
     first, second = lint([tmp_path])
     assert first.runs
     assert not second.runs
-    assert "'small' is defined in a.yaml already" in second.told
+    assert "b.yaml, line 1: a.yaml makes the DAG kuaimai_small already" in second.told
+
+
+LOOKS_BACK = 'time: {further: [{dimension: created, schedule: "5 * * * *", look_back_hours: 9}]}\n'
+
+
+def test_lint_tells_of_a_name_that_is_a_further_dag_of_another(tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL + LOOKS_BACK, encoding="utf-8")
+    (tmp_path / "late.yaml").write_text(SMALL.replace("small", "small__created"), encoding="utf-8")
+    late, small = lint([tmp_path])
+    assert late.runs
+    assert not small.runs
+    assert "small.yaml, line 3: late.yaml makes the DAG kuaimai_small__created already" in small.told
+    places = [tmp_path / "small.yaml", tmp_path, tmp_path / "small.yaml"]
+    assert [one.runs for one in lint(places)] == [True, False, True, True]
+
+
+def test_lint_tells_of_a_strategy_that_has_the_name_of_a_pipeline(tmp_path):
+    strategy = Path(__file__).parents[1] / "strategies" / "orders_archive.json"
+    (tmp_path / "small.json").write_text(strategy.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "small.yaml").write_text(SMALL, encoding="utf-8")
+    _, second = lint([tmp_path])
+    assert not second.runs
+    assert f"strategy {tmp_path / 'small.json'}: small.yaml makes the DAG kuaimai_small" in second.told
+
+
+def test_a_late_mistake_is_told_at_its_line_too(tmp_path):
+    (tmp_path / "late_step.py").write_text(
+        "NUMBER = 5\n\n\ndef add_margin(rows):\n    return rows\n", encoding="utf-8"
+    )
+    for steps, line, told in (
+        ("step: late_step:add_marg", 3, "has no function 'add_marg' → did you mean 'add_margin'?"),
+        ("step:\n  trade_line: {run: late_step:NUMBER}", 4, "'NUMBER' is no function, but a int"),
+    ):
+        (tmp_path / "small.yaml").write_text(SMALL + steps + "\n", encoding="utf-8")
+        [found] = lint([tmp_path])
+        assert f"pipeline {tmp_path / 'small.yaml'}, line {line}: step late_step:" in found.told
+        assert told in found.told
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("import nothing_of_the_kind", "ModuleNotFoundError: No module named 'nothing_of_the_kind'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("def f(:", "SyntaxError"),
+        ("raise ValueError('one\\ntwo')", "ValueError: one two"),
+    ],
+)
+def test_a_module_that_breaks_is_told_with_its_own_error(tmp_path, module, told):
+    (tmp_path / "breaks_here.py").write_text(module + "\n", encoding="utf-8")
+    (tmp_path / "small.yaml").write_text(SMALL + "step: breaks_here:f\n", encoding="utf-8")
+    [found] = lint([tmp_path])
+    assert told in found.told
+    assert "put breaks_here.py" not in found.told
 
 
 def test_the_tutorials_pipeline_is_right(tmp_path):

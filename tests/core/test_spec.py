@@ -29,6 +29,7 @@ def test_shipped_pipelines_are_valid():
     assert [pipeline.name for pipeline in load_pipelines(SHIPPED)] == [
         "aftersales",
         "items",
+        "purchase_returns",
         "purchases",
         "receipts",
         "shops",
@@ -125,5 +126,5 @@ def test_folder_that_is_not_there_names_the_setting(tmp_path):
 def test_two_files_with_one_name_are_told(write, tmp_path):
     write(MINIMAL, "a.yaml")
     write(MINIMAL, "b.yaml")
-    with pytest.raises(ConfigError, match="two files"):
+    with pytest.raises(ConfigError, match=r"b.yaml, line 1: a.yaml defines the pipeline 'trades' already"):
         load_pipelines(tmp_path)

@@ -47,6 +47,7 @@ def test_dags_parse_with_nothing_set_up(ours):
         "kuaimai_items",
         "kuaimai_items__scan",
         "kuaimai_purchases",
+        "kuaimai_purchase_returns",
         "kuaimai_receipts",
         "kuaimai_shops",
         "kuaimai_stock",
@@ -135,12 +136,13 @@ def test_form_asks_whose_records_where_they_are_asked_for_one_after_the_other(ou
 def test_lines_by_further_calls_are_told(ours):
     assert "`purchase.order.get`" in ours["kuaimai_purchases"].doc_md
     assert "`warehouse.entry.list.get`" in ours["kuaimai_receipts"].doc_md
+    assert "`purchase.return.list.get`" in ours["kuaimai_purchase_returns"].doc_md
 
 
 def test_past_and_night_offer_only_what_they_can_serve(ours):
     backfill, reconcile = ours["kuaimai_backfill"], ours["kuaimai_reconcile"]
     offered = set(backfill.params.get_param("pipeline").schema["enum"])
-    assert offered == {"trades", "aftersales", "items", "purchases", "receipts", "stock"}
+    assert offered == {"trades", "aftersales", "items", "purchases", "purchase_returns", "receipts", "stock"}
     assert {task.task_id for task in reconcile.tasks} == {"refresh_session", "trades"}
     for name in ("shops", "suppliers", "warehouses"):
         assert f"`{name}`" in backfill.doc_md

@@ -91,3 +91,21 @@ def test_a_refused_strategy_shows_why(dags):
         assert f"{name}.json" in sick.doc_md
         with pytest.raises(Exception, match=rf"{name}\.json"):
             sick.tasks[0].execute({})
+
+
+def test_a_mistake_takes_no_dag_of_another_file(dags, tmp_path):
+    small = "name: small\nsource: {method: erp.trade.list.query}\n"
+    further = 'time: {further: [{dimension: created, schedule: "5 * * * *", look_back_hours: 9}]}\n'
+    for name, text in {
+        "small": "name: not right",  # would be shown as the DAG of the next one
+        "some": small + further,
+        "small__created": small.replace("small", "small__created"),
+        "my orders": "name: [",
+        "odd": "name: [",
+        "other": small.replace("small", "odd"),
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    found = dags()
+    sick = {name for name, dag in found.items() if "broken" in dag.tags}
+    assert sick == {"kuaimai_small", "kuaimai_my_orders", "kuaimai_some", "kuaimai_odd_refused"}
+    assert {"plan", "seal"} <= tasks(found["kuaimai_odd"])

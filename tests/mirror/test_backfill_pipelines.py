@@ -38,7 +38,12 @@ def read(shop, made):
 
 @pytest.mark.parametrize(
     ("name", "dimension", "days"),
-    [("aftersales", "applied", 12), ("purchases", "created", 10), ("receipts", "modified", 8)],
+    [
+        ("aftersales", "applied", 12),
+        ("purchases", "created", 10),
+        ("purchase_returns", "created", 10),
+        ("receipts", "modified", 8),
+    ],
 )
 def test_past_is_counted_read_and_sealed(tmp_path, pg_url, name, dimension, days):
     with mirror(tmp_path, pg_url, pipeline=name, archive_orders=0, archive_documents=0) as shop:

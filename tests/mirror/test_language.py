@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import timedelta
 from decimal import Decimal
 
@@ -174,6 +175,7 @@ step:
             "step bad_steps:go failed on kuaimai_trade: KeyError: 'payment of what'",
         ),
         ("return None", "returned a NoneType"),
+        ("return rows['no_such_column']", "KeyError: 'no_such_column' (bad_steps.py, line 4)"),
         ("return rows.drop(columns='sid')", "lost the key 'sid'"),
         ("return rows.drop(columns='payment')", "lost the column 'payment'"),
         ("return pd.concat([rows, rows])", "returned a key of kuaimai_trade twice"),
@@ -198,6 +200,7 @@ def test_step_that_fails_fails_the_task_with_its_own_message(shop, tmp_path, bod
     with pytest.raises(ConfigError) as error:
         shop.run(START - timedelta(hours=4), START)
     assert told in str(error.value)
+    assert re.match(r"pipeline .*\.yaml, line \d+: step bad_steps:go ", str(error.value))
     assert shop.rows("SELECT count(*) FROM kuaimai_quarantine") == [(0,)]
 
 

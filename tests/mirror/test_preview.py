@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from installation import START, mirror
+from installation import SHIPPED, START, mirror
 
+from kuaimai.errors import Rejected
 from kuaimai.extract.sample import sample
-from kuaimai.pipeline.preview import as_text, last_staged, preview
+from kuaimai.gateway import catalog
+from kuaimai.gateway.answers import read_envelope
+from kuaimai.pipeline.preview import as_text, preview
 from kuaimai.pipeline.preview_page import as_page
+from kuaimai.pipeline.samples import last_staged, live_page
+from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
 
 
@@ -62,10 +68,10 @@ def test_people_stay_hidden_in_terminal_and_page(shop):
 def test_the_last_staged_page_is_found(shop):
     assert last_staged(shop.pipeline, shop.staging) is None
     shop.run(START - timedelta(days=1), START)
-    answer, name = last_staged(shop.pipeline, shop.staging)
+    answer, name, _ = last_staged(shop.pipeline, shop.staging)
     assert name.startswith("trades/run-1/")
     assert answer.rows(("list",))
-    other, _ = last_staged(shop.pipeline, shop.staging, shop.pipeline.source.enrich[0])
+    other, *_ = last_staged(shop.pipeline, shop.staging, shop.pipeline.source.enrich[0])
     assert other.method == shop.pipeline.source.enrich[0]
 
 
@@ -76,3 +82,111 @@ def test_the_page_needs_nothing_else_and_escapes_what_it_shows(shop):
     assert page.startswith("<!doctype html>")
     assert "&lt;live&gt; &amp; kicking" in page
     assert not any(word in page for word in ("<script", "http://", "https://", "src=", "@import"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+def test_a_live_page_is_asked_for_and_shown_as_a_run_does(tmp_path, name):
+    with mirror(tmp_path, pipeline=name) as shop:
+        method = catalog.method(shop.pipeline.source.method)
+        found = preview(shop.pipeline, *live_page(shop.pipeline, shop.client, method.name, now=shop.clock()))
+        asked = [one.params for one in shop.box.requests if one.method == method.name]
+        assert len(asked) == 1
+        assert found.records
+        assert all(table.records for table in found.tables)
+        # No record is bad, so every value has a place: of lines without an id of their own too.
+        texts = {text for table in found.tables for field in table.fields for text in field.stored}
+        assert not texts & {"set aside", "left out"}
+        if method.scope:
+            assert asked[0][method.scope.param]
+        if method.detail:
+            details = [one for one in shop.box.requests if one.method == method.detail.method]
+            assert len(details) == found.records <= 20
+
+
+def test_a_warehouse_without_changes_is_passed_by(tmp_path):
+    with mirror(tmp_path, pipeline="stock") as shop:
+        call = shop.client.call
+        asked = []
+
+        def nothing_in_the_first(method, params):
+            answer = call(method, params)
+            if method != shop.pipeline.source.method:
+                return answer
+            asked.append(params["warehouseId"])
+            raw = b'{"stockStatusVoList": [], "total": 0}'
+            return replace(answer, body=read_envelope(method, raw), raw=raw) if len(asked) == 1 else answer
+
+        shop.client.call = nothing_in_the_first
+        answer, origin, _ = live_page(
+            shop.pipeline, shop.client, shop.pipeline.source.method, now=shop.clock()
+        )
+        assert len(asked) == 2
+        assert origin.endswith(f"warehouse {asked[1]}")
+        assert answer.rows(catalog.method(answer.method).list_keys)
+
+
+def test_lines_that_are_refused_are_shown_as_what_sets_their_record_aside(tmp_path):
+    with mirror(tmp_path, pipeline="purchases") as shop:
+        call = shop.client.call
+        refused = []
+
+        def refuse_the_first(method, params):
+            if method == "purchase.order.get" and refused in ([], [params["id"]]):
+                refused[:] = [params["id"]]
+                raise Rejected("the gateway refused: 单据不存在", method=method, code="50")
+            return call(method, params)
+
+        shop.client.call = refuse_the_first
+        method = shop.pipeline.source.method
+        found = preview(shop.pipeline, *live_page(shop.pipeline, shop.client, method, now=shop.clock()))
+        assert [one.key for one in found.bad] == refused
+        assert "单据不存在" in found.bad[0].reason
+
+
+def test_a_staged_page_is_shown_with_its_lines(tmp_path):
+    with mirror(tmp_path, pipeline="purchases") as shop:
+        shop.run(START - timedelta(days=1), START)
+        spent = shop.client.requests
+        found = preview(shop.pipeline, *last_staged(shop.pipeline, shop.staging))
+        assert shop.client.requests == spent
+        order, line = found.tables
+        landed = {row[0] for row in shop.rows("SELECT _key FROM kuaimai_purchase_line")}
+        assert (found.bad, line.records) == ((), len(landed))
+        assert order.records == found.records > 10
+
+
+def test_what_a_filter_passes_over_is_not_called_set_aside(shop, tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text(
+        "name: some\nsource: {method: erp.trade.outstock.simple.query}\n"
+        "filters: [{where: {sid: {empty: false}}, then: skip}]\n",
+        encoding="utf-8",
+    )
+    found = preview(load_pipeline(path), page_of(shop), "live")
+    [sid] = [field for field in found.tables[0].fields if field.field == "sid"]
+    assert set(sid.stored) <= {"left out", "set aside"}
+    assert "left out" in sid.stored
+
+
+def test_what_the_pipeline_makes_of_columns_is_shown(shop, tmp_path):
+    (tmp_path / "preview_rules.py").write_text(
+        "def add_margin(rows):\n    rows['margin'] = rows['payment'] - rows['cost']\n    return rows\n",
+        encoding="utf-8",
+    )
+    path = tmp_path / "some.yaml"
+    path.write_text(
+        "name: some\nsource: {method: erp.trade.outstock.simple.query}\n"
+        "fields: {sellerMemo: drop, buyerNick: {keep: hash}}\n"
+        "step: {run: 'preview_rules:add_margin', columns: {margin: yuan}}\n",
+        encoding="utf-8",
+    )
+    found = preview(load_pipeline(path), page_of(shop), "live")
+    fields = {one.field or one.column: one for one in found.tables[0].fields}
+    assert fields["margin"].note == "made by step preview_rules:add_margin"
+    assert fields["margin"].seen > 20
+    assert fields["margin"].stored
+    assert fields["sellerMemo"].note.endswith("; dropped (fields)")
+    assert fields["buyerNick"].note.endswith("; personal: kept as hash")
+    assert fields["receiverState"].note.endswith("; personal: dropped (keep_personal)")
+    assert "made by step preview_rules:add_margin" in as_text(found)
+    assert "made by step preview_rules:add_margin" in as_page(found)

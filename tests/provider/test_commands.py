@@ -56,6 +56,8 @@ def test_doctor_finds_a_healthy_installation_healthy(home, ran):
         "clock",
         "right to erp.shop.list.query",
         "right to erp.trade.outstock.simple.query",
+        "right to erp.warehouse.list.query",
+        "right to purchase.order.get",
         "rate",
     ):
         assert f"✓ {what}: " in told
@@ -76,10 +78,28 @@ def test_doctor_says_what_is_wrong_and_what_to_do(home, ran):
 
 def test_doctor_names_the_method_that_the_gateway_does_not_give(home, ran, monkeypatch):
     monkeypatch.delitem(METHODS, "erp.trade.list.query")
+    monkeypatch.delitem(METHODS, "warehouse.entry.list.get")
     code, told = ran("doctor")
     assert code == 1
+    assert "✓ right to warehouse.entry.list.query" in told
+    assert "✗ right to warehouse.entry.list.get" in told
     assert "✓ right to erp.trade.outstock.simple.query" in told
     assert "✗ right to erp.trade.list.query" in told
+
+
+def test_doctor_asks_with_the_parameters_that_a_method_needs(home, capsys, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "finished.yaml").write_text(
+        "name: finished\nsource: {method: purchase.order.query, params: {status: FINISHED}}\n"
+        "time: {dimension: created}\n",
+        encoding="utf-8",
+    )
+    home.box.requests.clear()
+    assert main(["doctor", "--pipelines", str(folder)]) == 0
+    assert "✓ right to purchase.order.get: 采购单详情\n" in capsys.readouterr().out
+    [asked] = [one.params for one in home.box.requests if one.method == "purchase.order.query"]
+    assert (asked["status"], asked["timeType"]) == ("FINISHED", "2")
 
 
 def test_doctor_names_a_target_that_cannot_be_written(home, ran, monkeypatch):
@@ -186,11 +206,39 @@ def test_a_file_with_a_mistake_holds_only_what_is_asked_about_all(home, capsys, 
     (folder / "wrong.yaml").write_text("name: wrong\n", "utf-8")
     assert main(["status", "small", "--pipelines", str(folder)]) == NOT_COMPLETE
     assert "small → kuaimai_target" in capsys.readouterr().out
-    for names in ([], ["wrong"]):
+    for names in ([], ["wrong", "small"]):
         assert main(["status", *names, "--pipelines", str(folder)]) == 1
-        told = capsys.readouterr().err
-        assert "wrong.yaml, line 1: key 'source' is missing" in told
-        assert "Traceback" not in told
+        told = capsys.readouterr()
+        assert "small → kuaimai_target: nothing was read yet" in told.out
+        assert "wrong.yaml, line 1: key 'source' is missing" in told.err
+        assert ("there is no pipeline 'wrong'" in told.err) == bool(names)
+        assert main(["replay", *names, "--pipelines", str(folder)]) == 1
+        told = capsys.readouterr()
+        assert "small → kuaimai_target: 0 records waited" in told.out
+        assert "wrong.yaml, line 1: key 'source' is missing" in told.err
+    assert (
+        main(["plan", "wrong", "--from", "2026-11-01", "--to", "2026-11-02", "--pipelines", str(folder)]) == 1
+    )
+    assert "wrong.yaml, line 1: key 'source' is missing" in capsys.readouterr().err
+
+
+def test_a_target_that_does_not_answer_holds_no_other(home, capsys, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "orders.yaml").write_text(
+        "name: orders\nsource: {method: erp.trade.outstock.simple.query}\n"
+        "targets: [{kind: sql, conn_id: not_there}, {kind: sql}]\n",
+        encoding="utf-8",
+    )
+    assert main(["status", "--pipelines", str(folder)]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("orders → not_there: NOT KNOWN: There is no Connection not_there")
+    assert second == "orders → kuaimai_target: nothing was read yet"
+
+
+def test_an_empty_folder_is_not_a_complete_mirror(home, capsys, tmp_path):
+    assert main(["status", "--pipelines", str(tmp_path)]) == 1
+    assert f"there is no pipeline in {tmp_path}" in capsys.readouterr().err
 
 
 def test_a_live_preview_asks_as_the_pipeline_asks(home, capsys, tmp_path):

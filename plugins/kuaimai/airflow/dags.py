@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +51,23 @@ def pipeline_dags(folder: Path) -> list[DAG]:
     A file with a mistake becomes a DAG that shows the mistake, so that it cannot take the others down.
     """
     dags: dict[str, DAG] = {}
+    mistakes: dict[Path, str] = {}
     for path in [*sorted(folder.glob("*.yaml")), *strategy_files(folder)]:
-        made = _dags_of(path)
-        if any(dag.dag_id in dags for dag in made):
-            made = [_broken(path, f"another file in {folder} has the name of this pipeline already")]
-        dags.update({dag.dag_id: dag for dag in made})
+        try:
+            made = _dags_of(path)
+        except ConfigError as err:
+            mistakes[path] = str(err)
+            continue
+        taken = [dag.dag_id for dag in made if dag.dag_id in dags]
+        if taken:
+            mistakes[path] = f"{path}: another file makes the DAG {taken[0]} already; rename the pipeline"
+        else:
+            dags.update({dag.dag_id: dag for dag in made})
+    for path, mistake in mistakes.items():
+        dag_id = "kuaimai_" + re.sub(r"[^\w.-]", "_", path.stem)
+        while dag_id in dags:
+            dag_id += "_refused"
+        dags[dag_id] = _broken(dag_id, path, mistake)
     return list(dags.values())
 
 
@@ -68,7 +81,7 @@ def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None)
         path: its file, which the tasks read again.
         further: the further time dimension to read by; None for the pipeline's own.
     """
-    dag_id = f"kuaimai_{pipeline.name}" + (f"__{further.dimension}" if further else "")
+    dag_id = pipeline.dag_id(further)
     dimension = further.dimension if further else pipeline.time.dimension
     # What everybody waits for goes before what is looked up again.
     lane: Lane | None = "reconcile" if further else None
@@ -162,16 +175,18 @@ def session_dag() -> DAG:
 
 
 def _dags_of(path: Path) -> list[DAG]:
-    try:
-        if path.suffix == STRATEGY:
-            from kuaimai.airflow.strategies import lone_strategy
+    """Return the DAGs of one file.
 
-            alone = lone_strategy(path)
-            if alone is not None:
-                return [alone]
-        pipeline = load_pipeline(path)
-    except ConfigError as err:
-        return [_broken(path, str(err))]
+    Raises:
+        ConfigError: it has a mistake.
+    """
+    if path.suffix == STRATEGY:
+        from kuaimai.airflow.strategies import lone_strategy
+
+        alone = lone_strategy(path)
+        if alone is not None:
+            return [alone]
+    pipeline = load_pipeline(path)
     return [pipeline_dag(pipeline, path, further) for further in (None, *pipeline.time.further)]
 
 
@@ -221,9 +236,9 @@ def _others(pipeline: Pipeline) -> str:
     return said
 
 
-def _broken(path: Path, mistake: str) -> DAG:
+def _broken(dag_id: str, path: Path, mistake: str) -> DAG:
     with DAG(
-        f"kuaimai_{path.stem}",
+        dag_id,
         description=f"⚠ {mistake}"[:200],
         doc_md=f"### This pipeline cannot run\n\n```text\n{mistake}\n```\n\nMend `{path.name}`.",
         schedule=None,

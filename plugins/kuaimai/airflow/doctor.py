@@ -22,13 +22,16 @@ from kuaimai.airflow.stores import state_store
 from kuaimai.airflow.targets import open_outlet
 from kuaimai.airflow.vaults import VariableVault
 from kuaimai.errors import ConfigError, KuaimaiError, SessionError
+from kuaimai.extract.details import ask_details
 from kuaimai.extract.sample import sample
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import CLOCK_WARNING_SECONDS
 from kuaimai.gateway.session_report import breaker_key
 from kuaimai.gateway.tokens import DAY, TokenRecord
+from kuaimai.pipeline.stages import SHOP_METHOD, WAREHOUSE_METHOD
 
 if TYPE_CHECKING:
+    from kuaimai.gateway.answers import Answer
     from kuaimai.gateway.client import Client
     from kuaimai.pipeline.outlets import AnyOutlet
     from kuaimai.pipeline.spec import Pipeline
@@ -39,6 +42,7 @@ _MARKS: dict[State, str] = {"ok": "✓", "warning": "!", "failed": "✗"}
 # Beyond this the gateway refuses every call.
 _CLOCK_LIMIT_SECONDS = 600.0
 _SHORT_SESSION_DAYS = 10.0
+_HOURS = 24
 # The gateway does not take these credentials at all: appKey, signature or time (reference 4.3).
 _CREDENTIALS = {"20", "22", "23", "24", "25", "40"}
 
@@ -217,7 +221,7 @@ def _session(hook: KuaimaiHook, now: float) -> Finding:
 
 def _clock(hook: KuaimaiHook, client: Client, now: float) -> Finding:
     try:
-        sample(client, "erp.shop.list.query", now=now)
+        sample(client, SHOP_METHOD, now=now)
     except SessionError as error:
         return _failed("session", error)
     except KuaimaiError as error:
@@ -238,17 +242,54 @@ def _clock(hook: KuaimaiHook, client: Client, now: float) -> Finding:
 
 
 def _rights(client: Client, pipelines: list[Pipeline], now: float) -> Iterator[Finding]:
-    methods = ["erp.shop.list.query"]
-    methods += [name for one in pipelines for name in one.source.methods]
-    for name in dict.fromkeys(methods):
-        yield _judged(f"right to {name}", partial(_right, client, name, now))
+    """Ask each method once: lists as their first pipeline does, details by a record of the list."""
+    asked = {SHOP_METHOD}
+    yield _judged(
+        f"right to {SHOP_METHOD}", lambda: _right(SHOP_METHOD, sample(client, SHOP_METHOD, now=now))
+    )
+    for pipeline in pipelines:
+        others = (WAREHOUSE_METHOD,) if pipeline.scope == "warehouse" else ()
+        for name in (*others, *pipeline.source.methods):
+            if name not in asked:
+                asked.add(name)
+                yield from _right_of(client, pipeline, name, now)
 
 
-def _right(client: Client, name: str, now: float) -> Finding:
+def _right_of(client: Client, pipeline: Pipeline, name: str, now: float) -> Iterator[Finding]:
+    own = name in pipeline.source.methods
+    try:
+        answer = sample(
+            client,
+            name,
+            now=now,
+            hours=_HOURS,
+            dimension=pipeline.time.dimension if own else None,
+            params=pipeline.source.params if own else None,
+        )
+        yield _right(name, answer)
+    except KuaimaiError as error:
+        yield _failed(f"right to {name}", error)
+        return
+    detail = catalog.method(name).detail
+    if detail:
+        what = f"right to {detail.method}"
+        yield _judged(what, partial(_right_to_detail, client, detail, answer))
+
+
+def _right(name: str, answer: Answer) -> Finding:
     entry = catalog.method(name)
-    answer = sample(client, name, now=now)
-    total = "" if answer.total is None else f", {answer.total} records in the last hour"
-    return Finding(f"right to {name}", "ok", f"{entry.label}{total if entry.times else ''}")
+    total = "" if answer.total is None or not entry.times else f", {answer.total} records in {_HOURS} hours"
+    return Finding(f"right to {name}", "ok", f"{entry.label}{total}")
+
+
+def _right_to_detail(client: Client, detail: catalog.Detail, answer: Answer) -> Finding:
+    what, label = f"right to {detail.method}", catalog.method(detail.method).label
+    rows = answer.rows(catalog.method(answer.method).list_keys)
+    value = next((row[detail.field] for row in rows if row.get(detail.field) is not None), None)
+    if value is None:
+        return Finding(what, "ok", f"{label}, not tried: {answer.method} has no record in {_HOURS} hours")
+    ask_details(client, detail, str(value))
+    return Finding(what, "ok", label)
 
 
 def _rate(hook: KuaimaiHook) -> Finding:

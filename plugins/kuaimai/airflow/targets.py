@@ -108,7 +108,7 @@ def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Any:
     from kuaimai.pipeline.qeasy.lookups import SqlLookups
 
     lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
-    return Documents(load_strategy(Path(outlet.strategy)), lookups)
+    return Documents(load_strategy(Path(spec.folder, outlet.strategy)), lookups)
 
 
 def _root(url: str) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sys import stderr
 from typing import TYPE_CHECKING
 
-from kuaimai.errors import ConfigError
+from kuaimai.errors import ConfigError, KuaimaiError
 
 if TYPE_CHECKING:
     from kuaimai.airflow.doctor import Finding
@@ -65,23 +65,32 @@ def plan_at_the_terminal(
         )
 
 
-def status_at_the_terminal(names: Iterable[str], *, folder: Path | None = None) -> list[PipelineStatus]:
+def status_at_the_terminal(
+    names: Iterable[str], *, folder: Path | None = None
+) -> tuple[list[PipelineStatus], list[ConfigError]]:
     """Return how complete pipelines are in their targets; all of them where none is named.
 
+    A file with a mistake does not hold the others: the mistakes come beside. Neither does a target that does
+    not answer: its status says so.
+
     Raises:
-        ConfigError: there is no such pipeline or Connection.
-        KuaimaiError: a target does not answer.
+        ConfigError: there is no folder of pipelines.
     """
     with _at_home():
         from kuaimai.airflow.targets import opened
-        from kuaimai.pipeline.status import status
+        from kuaimai.pipeline.status import PipelineStatus, status
 
         found = []
-        for pipeline in _pipelines(names, folder):
-            with opened(pipeline) as targets:
+        pipelines, mistakes = _readable(names, folder)
+        for pipeline in pipelines:
+            for outlet in pipeline.outlets:
                 now = datetime.fromtimestamp(time.time(), timezone.utc)
-                found += [status(pipeline, target, name, now) for name, target in targets]
-        return found
+                try:
+                    with opened(pipeline, outlet.name) as [(name, target)]:
+                        found.append(status(pipeline, target, name, now))
+                except KuaimaiError as error:
+                    found.append(PipelineStatus(pipeline.name, outlet.name, unknown=str(error)))
+        return found, mistakes
 
 
 def replay_at_the_terminal(
@@ -96,11 +105,12 @@ def replay_at_the_terminal(
         folder: of the pipeline files.
 
     Raises:
-        ConfigError: there is no such pipeline, target or Connection.
+        ConfigError: there is no such target or Connection; at the end: there is no such pipeline, or its file
+            has a mistake.
         KuaimaiError: a target failed; what was loaded before stays loaded.
     """
     with _at_home():
-        pipelines = _pipelines(names, folder)
+        pipelines, mistakes = _readable(names, folder)
     chosen = tuple(ids)
     for pipeline in pipelines:
         with _at_home():
@@ -110,6 +120,7 @@ def replay_at_the_terminal(
             with opened(pipeline, target) as targets:
                 done = [(f"{pipeline.name} → {name}", replay(pipeline, one, chosen)) for name, one in targets]
         yield from done
+    _check(mistakes)
 
 
 def doctor_at_the_terminal(kuaimai_conn_id: str, *, folder: Path | None = None) -> Iterator[Finding]:
@@ -139,25 +150,16 @@ def preview_at_the_terminal(
     with _at_home():
         from kuaimai.airflow.hooks import KuaimaiHook
         from kuaimai.airflow.settings import staging
-        from kuaimai.extract.sample import sample
-        from kuaimai.pipeline.preview import check_method, last_staged, preview
+        from kuaimai.pipeline.preview import preview
+        from kuaimai.pipeline.samples import check_method, last_staged, live_page
 
         [pipeline] = _pipelines([name], folder)
         chosen = check_method(pipeline, method)
-        staged = None if live else last_staged(pipeline, staging(), method)
-        if staged is not None:
-            return preview(pipeline, *staged)
-        with closing(KuaimaiHook(kuaimai_conn_id)) as hook:
-            client = hook.client("backfill")
-            answer = sample(
-                client,
-                chosen,
-                now=time.time(),
-                hours=24,
-                records=pipeline.source.page_size,
-                params=pipeline.source.params,
-            )
-        return preview(pipeline, answer, "the live gateway, last 24 hours")
+        found = None if live else last_staged(pipeline, staging(), method)
+        if found is None:
+            with closing(KuaimaiHook(kuaimai_conn_id)) as hook:
+                found = live_page(pipeline, hook.client("backfill"), chosen, now=time.time())
+        return preview(pipeline, *found)
 
 
 @contextmanager
@@ -178,18 +180,40 @@ def _dag_file() -> str:
 
 
 def _pipelines(names: Iterable[str], folder: Path | None) -> list[Pipeline]:
+    """Return the pipelines of these names.
+
+    Raises:
+        ConfigError: one of them cannot be had.
+    """
+    found, mistakes = _readable(names, folder)
+    _check(mistakes)
+    return found
+
+
+def _readable(names: Iterable[str], folder: Path | None) -> tuple[list[Pipeline], list[ConfigError]]:
+    """Return the pipelines of these names, of none all that can be read, and why others are not there."""
     from kuaimai.airflow.settings import pipelines_folder
     from kuaimai.pipeline.spec import readable_pipelines
 
     place = folder or pipelines_folder(_dag_file())
     known, refused = readable_pipelines(place)
     wanted = list(names)
-    unknown = [name for name in wanted if name not in known]
+    there = f"there are {', '.join(sorted(known))}" if known else "see include/pipelines"
+    mistakes = [
+        ConfigError(f"there is no pipeline {name!r} in {place}", hint=there)
+        for name in wanted
+        if name not in known
+    ]
+    if not known and not refused:
+        mistakes = [ConfigError(f"there is no pipeline in {place}", hint=there)]
     # A file with a mistake does not hold what is asked about others.
-    if refused and (unknown or not wanted):
-        raise ConfigError("; ".join(map(str, refused)), hint="name the pipelines that are to be looked at")
-    for name in unknown:
-        raise ConfigError(
-            f"there is no pipeline {name!r} in {place}", hint=f"there are {', '.join(sorted(known))}"
-        )
-    return [known[name] for name in wanted or known]
+    if mistakes or not wanted:
+        mistakes += refused
+    return [known[name] for name in wanted or known if name in known], mistakes
+
+
+def _check(mistakes: list[ConfigError]) -> None:
+    if len(mistakes) > 1:
+        raise ConfigError("; ".join(map(str, mistakes)))
+    if mistakes:
+        raise mistakes[0]

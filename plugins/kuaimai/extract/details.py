@@ -105,20 +105,63 @@ def composed(read: Read, answers: Iterable[Answer], staging: Staging) -> Iterato
     if not read.details or entry.detail is None:
         yield from answers
         return
-    files: dict[str, list[str]] = {}
-    newest: dict[str, int] = {}
-    for name, at, file in _staged(staging, read.details):
-        if at > newest.get(name, -1):
-            newest[name], files[name] = at, []
-        if at == newest[name]:
-            files[name].append(f"{read.details}/{file}")
+    files = _newest(staging, read.details)
     for answer in answers:
         rows = [
             {**row, entry.detail.into: _lines(entry.detail, files.get(_name(read.source, row), ()), staging)}
             for row in answer.rows(entry.list_keys)
         ]
-        raw = encode_json({entry.list_keys[0]: rows})
-        yield Answer(answer.method, read_envelope(answer.method, raw), raw, answer.trace_id)
+        yield _page(answer, rows)
+
+
+def composed_page(answer: Answer, staging: Staging, folder: str) -> Answer:
+    """Return those records of a page whose details are staged, with them; to look at.
+
+    Args:
+        answer: a page of a list.
+        staging: where the details are.
+        folder: in which folder, see `Read.details`.
+    """
+    entry = catalog.method(answer.method)
+    if entry.detail is None:
+        return answer
+    files = _newest(staging, folder)
+    rows = [
+        {**row, entry.detail.into: _lines(entry.detail, files[name], staging)}
+        for row in answer.rows(entry.list_keys)
+        if (name := _name(answer.method, row)) in files
+    ]
+    return _page(answer, rows)
+
+
+def asked_page(client: Client, answer: Answer, most: int) -> Answer:
+    """Return the first records of a page with their details, asked for now and not staged; to look at.
+
+    Raises:
+        KuaimaiError: a call failed for good. One that was refused does not: its refusal is in their place.
+    """
+    entry = catalog.method(answer.method)
+    if entry.detail is None:
+        return answer
+    rows = []
+    for row in answer.rows(entry.list_keys)[:most]:
+        value = row.get(entry.detail.field)
+        lines = _lacking(entry.detail) if value is None else _asked(client, entry.detail, str(value))
+        rows.append({**row, entry.detail.into: lines})
+    return _page(answer, rows)
+
+
+def _asked(client: Client, detail: Detail, value: str) -> Any:
+    try:
+        return [row for raw in ask_details(client, detail, value) for row in _rows(detail.method, raw)]
+    except Rejected as refusal:
+        return {REFUSED: str(refusal)}
+
+
+def _page(answer: Answer, rows: list[dict[str, Any]]) -> Answer:
+    """Return an answer with other records."""
+    raw = encode_json({catalog.method(answer.method).list_keys[0]: rows})
+    return Answer(answer.method, read_envelope(answer.method, raw), raw, answer.trace_id)
 
 
 def _ask(
@@ -131,21 +174,38 @@ def _ask(
     folder: str,
     now: Callable[[], float],
 ) -> Rejected | None:
-    """Stage what a record lacks, page by page; return the refusal where the gateway gives none."""
-    entry = catalog.method(detail.method)
+    """Stage what a record lacks; return the refusal where the gateway gives none."""
     asked_at = int(now())
+    try:
+        pages = ask_details(client, detail, value)
+    except Rejected as refusal:
+        log.warning("%s %s: %s", detail.method, value, refusal)
+        told = encode_json({REFUSED: str(refusal)})
+        staging.write_compressed(f"{folder}/{name}~{asked_at}{_REFUSAL}", told)
+        return refusal
+    _write(staging, folder, name, asked_at, pages)
+    return None
+
+
+def ask_details(client: Client, detail: Detail, value: str) -> list[bytes]:
+    """Return the raw pages of what one record lacks.
+
+    Args:
+        client: calls the gateway.
+        detail: how a list's records are asked for once more.
+        value: of `detail.field` in the record.
+
+    Raises:
+        Rejected: the gateway gives none.
+        KuaimaiError: a call failed for good.
+    """
+    entry = catalog.method(detail.method)
     pages: list[bytes] = []
     last: list[dict[str, Any]] = []
     keys = 0
     while True:
         paged = {} if entry.page is None else {"pageNo": str(len(pages) + 1), "pageSize": str(entry.page.max)}
-        try:
-            answer = client.call(detail.method, {**entry.send, detail.param: value, **paged})
-        except Rejected as refusal:
-            log.warning("%s %s: %s", detail.method, value, refusal)
-            told = encode_json({REFUSED: str(refusal)})
-            staging.write_compressed(f"{folder}/{name}~{asked_at}{_REFUSAL}", told)
-            return refusal
+        answer = client.call(detail.method, {**entry.send, detail.param: value, **paged})
         rows = answer.rows(entry.list_keys)
         if pages and (not rows or (answer.total is None and rows == last)):
             break  # nothing more, or the page number is ignored
@@ -154,8 +214,7 @@ def _ask(
         # Without a count only a page that brings nothing more is the end: a short one may be a silent cap.
         if not paged or not rows or (answer.total is not None and keys >= answer.total):
             break
-    _write(staging, folder, name, asked_at, pages)
-    return None
+    return pages
 
 
 def _write(staging: Staging, folder: str, name: str, asked_at: int, pages: list[bytes]) -> None:
@@ -174,15 +233,30 @@ def _staged(staging: Staging, folder: str) -> list[tuple[str, int, str]]:
     return [one for one in found if one[:2] in whole]
 
 
+def _newest(staging: Staging, folder: str) -> dict[str, list[str]]:
+    """Return the files of each staged detail, those of the latest asking."""
+    files: dict[str, list[str]] = {}
+    newest: dict[str, int] = {}
+    for name, at, file in _staged(staging, folder):
+        if at > newest.get(name, -1):
+            newest[name], files[name] = at, []
+        if at == newest[name]:
+            files[name].append(f"{folder}/{file}")
+    return files
+
+
 def _lines(detail: Detail, files: Iterable[str], staging: Staging) -> Any:
-    entry = catalog.method(detail.method)
     lines: list[dict[str, Any]] = []
     for file in sorted(files):
         raw = staging.read_compressed(file)
         if file.endswith(_REFUSAL):
             return decode_json(raw)
         lines += _rows(detail.method, raw)
-    return lines if files else {REFUSED: f"without {detail.field} there is nothing to ask {entry.name} by"}
+    return lines if files else _lacking(detail)
+
+
+def _lacking(detail: Detail) -> dict[str, str]:
+    return {REFUSED: f"without {detail.field} there is nothing to ask {detail.method} by"}
 
 
 def _rows(method: str, raw: bytes) -> list[dict[str, Any]]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from kuaimai.errors import ConfigError
+from kuaimai.pipeline.outlets import HttpOutlet, StatementOutlet
 from kuaimai.pipeline.spec import STRATEGY, Pipeline, load_pipeline, strategy_files
 
 
 class Linted(NamedTuple):
-    """What there is to say about one file, and whether it runs."""
+    """What there is to say about one file.
+
+    Attributes:
+        path: the file.
+        runs: whether it would run.
+        told: what there is to say.
+        dags: DAG that is made of it → file and line that name it.
+    """
 
     path: Path
     runs: bool
     told: str
-    name: str = ""
+    dags: Mapping[str, str] = {}
 
 
 def lint(places: Iterable[Path]) -> list[Linted]:
@@ -26,18 +34,18 @@ def lint(places: Iterable[Path]) -> list[Linted]:
         ConfigError: a place is not there, or a folder holds nothing to check.
     """
     seen: dict[tuple[Path, str], Path] = {}
-    return [_once(_linted(path), seen) for place in places for path in _files(place)]
+    return [_alone(_linted(path), seen) for place in places for path in _files(place)]
 
 
-def _once(found: Linted, seen: dict[tuple[Path, str], Path]) -> Linted:
-    """Refuse a name that another file of the folder has: both would be one DAG."""
-    first = seen.setdefault((found.path.parent, found.name), found.path) if found.name else found.path
-    if first == found.path:
-        return found
-    told = (
-        f"{found.path}: refused\n  the pipeline {found.name!r} is defined in {first.name} already; rename one"
-    )
-    return Linted(found.path, runs=False, told=told)
+def _alone(found: Linted, seen: dict[tuple[Path, str], Path]) -> Linted:
+    """Refuse a file whose DAGs have an id that another file of the folder has taken."""
+    folder = found.path.resolve().parent
+    for dag, where in found.dags.items():
+        first = seen.setdefault((folder, dag), found.path)
+        if first.resolve() != found.path.resolve():
+            told = f"{where}: {first.name} makes the DAG {dag} already; rename the pipeline"
+            return Linted(found.path, runs=False, told=f"{found.path}: refused\n  {told}")
+    return found
 
 
 def _files(place: Path) -> Iterator[Path]:
@@ -55,15 +63,20 @@ def _files(place: Path) -> Iterator[Path]:
 def _linted(path: Path) -> Linted:
     if path.suffix == STRATEGY:
         from kuaimai.pipeline.qeasy.lint import lint_strategy  # noqa: PLC0415 - its parser is not small
+        from kuaimai.pipeline.qeasy.mirror import pipeline_name  # noqa: PLC0415 - as above
 
         report = lint_strategy(path)
-        return Linted(path, report.runs, report.pretty())
+        dags = {f"kuaimai_{pipeline_name(path)}": f"strategy {path}"} if report.runs else {}
+        return Linted(path, report.runs, report.pretty(), dags)
     try:
         pipeline = load_pipeline(path)
         _look_at_what_it_names(pipeline)
     except ConfigError as err:
         return Linted(path, runs=False, told=f"{path}: refused\n  {err}")
-    return Linted(path, runs=True, told=f"{path}: runs, as kuaimai_{pipeline.name}", name=pipeline.name)
+    dags = {pipeline.dag_id(): pipeline.place("name")}
+    for at, one in enumerate(pipeline.time.further):
+        dags[pipeline.dag_id(one)] = pipeline.place(f"time.further.{at}")
+    return Linted(path, runs=True, told=f"{path}: runs, as {', '.join(dags)}", dags=dags)
 
 
 def _look_at_what_it_names(pipeline: Pipeline) -> None:
@@ -84,11 +97,24 @@ def _look_at_what_it_names(pipeline: Pipeline) -> None:
     ]
     for at, outlet in enumerate(pipeline.outlets):
         if outlet.kind == "files" and outlet.partition_by and outlet.partition_by not in times:
+            key = f"targets.{at}.partition_by"
             raise ConfigError(
-                f"targets.{at}.partition_by: {outlet.partition_by!r} is no time of {pipeline.record.name}",
+                f"{pipeline.place(key)}: {key}: {outlet.partition_by!r} is no time of {pipeline.record.name}",
                 hint=f"give one of {', '.join(times)}" if times else "leave it out",
             )
         if outlet.kind in ("http", "statement") and outlet.strategy:
-            from kuaimai.pipeline.qeasy.compiling import load_strategy  # noqa: PLC0415 - as above
+            _look_at_strategy(pipeline, f"targets.{at}.strategy", outlet)
 
-            load_strategy(Path(outlet.strategy))
+
+def _look_at_strategy(pipeline: Pipeline, key: str, outlet: HttpOutlet | StatementOutlet) -> None:
+    from kuaimai.pipeline.qeasy.compiling import load_strategy  # noqa: PLC0415 - as above
+
+    try:
+        target = load_strategy(Path(pipeline.folder, outlet.strategy)).target
+    except ConfigError as err:
+        raise ConfigError(f"{pipeline.place(key)}: {key}: {err.message}", hint=err.hint) from err
+    if outlet.kind == "statement" and (target is None or target.statement is None):
+        raise ConfigError(
+            f"{pipeline.place(key)}: {key}: {outlet.strategy} has no statement to execute",
+            hint="its api is execute or batchexecute",
+        )

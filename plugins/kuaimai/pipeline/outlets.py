@@ -13,6 +13,17 @@ _NAME = r"^[A-Za-z][A-Za-z0-9_.-]*$"
 _MOST_ROWS = 1000
 
 
+def a_name(value: str) -> str:
+    """Return the name of a target.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if not re.match(_NAME, value):
+        raise ValueError(f"{value!r} is no name of a target: a letter, then letters, digits, _, - and .")
+    return value
+
+
 class _Outlet(BaseModel):
     """What all targets share.
 
@@ -22,7 +33,12 @@ class _Outlet(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(default="", pattern=_NAME)
+    name: str = Field(default="", json_schema_extra={"pattern": _NAME})
+
+    @field_validator("name")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        return a_name(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -112,13 +128,14 @@ class HttpOutlet(_Outlet):
         requests_per_second: at most so many requests.
         timeout_seconds: how long to wait for an answer.
         tries: how often a request, or a record that was refused among others, is sent in one load.
-        strategy: a Qeasy strategy whose target makes the document of each record; see docs/qeasy.md.
+        strategy: a Qeasy strategy whose target makes the document of each record, looked for beside the
+            pipeline's file; see docs/qeasy.md.
     """
 
     kind: Literal["http"] = "http"
     conn_id: str
     path: str = ""
-    rows: int = Field(default=1, ge=1, le=_MOST_ROWS)
+    rows: int = Field(strict=True, default=1, ge=1, le=_MOST_ROWS)
     rows_key: str = ""
     body: dict[str, Any] = Field(default_factory=dict)
     id_check: bool = False
@@ -127,7 +144,7 @@ class HttpOutlet(_Outlet):
     answers: Answers | None = None
     requests_per_second: float = Field(default=5, gt=0)
     timeout_seconds: float = Field(default=30, gt=0, le=600)
-    tries: int = Field(default=3, ge=1, le=10)
+    tries: int = Field(strict=True, default=3, ge=1, le=10)
     strategy: str = ""
 
     @model_validator(mode="after")
@@ -150,7 +167,7 @@ class StatementOutlet(_Outlet):
 
     Attributes:
         conn_id: Airflow Connection.
-        strategy: the strategy's file, whose target is `execute` or `batchexecute`.
+        strategy: the strategy's file, beside the pipeline's, whose target is `execute` or `batchexecute`.
         id_check: execute it once only for a record, also when the record has changed since.
     """
 

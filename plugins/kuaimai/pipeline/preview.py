@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 
-from kuaimai.errors import ConfigError
 from kuaimai.extract.skim import record_key
-from kuaimai.extract.staging import Staging
 from kuaimai.gateway import catalog
-from kuaimai.gateway.answers import Answer, encode_json, read_envelope
+from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned, shortened
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows
 from kuaimai.transform.personal import drop_personal
-from kuaimai.transform.rules import Rules
-from kuaimai.transform.tables import Table
+from kuaimai.transform.rules import FieldRule, Rules, Step
+from kuaimai.transform.tables import Column, Table
 
 _HIDDEN = "•••"
 _EXAMPLES = 3
@@ -34,7 +33,7 @@ class FieldView(msgspec.Struct, frozen=True):
     """One field of the records, and the column it becomes.
 
     Attributes:
-        field: the API's name; empty for a column that no field of these records has filled.
+        field: the API's name; empty for a column that is made here: a key, or a step's.
         seen: in how many of the records it was.
         given: examples as the gateway sent them.
         column: its column; empty where it is not stored.
@@ -83,28 +82,41 @@ class Preview(msgspec.Struct, frozen=True):
     filtered: dict[str, str] = {}
 
 
-def preview(pipeline: Pipeline, answer: Answer, origin: str) -> Preview:
+class _Sent(NamedTuple):
+    """A record or a line as it was sent, the key of its row, and that of the record it belongs to."""
+
+    fields: Mapping[str, Any]
+    key: str
+    record: str
+
+
+def preview(
+    pipeline: Pipeline, answer: Answer, origin: str, given: Mapping[str, str] | None = None
+) -> Preview:
     """Map one answer as a run would, and show what became of each field.
 
     Args:
         pipeline: the pipeline.
         answer: a page of one of its methods.
         origin: where the page is from, for people.
+        given: ids that the records were asked for by, by field; for records that leave them out.
 
     Raises:
         DataError: the answer holds something else than a list of records.
+        ConfigError: a step failed.
     """
     entry = catalog.method(answer.method)
     records = answer.rows(entry.list_keys)
     mapper = Mapper(pipeline.record.name, pipeline.rules)
     into = [Rows(table) for table in mapper.tables]
-    bad = mapper.map_answers([answer], entry.list_keys, into)
+    bad = mapper.map_answers([answer], entry.list_keys, into, given=given or {})
     stored = mapper.batches(into, rank=0, window_id="preview")
     kinds = (pipeline.record, *(catalog.record(name) for name in pipeline.record.children.values()))
-    found = (records, *(_lines(records, name, pipeline.record.key) for name in pipeline.record.children))
+    sent = _sent(mapper, [{**(given or {}), **record} for record in records])
+    aside = {one.key for one in bad}
     views = [
-        _table_view(table, kind, rows, batch, pipeline.rules)
-        for table, kind, rows, batch in zip(mapper.tables, kinds, found, stored, strict=True)
+        _table_view(table, kind, rows, batch, rules=pipeline.rules, aside=aside)
+        for table, kind, rows, batch in zip(mapper.tables, kinds, sent, stored, strict=True)
     ]
     return Preview(
         pipeline=pipeline.name,
@@ -120,101 +132,114 @@ def preview(pipeline: Pipeline, answer: Answer, origin: str) -> Preview:
     )
 
 
-def last_staged(pipeline: Pipeline, staging: Staging, only: str | None = None) -> tuple[Answer, str] | None:
-    """Return the newest page with records that a run has staged, and its name; None where there is none.
-
-    Args:
-        pipeline: the pipeline.
-        staging: where runs put their pages.
-        only: the method to look at; None for any.
-    """
-    for _, rank, name in sorted(_staged(pipeline, staging), reverse=True):
-        method = pipeline.source.methods[rank]
-        if only not in (None, method):
-            continue
-        raw = staging.read_compressed(name)
-        answer = Answer(method, read_envelope(method, raw), raw)
-        if answer.rows(catalog.method(method).list_keys):
-            return answer, name
-    return None
+def _sent(mapper: Mapper, records: Iterable[dict[str, Any]]) -> list[list[_Sent]]:
+    """Return the records, and the lines of each of their lists, with the keys that the mapper gives them."""
+    found: list[list[_Sent]] = [[] for _ in mapper.tables]
+    for record in records:
+        key = record_key(record, *mapper.kind.key_fields)
+        found[0].append(_Sent(record, key, key))
+        for (name, shape), into in zip(mapper.children.items(), found[1:], strict=True):
+            lines = [line for line in _listed(record.get(name)) if isinstance(line, dict)]
+            try:
+                keys = [values[shape.key_position] for values, _ in shape.lines(lines, key, name, [])]
+            except ValueError:  # one line that does not fit sends its record to quarantine
+                keys = [""] * len(lines)
+            into += [_Sent(line, one, key) for line, one in zip(lines, keys, strict=True)]
+    return found
 
 
-def _staged(pipeline: Pipeline, staging: Staging) -> Iterator[tuple[float, int, str]]:
-    """Yield the raw pages of the pipeline's runs: time, rank of the method, name."""
-    for run in staging.names(pipeline.name):
-        for piece in staging.names(f"{pipeline.name}/{run}"):
-            for rank in range(len(pipeline.source.methods)):
-                folder = f"{pipeline.name}/{run}/{piece}/raw/{rank}"
-                for question in staging.names(folder):
-                    for file in staging.names(f"{folder}/{question}"):
-                        name = f"{folder}/{question}/{file}"
-                        if name.endswith(".json.zst"):
-                            yield staging.changed_at(name), rank, name
-
-
-def _lines(records: Iterable[Mapping[str, Any]], name: str, parent: str) -> list[dict[str, Any]]:
-    return [
-        {"": record.get(parent), **line}
-        for record in records
-        for line in (record.get(name) if isinstance(record.get(name), list) else ()) or ()
-        if isinstance(line, dict)
-    ]
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _table_view(
     table: Table,
     kind: catalog.Record,
-    records: Sequence[Mapping[str, Any]],
+    sent: Sequence[_Sent],
     batch: pa.Table,
+    *,
     rules: Rules,
+    aside: AbstractSet[str],
 ) -> TableView:
     rows = {row[table.key]: row for row in batch.to_pylist()}
     spelt = {name: field for field in kind.fields.values() for name in (field.name, *field.aliases)}
     columns = {field.name: column for field, column in zip(table.fields, table.columns, strict=False)}
-    names = list(dict.fromkeys(name for record in records for name in record if name))
+    names = list(dict.fromkeys(name for one in sent for name in one.fields if name))
     fields = []
     for name in names:
-        having = [record for record in records if record.get(name) is not None]
+        having = [one for one in sent if one.fields.get(name) is not None]
         field = spelt.get(name)
         column = columns.get(field.name) if field else None
-        hidden = field is not None and field.personal and rules.of(kind.name, field.name).keep != "plain"
+        rule = rules.of(kind.name, field.name) if field else FieldRule()
+        hidden = field is not None and field.personal and rule.keep != "plain"
         examples = _examples(having, name)
         fields.append(
             FieldView(
                 field=name,
                 seen=len(having),
-                given=tuple(_HIDDEN if hidden else _text(one[name]) for one in examples),
+                given=tuple(_HIDDEN if hidden else _text(one.fields[name]) for one in examples),
                 column=column.name if column else "",
                 type=column.type if column else "",
                 stored=tuple(
-                    _stored(rows.get(record_key(dict(one), *kind.key_fields)), column.name)
+                    _stored(rows[one.key][column.name])
+                    if one.key in rows
+                    else "set aside"
+                    if one.record in aside
+                    else "left out"
                     for one in examples
                 )
                 if column
                 else (),
-                note=_note(kind, name, field, hidden=hidden),
+                note=_note(kind, name, field, rule),
             )
         )
+    filled = {one.column for one in fields}
+    fields += [
+        view
+        for column in table.columns
+        if column.name not in filled
+        and (view := _made_view(column, rows.values(), rules.steps.get(kind.name)))
+    ]
     order = {column.name: number for number, column in enumerate(table.columns)}
     fields.sort(key=lambda one: (not one.column, order.get(one.column, 0), one.field))
-    return TableView(table.name, table.label, len(records), tuple(fields))
+    return TableView(table.name, table.label, len(sent), tuple(fields))
 
 
-def _note(kind: catalog.Record, name: str, field: catalog.Field | None, *, hidden: bool) -> str:
+def _made_view(column: Column, rows: Iterable[Mapping[str, Any]], step: Step | None) -> FieldView | None:
+    """Return a column that no field was sent for, and that is filled all the same; None where it is not."""
+    values = [row[column.name] for row in rows if row[column.name] is not None]
+    if not values:
+        return None
+    by_step = step is not None and column.name in step.columns
+    return FieldView(
+        field="",
+        seen=len(values),
+        given=(),
+        column=column.name,
+        type=column.type,
+        stored=tuple(dict.fromkeys(map(_stored, values)))[:_EXAMPLES],
+        note=f"made by step {step.run}" if step and by_step else column.comment,
+    )
+
+
+def _note(kind: catalog.Record, name: str, field: catalog.Field | None, rule: FieldRule) -> str:
     if name in kind.children:
         return f"its own table: kuaimai_{kind.children[name]}"
     if field is None:
         return "not in the catalogue: in the raw pages only"
-    if hidden:
-        return f"{field.label}; personal: dropped (keep_personal)"
+    if rule.drop:
+        return f"{field.label}; dropped (fields)"
+    if field.personal and rule.keep != "plain":
+        how = f"kept as {rule.keep}" if rule.keep else "dropped (keep_personal)"
+        return f"{field.label}; personal: {how}"
     return field.label
 
 
-def _examples(records: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+def _examples(having: Sequence[_Sent], name: str) -> list[_Sent]:
     """Return a few records whose values differ, so that looking tells something."""
-    chosen: dict[str, Mapping[str, Any]] = {}
-    for record in records:
-        chosen.setdefault(_text(record[name]), record)
+    chosen: dict[str, _Sent] = {}
+    for one in having:
+        chosen.setdefault(_text(one.fields[name]), one)
         if len(chosen) == _EXAMPLES:
             break
     return list(chosen.values())
@@ -224,10 +249,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else encode_json(value).decode()
 
 
-def _stored(row: Mapping[str, Any] | None, column: str) -> str:
-    if row is None:
-        return "set aside"
-    value = row[column]
+def _stored(value: Any) -> str:
     if isinstance(value, Decimal):  # 0E-18 is nothing to show to anyone
         text = f"{value:f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
@@ -242,7 +264,7 @@ def as_text(found: Preview) -> str:
         rows = [("field", "seen", "as sent", "column", "type", "as stored", "note")]
         rows += [
             (
-                one.field,
+                one.field or "–",
                 f"{one.seen}/{table.records}",
                 shortened(one.given[0], 28) if one.given else "",
                 one.column or "–",
@@ -267,19 +289,3 @@ def left_out(found: Preview) -> list[tuple[str, int]]:
 def as_json(record: Mapping[str, Any]) -> str:
     """Return a record as indented JSON, for people."""
     return json.dumps(msgspec.to_builtins(record), ensure_ascii=False, indent=2, default=str)
-
-
-def check_method(pipeline: Pipeline, method: str | None) -> str:
-    """Return the method to look at: the pipeline's first one unless another of its methods is named.
-
-    Raises:
-        ConfigError: the pipeline does not use that method.
-    """
-    if method is None:
-        return pipeline.source.method
-    if method not in pipeline.source.methods:
-        raise ConfigError(
-            f"pipeline {pipeline.name} does not use {method}",
-            hint=f"it uses {', '.join(pipeline.source.methods)}",
-        )
-    return method

@@ -60,7 +60,7 @@ def _row(one: FieldView, records: int) -> str:
     shade = "" if one.column else ' class="dropped"'
     return (
         f"<tr{shade}>"
-        f'<td class="code">{escape(one.field)}</td><td class="seen">{one.seen}/{records}</td>'
+        f'<td class="code">{escape(one.field) or "–"}</td><td class="seen">{one.seen}/{records}</td>'
         f"<td>{_values(one.given)}</td><td class='arrow'>→</td>"
         f'<td class="code">{escape(one.column) or "–"}</td><td>{escape(one.type)}</td>'
         f"<td>{_values(one.stored)}</td><td>{escape(one.note)}</td></tr>"

@@ -10,6 +10,7 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -30,7 +31,21 @@ _SHAPES = {
     "tuple_type": "a list belongs here",
     "list_type": "a list belongs here",
     "string_type": "text belongs here",
+    "int_type": "a whole number belongs here",
 }
+# What YAML makes of a value, as people call it.
+_CALLED = {
+    dict: "a mapping",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    date: "a date",
+    datetime: "a time",
+}
+# Text, and the sign of YAML that takes over another mapping.
+_KEYS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 _EMPTY = ("too_short", "string_too_short")
 _KINDS = ("union_tag_invalid", "union_tag_not_found")
 _QUOTE = "'"
@@ -52,6 +67,10 @@ class Document:
     text: str
     content: dict[str, Any]
     lines: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return how messages call it."""
+        return f"pipeline {self.path}"
 
     def line(self, path: str) -> int:
         """Return the line of a key; where it is not written, of the nearest thing around it."""
@@ -82,10 +101,19 @@ def read_document(path: Path) -> Document:
         raise ConfigError(f"pipeline {path} cannot be read: {err.strerror}") from err
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
+        # A character that YAML does not allow has a position only: in bytes of UTF-8.
+        at = getattr(err, "position", None)
+        number = mark.line if mark else text.encode().count(b"\n", 0, at) if at is not None else None
+        line = "" if number is None else f", line {number + 1}"
         why = getattr(err, "problem", None) or getattr(err, "reason", None) or err
         raise ConfigError(f"pipeline {path}{line} is not valid YAML: {one_line(str(why))}") from err
-    except (ValueError, RecursionError) as err:  # no UTF-8, or nested without end
+    except UnicodeDecodeError as err:
+        before = err.object.count(b"\n", 0, err.start)
+        raise ConfigError(
+            f"pipeline {path}, line {before + 1} is not valid YAML: it is no UTF-8 text",
+            hint="save the file in the encoding UTF-8",
+        ) from err
+    except (ValueError, RecursionError) as err:  # a number too long, or nested without end
         raise ConfigError(f"pipeline {path} is not valid YAML: {one_line(str(err))}") from err
     if not isinstance(content, dict):
         raise ConfigError(f"pipeline {path}, line 1: it must be a mapping that begins with `name:`")
@@ -114,6 +142,10 @@ def _note_lines(path: Path, node: Any, at: str, lines: dict[str, int], seen: set
         for key, value in node.value:
             name = str(key.value)
             line = key.start_mark.line + 1
+            if key.tag not in _KEYS:
+                plain = isinstance(key, yaml.ScalarNode)
+                told = f"the key {name} is no text; quote it" if plain else "a key is text"
+                raise ConfigError(f"pipeline {path}, line {line}: {told}")
             if name in named and name != "<<":
                 raise ConfigError(f"pipeline {path}, line {line}: the key {name!r} is there twice")
             named.add(name)
@@ -131,7 +163,7 @@ def refusal(document: Document, model: type[BaseModel], error: pydantic.Validati
     """Return all mistakes of a file as one error, one line."""
     told = [_problem(document, model, detail) for detail in error.errors(include_url=False)]
     texts = [f"line {line}: {text}" for line, text in sorted(dict.fromkeys(told))]
-    return ConfigError(one_line(f"pipeline {document.path}, {'; '.join(texts)}"))
+    return ConfigError(one_line(f"{document}, {'; '.join(texts)}"))
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -160,8 +192,7 @@ def _problem(document: Document, model: type[BaseModel], detail: Any) -> tuple[i
     if detail["type"] == "missing":
         return line, f"key {where!r} is missing"
     if detail["type"] in _SHAPES:
-        kind = type(detail["input"]).__name__
-        message = f"{_SHAPES[detail['type']]}, not a {kind}"
+        message = _misshapen(_SHAPES[detail["type"]], detail["input"])
     if detail["type"] in _EMPTY:
         message = "it must not be empty"
     if detail["type"] == "literal_error":
@@ -170,6 +201,14 @@ def _problem(document: Document, model: type[BaseModel], detail: Any) -> tuple[i
     if detail["type"] == "value_error" and named and (not where or named[1].startswith(f"{where}.")):
         return document.line(named[1]), message
     return line, f"{where}: {message}" if where else message
+
+
+def _misshapen(wanted: str, given: Any) -> str:
+    if given is None:
+        return "it is empty; write something, or leave the key out"
+    kind = _CALLED.get(type(given), type(given).__name__)
+    quoted = "; quote it" if wanted.startswith("text") and not isinstance(given, dict | list) else ""
+    return f"{wanted}, not {kind}{quoted}"
 
 
 def _no_kind(document: Document, where: str, detail: Any) -> tuple[int, str]:

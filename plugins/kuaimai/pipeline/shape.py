@@ -7,7 +7,7 @@ Written in a pipeline's file, checked against the catalogue here, and turned int
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -223,6 +223,10 @@ def _steps(value: Any) -> Any:
     return value
 
 
+def _nowhere(_key: str) -> str:
+    return ""
+
+
 Fields = dict[str, Annotated[Shaped, BeforeValidator(_short)]]
 Steps = Annotated[dict[str, Annotated[StepRule, BeforeValidator(_run)]], BeforeValidator(_steps)]
 
@@ -237,6 +241,7 @@ def rules(
     policy: Policy,
     stamps: Iterable[str] = (),
     folder: str = "",
+    place: Callable[[str], str] = _nowhere,
 ) -> Rules:
     """Check what a pipeline says about its records, and return it as the mapper takes it.
 
@@ -249,6 +254,7 @@ def rules(
         policy: what to do with the unknown.
         stamps: fields that the pipeline's time dimensions ask by.
         folder: of the pipeline's file.
+        place: gives file and line of a key, for messages of a later time.
 
     Raises:
         ValueError: what is wrong, after the path of the key that is.
@@ -284,7 +290,14 @@ def rules(
     return Rules(
         fields=MappingProxyType({kind: MappingProxyType(one) for kind, one in made.items()}),
         filters=tuple(_filter(record, made[record.name], one, at) for at, one in enumerate(filters)),
-        steps=MappingProxyType({kind: Step(one.run, one.columns, folder) for kind, one in steps_of.items()}),
+        steps=MappingProxyType(
+            {
+                name or record.name: Step(
+                    one.run, one.columns, folder, place(f"step.{name}" if name else "step")
+                )
+                for name, one in steps.items()
+            }
+        ),
         policy=policy,
     )
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
 from kuaimai.pipeline.cron import five_fields
-from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, check_names
-from kuaimai.pipeline.reading import read_document, refusal, unknown_key
+from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, a_name, check_names
+from kuaimai.pipeline.reading import Document, read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
@@ -27,6 +28,8 @@ CREATED = "created"
 STRATEGY = ".json"
 # DAGs that are no pipelines.
 _OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session"})
+
+_NAME = r"^[a-z][a-z0-9_]*$"
 
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
@@ -49,7 +52,7 @@ class Source(_Strict):
 
     method: str
     enrich: tuple[str, ...] = ()
-    page_size: int = 0
+    page_size: int = Field(default=0, strict=True)
     paging: Literal["pages", "cursor"] = "pages"
     params: Mapping[str, str] = {}
 
@@ -83,10 +86,10 @@ class Further(_Strict):
 
     dimension: str
     schedule: str
-    look_back_hours: int | None = Field(default=None, ge=1, le=168)
+    look_back_hours: int | None = Field(strict=True, default=None, ge=1, le=168)
     day_before: bool = False
-    slot_hours: int = 6
-    late_after_minutes: int = Field(default=60, ge=1)
+    slot_hours: int = Field(default=6, strict=True)
+    late_after_minutes: int = Field(strict=True, default=60, ge=1)
 
     @field_validator("schedule")
     @classmethod
@@ -132,8 +135,8 @@ class Time(_Strict):
     """
 
     dimension: str = ""
-    overlap_minutes: int = Field(default=10, ge=0, le=1440)
-    heal_days: int = Field(default=7, ge=0, le=90)
+    overlap_minutes: int = Field(strict=True, default=10, ge=0, le=1440)
+    heal_days: int = Field(strict=True, default=7, ge=0, le=90)
     further: tuple[Further, ...] = ()
 
     @model_validator(mode="after")
@@ -180,12 +183,12 @@ class Pipeline(_Strict):
         folder: where the file is.
     """
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(json_schema_extra={"pattern": _NAME})
     description: str = ""
     source: Source
     time: Time = Time()
     schedule: str = "*/5 * * * *"
-    late_after_minutes: int = Field(default=10, ge=1)
+    late_after_minutes: int = Field(strict=True, default=10, ge=1)
     fields: shape.Fields = Field(default_factory=dict)
     keep_personal: tuple[str, ...] = ()
     filters: tuple[shape.FilterRule, ...] = ()
@@ -193,13 +196,16 @@ class Pipeline(_Strict):
     schema_policy: Policy = Field(default="freeze", alias="schema")
     targets: tuple[Outlet, ...] = ()
     target: str = Field(default="kuaimai_target", min_length=1)
-    batch_size: int = Field(default=1000, ge=1, le=100_000)
+    batch_size: int = Field(strict=True, default=1000, ge=1, le=100_000)
     fingerprint: str = Field(default="", exclude=True)
     folder: str = Field(default="", exclude=True)
+    _document: Document | None = PrivateAttr(default=None)
 
     @field_validator("name")
     @classmethod
     def _free(cls, value: str) -> str:
+        if not re.match(_NAME, value):
+            raise ValueError(f"{value!r} is no name: a lower-case letter, then such letters, digits and _")
         if value in _OUR_DAGS:
             raise ValueError(
                 f"the DAG kuaimai_{value} is there already, for something else; rename the pipeline"
@@ -210,6 +216,11 @@ class Pipeline(_Strict):
     @classmethod
     def _five_fields(cls, value: str) -> str:
         return five_fields(value)
+
+    @field_validator("target")
+    @classmethod
+    def _a_target(cls, value: str) -> str:
+        return a_name(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -234,13 +245,8 @@ class Pipeline(_Strict):
 
     @model_validator(mode="after")
     def _fits_the_catalogue(self) -> Pipeline:
-        kinds = set()
-        for name in self.source.methods:
-            key = "source.method" if name == self.source.method else "source.enrich"
-            method = _told_at(key, catalog.method, name)
-            if method.record is None:
-                raise ValueError(f"source.method: {name} returns no records")
-            kinds.add(method.record)
+        methods = self._known_methods()
+        for name, method in methods.items():
             self._check_dimensions(method)
             if method.page and not method.page.min <= self.source.page_size <= method.page.max:
                 raise ValueError(
@@ -250,10 +256,6 @@ class Pipeline(_Strict):
             for param in self.source.params:
                 if param in _set_by_us(method):
                     raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")
-        if len(kinds) > 1:
-            raise ValueError(
-                f"source.enrich: the methods return different records: {', '.join(sorted(kinds))}"
-            )
         if "targets" in self.model_fields_set and not self.targets:
             raise ValueError("targets: it must not be empty; `- {kind: noop}` writes nothing")
         if self.targets and "target" in self.model_fields_set:
@@ -262,12 +264,29 @@ class Pipeline(_Strict):
         self.rules  # noqa: B018 - checks fields, filters and steps
         return self
 
+    def _known_methods(self) -> dict[str, catalog.Method]:
+        """Return the methods by name; all return the same kind of record."""
+        found: dict[str, catalog.Method] = {}
+        for name in self.source.methods:
+            key = "source.enrich" if found else "source.method"
+            found[name] = method = _told_at(key, catalog.method, name)
+            if method.record is None:
+                raise ValueError(f"{key}: {name} returns no records")
+        kinds = sorted({method.record for method in found.values() if method.record})
+        if len(kinds) > 1:
+            raise ValueError(f"source.enrich: the methods return different records: {', '.join(kinds)}")
+        return found
+
     def _check_dimensions(self, method: catalog.Method) -> None:
         times = dict(method.times.dimensions) if method.times else {}
         known = [*times, *([SCAN] if method.times is None or method.times.optional else [])]
         for dimension in self.time.dimensions:
             if dimension not in known:
                 raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
+
+    def dag_id(self, further: Further | None = None) -> str:
+        """Return the id of its own DAG, or of that of a further time dimension."""
+        return f"kuaimai_{self.name}" + (f"__{further.dimension}" if further else "")
 
     @property
     def scope(self) -> Literal["shop", "warehouse"] | None:
@@ -319,7 +338,27 @@ class Pipeline(_Strict):
             policy=self.schema_policy,
             stamps=[stamp for stamp in stamps if stamp],
             folder=self.folder,
+            place=self.place,
         )
+
+    @classmethod
+    def read(cls, document: Document, **more: str) -> Pipeline:
+        """Check what a document says, and remember where it says so.
+
+        Args:
+            document: a YAML file.
+            more: keys that are not written in it.
+
+        Raises:
+            ValidationError: something is wrong.
+        """
+        made = cls.model_validate({**document.content, **more})
+        made._document = document  # noqa: SLF001 - its own
+        return made
+
+    def place(self, key: str) -> str:
+        """Return where a key is written, for messages; empty where the pipeline is from no YAML file."""
+        return f"{self._document}, line {self._document.line(key)}" if self._document else ""
 
 
 def _told_at(key: str, ask: Callable[[_Asked], _Answer], about: _Asked) -> _Answer:
@@ -359,14 +398,10 @@ def load_pipeline(path: Path) -> Pipeline:
         if key in document.content:
             known = [one.alias or name for name, one in Pipeline.model_fields.items() if not one.exclude]
             line = document.line(key)
-            raise ConfigError(f"pipeline {path}, line {line}: {unknown_key(key, known)}")
-    content = {
-        **document.content,
-        "fingerprint": hashlib.sha256(document.text.encode()).hexdigest()[:12],
-        "folder": str(path.parent),
-    }
+            raise ConfigError(f"{document}, line {line}: {unknown_key(key, known)}")
+    fingerprint = hashlib.sha256(document.text.encode()).hexdigest()[:12]
     try:
-        return Pipeline.model_validate(content)
+        return Pipeline.read(document, fingerprint=fingerprint, folder=str(path.parent))
     except pydantic.ValidationError as err:
         raise refusal(document, Pipeline, err) from err
 
@@ -395,6 +430,7 @@ def readable_pipelines(folder: Path) -> tuple[dict[str, Pipeline], list[ConfigEr
             hint="copy include/ beside dags/, or set KUAIMAI_PIPELINES to the folder with the YAML files",
         )
     known: dict[str, Pipeline] = {}
+    files: dict[str, Path] = {}
     refused = []
     for path in pipeline_files(folder):
         try:
@@ -403,8 +439,11 @@ def readable_pipelines(folder: Path) -> tuple[dict[str, Pipeline], list[ConfigEr
             refused.append(err)
             continue
         if pipeline.name in known:
-            refused.append(ConfigError(f"two files in {folder} define the pipeline {pipeline.name!r}"))
+            where = pipeline.place("name") or f"strategy {path}"
+            told = f"{where}: {files[pipeline.name].name} defines the pipeline {pipeline.name!r} already"
+            refused.append(ConfigError(told, hint="rename one of them"))
         known.setdefault(pipeline.name, pipeline)
+        files.setdefault(pipeline.name, path)
     return known, refused
 
 

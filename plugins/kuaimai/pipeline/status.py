@@ -49,14 +49,16 @@ class PipelineStatus(msgspec.Struct, frozen=True):
         late: dimensions whose schedule should have read more by now.
         quarantined: records that are set aside and not resolved.
         oldest_quarantined: since when the oldest of them is; None: there is none.
+        unknown: why the target could not be asked; empty: it was.
     """
 
     pipeline: str
     target: str
-    dimensions: tuple[DimensionStatus, ...]
-    late: tuple[str, ...]
-    quarantined: int
-    oldest_quarantined: datetime | None
+    dimensions: tuple[DimensionStatus, ...] = ()
+    late: tuple[str, ...] = ()
+    quarantined: int = 0
+    oldest_quarantined: datetime | None = None
+    unknown: str = ""
 
     @property
     def complete(self) -> bool:
@@ -128,10 +130,7 @@ def pretty(found: Iterable[PipelineStatus], now: datetime) -> str:
     """Return statuses as text for a terminal; times in GMT+8."""
     lines: list[str] = []
     for one in found:
-        verdict = "complete" if one.complete else "NOT COMPLETE" if one.dimensions else "nothing was read yet"
-        if one.late:
-            verdict += f", LATE by {', '.join(one.late)}"
-        lines.append(f"{one.pipeline} → {one.target}: {verdict}")
+        lines.append(f"{one.pipeline} → {one.target}: {_verdict(one)}")
         rows = [_row(each, now) for each in one.dimensions]
         if rows:
             lines += aligned([_HEAD, *rows], indent="    ")
@@ -142,6 +141,13 @@ def pretty(found: Iterable[PipelineStatus], now: datetime) -> str:
             since = f", the oldest since {_clock(one.oldest_quarantined)}" if one.oldest_quarantined else ""
             lines.append(f"    ! {one.quarantined} records in quarantine{since} (kuaimai replay)")
     return "\n".join(lines)
+
+
+def _verdict(one: PipelineStatus) -> str:
+    if one.unknown:
+        return f"NOT KNOWN: {one.unknown}"
+    verdict = "complete" if one.complete else "NOT COMPLETE" if one.dimensions else "nothing was read yet"
+    return f"{verdict}, LATE by {', '.join(one.late)}" if one.late else verdict
 
 
 _HEAD = ("by", "complete until", "behind", "sealed", "open", "contested", "only found here", "last read")

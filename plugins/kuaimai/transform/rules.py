@@ -77,11 +77,18 @@ class Step:
         run: `module:function`.
         columns: the columns that it adds, and their types.
         folder: where its module is looked for before PYTHONPATH.
+        place: file and line that name it, for messages; empty where no file does.
     """
 
     run: str
     columns: Mapping[str, FieldType] = field(default_factory=dict)
     folder: str = ""
+    place: str = ""
+
+    @property
+    def told(self) -> str:
+        """How messages call it."""
+        return f"{self.place}: step {self.run}" if self.place else f"step {self.run}"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,13 @@ Columns are backed by Arrow in both directions, so that no id and no amount pass
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import pandas as pd
@@ -34,15 +38,32 @@ def find(step: Step) -> Function:
     module, _, name = step.run.partition(":")
     with _looked_up_in(step.folder):
         try:
-            found = getattr(importlib.import_module(module), name, None)
-        except Exception as err:  # the module is the user's: anything may happen in it
+            there = importlib.import_module(module)
+        except (Exception, SystemExit) as err:  # the module is the user's: anything may happen in it
+            file = module.partition(".")[0]
+            absent = isinstance(err, ModuleNotFoundError) and err.name in (file, module)
             raise ConfigError(
-                f"step {step.run}: its module cannot be imported: {type(err).__name__}: {err}",
-                hint=f"put {module.partition('.')[0]}.py beside the pipeline's file, or on PYTHONPATH",
+                f"{step.told}: its module cannot be imported: {_said(err)}",
+                hint=f"put {file}.py beside the pipeline's file, or on PYTHONPATH" if absent else None,
             ) from err
+    found = getattr(there, name, None)
+    if found is None:
+        known = [one for one, value in vars(there).items() if inspect.isfunction(value)]
+        near = get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"{step.told}: the module has no function {name!r}",
+            hint=f"did you mean {near[0]!r}?" if near else None,
+        )
     if not callable(found):
-        raise ConfigError(f"step {step.run}: the module has no function {name!r}")
+        raise ConfigError(f"{step.told}: {name!r} is no function, but a {type(found).__name__}")
     return found  # type: ignore[no-any-return]
+
+
+def _said(err: BaseException, file: str = "") -> str:
+    """Return an error of the user's code in one line, with the last line of a file that led to it."""
+    lines = [at.lineno for at in extract_tb(err.__traceback__) if at.filename == file]
+    where = f" ({Path(file).name}, line {lines[-1]})" if lines else ""
+    return " ".join(f"{type(err).__name__}: {err}".split()) + where
 
 
 @contextmanager
@@ -78,10 +99,11 @@ def run(step: Step, function: Function, table: Table, rows: pa.Table) -> pa.Tabl
     try:
         answer = function(frame)
     except Exception as err:
-        raise ConfigError(f"step {step.run} failed on {table.name}: {type(err).__name__}: {err}") from err
+        file = getattr(getattr(function, "__code__", None), "co_filename", "")
+        raise ConfigError(f"{step.told} failed on {table.name}: {_said(err, file)}") from err
     if not isinstance(answer, pd.DataFrame):
         raise ConfigError(
-            f"step {step.run} returned a {type(answer).__name__}", hint="let it return the DataFrame"
+            f"{step.told} returned a {type(answer).__name__}", hint="let it return the DataFrame"
         )
     names = [str(name) for name in answer.columns]
     _expect_columns(step, table, names, answer)
@@ -104,13 +126,13 @@ def _to_compute_with(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _expect_columns(step: Step, table: Table, names: list[str], answer: pd.DataFrame) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"step {step.run} returned the column {name!r} twice")
+            raise ConfigError(f"{step.told} returned the column {name!r} twice")
     known = {column.name for column in table.columns}
     for name in names:
         if name not in known:
             kind = _guess(answer[name])
             raise ConfigError(
-                f"step {step.run} added the column {name!r}, which no table has",
+                f"{step.told} added the column {name!r}, which no table has",
                 hint=f"declare it in the pipeline's file: columns: {{{name}: {kind}}}",
             )
     for column in table.columns:
@@ -118,7 +140,7 @@ def _expect_columns(step: Step, table: Table, names: list[str], answer: pd.DataF
             what = "the key " if column.name == table.key else ""
             what = "the column of the parent's key " if column.name == table.parent else what
             raise ConfigError(
-                f"step {step.run} lost {what or 'the column '}{column.name!r}",
+                f"{step.told} lost {what or 'the column '}{column.name!r}",
                 hint="keep it; to have no column of a field, write `drop` under fields",
             )
 
@@ -138,7 +160,7 @@ def _guess(series: pd.Series[Any]) -> FieldType:
 
 def _typed(step: Step, name: str, kind: FieldType, series: pd.Series[Any]) -> pa.Array:
     wanted = ARROW_TYPES[kind]
-    where = f"step {step.run} returned the column {name!r}"
+    where = f"{step.told} returned the column {name!r}"
     try:
         found = pa.Array.from_pandas(series)
     except pa.ArrowException as err:
@@ -164,9 +186,9 @@ def _typed(step: Step, name: str, kind: FieldType, series: pd.Series[Any]) -> pa
 def _expect_keys(step: Step, table: Table, before: pa.Table, after: pa.Table) -> None:
     keys = after.column(table.key)
     if keys.null_count or pc.count_distinct(keys).as_py() < after.num_rows:
-        raise ConfigError(f"step {step.run} returned a key of {table.name} twice, or a row without one")
+        raise ConfigError(f"{step.told} returned a key of {table.name} twice, or a row without one")
     if not pc.all(pc.is_in(keys, value_set=before.column(table.key).combine_chunks())).as_py() and len(keys):
         raise ConfigError(
-            f"step {step.run} returned keys that {table.name} did not have",
+            f"{step.told} returned keys that {table.name} did not have",
             hint="a step may change and leave out rows, not add them",
         )
