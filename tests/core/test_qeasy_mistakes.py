@@ -105,7 +105,6 @@ def test_what_is_no_strategy(text, told):
             "condition_bk: whether the platform applies",
         ),
         ({"beatFlat": {"a": 1}}, "beatFlat: an object where a list of names"),
-        ({"beatFlat": ["a", "b"]}, "beatFlat: with several arrays"),
         ({"beatFlat": [7]}, "beatFlat[0]: a number where a name"),
         ({"formatResponse": [{"old": "a", "new": "b", "format": "dates"}]}, "did you mean 'date'?"),
         ({"formatResponse": [{"old": "a", "format": "date"}]}, "formatResponse[0].new: it is missing"),

@@ -45,14 +45,16 @@ def target_of(name, of):
 def test_a_write_api(connected):
     with target_of("orders_to_api", "kuaimai_write_api") as ((_, target),):
         assert target.api.url == "http://127.0.0.1:9/writeapi"
-        made = json.loads(target.document(Mapper("trade").tables, RECORD))
+        (part,) = target.document(Mapper("trade").tables, RECORD)
+        made = json.loads(part.body)
         assert made["billNo"] == "KM-5970000000000001"
         assert made["lines"][0]["qty"] == 2
 
 
 def test_a_statement_with_a_lookup(connected):
     with target_of("lines_to_sql", "statement") as ((_, target),):
-        rows = json.loads(target.document(Mapper("trade").tables, RECORD))
+        (part,) = target.document(Mapper("trade").tables, RECORD)
+        rows = json.loads(part.body)
         assert rows == [{"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2}]
         assert (target.api.rows, target.api.in_doubt) == (2, "resend")
 

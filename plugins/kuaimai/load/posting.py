@@ -28,12 +28,13 @@ import pyarrow as pa
 import requests
 
 from kuaimai.errors import DataError, KuaimaiError, Rejected, Throttled, Transient
-from kuaimai.gateway.answers import encode_json
+from kuaimai.gateway.answers import decode_json, encode_json
 from kuaimai.gateway.budget import Budget
 from kuaimai.load.api import Unknown, Verdict, WriteApi, Writer
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.deliveries import HELD, REFUSED, SENT, TAKEN, Delivery, DeliveryBook
 from kuaimai.load.lateness import Punctuality
+from kuaimai.load.parts import Document, Documents, Joins, fold
 from kuaimai.load.plain import plain_rows
 from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts, Written
 from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
@@ -54,16 +55,6 @@ class Writes(Protocol):
         ...
 
 
-class Document(msgspec.Struct, frozen=True):
-    """A record as it is sent: its key, version and rank, its JSON, and the fingerprint of that."""
-
-    key: str
-    version: int
-    rank: int
-    body: bytes
-    content: str
-
-
 class HttpTarget(BookedTarget):
     """A write API.
 
@@ -76,8 +67,9 @@ class HttpTarget(BookedTarget):
         requests_per_second: at most so many.
         clock: monotonic, seconds.
         sleep: waits, seconds.
-        document: makes what is sent of a record, given the tables; None sends nothing of it, and `DataError`
-            sets it aside. By default the record itself is sent.
+        document: makes what is sent of a record: itself by default. No parts send nothing of it, and
+            `DataError` sets it aside.
+        joins: makes one document of the parts of several records.
     """
 
     def __init__(
@@ -91,11 +83,13 @@ class HttpTarget(BookedTarget):
         requests_per_second: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        document: Callable[[Sequence[Table], Mapping[str, object]], bytes | None] | None = None,
+        document: Documents | None = None,
+        joins: Joins | None = None,
     ) -> None:
         super().__init__(name, book)
         self.api = api
         self.document = document
+        self.joins = joins
         self.pipeline_version = pipeline_version
         self.sleep = sleep
         self.transport = transport
@@ -152,24 +146,29 @@ class _HttpLoad(BookedLoad):
     def _deliver(self, pipeline: str) -> None:
         if self._delivered is None:
             self._delivered = _Delivering(self.target, self.target.booked(pipeline), self)
-            self._delivered.all(self._outgoing(self._delivered))
+            parts: dict[str, list[str]] = {}
+            self._delivered.all(self._outgoing(self._delivered, parts))
+            fold(parts, self._delivered.outcomes, self._delivered.reasons)
 
-    def _outgoing(self, delivering: _Delivering) -> Mapping[str, Document]:
-        """What goes out for each record: itself, or the document that is made of it."""
+    def _outgoing(self, delivering: _Delivering, parts: dict[str, list[str]]) -> Mapping[str, Document]:
+        """What goes out for each record: itself, or what is made of it; `parts` gets the keys of that."""
         make = self.target.document
         if make is None:
             return self._documents
         made = {}
         for key, one in self._documents.items():
             try:
-                body = make(self.tables, msgspec.json.decode(one.body))
+                found = make(self.tables, decode_json(one.body))
             except DataError as err:
                 delivering.reasons[key] = err.message
                 continue
-            if body is None:
+            if not found:
                 delivering.outcomes[key] = "unchanged"  # not for this API, so nothing is missing there
-            else:
-                made[key] = msgspec.structs.replace(one, body=body, content=_digest(body))
+            parts[key] = [part.key for part in found]
+            for part in found:
+                made[part.key] = msgspec.structs.replace(
+                    one, key=part.key, body=part.body, content=_digest(part.body)
+                )
         return made
 
     def standing(self, read: int) -> set[str]:
@@ -226,6 +225,7 @@ class _Delivering:
         self.reasons: dict[str, str] = {}
         self._target = target
         self._api = target.api
+        self._joins = target.joins
         self._moment = load.moment
         self._book = DeliveryBook(target.book, booked)
         self._known: dict[str, Delivery] = {}
@@ -264,6 +264,12 @@ class _Delivering:
         return one.key in self.outcomes
 
     def _send_by_size(self, group: Sequence[Document]) -> None:
+        if self._joins is not None:
+            joint, reasons = self._joins.groups(group)
+            self.reasons |= reasons
+            for members in joint:
+                self._send(members)
+            return
         for at in range(0, len(group), self._api.rows):
             self._send(group[at : at + self._api.rows])
 
@@ -306,6 +312,8 @@ class _Delivering:
             # Surely not taken: no more in doubt than it was before.
             self._book.restore(before, self._moment)
             raise
+        if self._joins is not None:
+            verdicts *= len(group)
         self._take([one for one, verdict in zip(group, verdicts, strict=True) if verdict.taken])
         refused = []
         for one, verdict in zip(group, verdicts, strict=True):
@@ -315,8 +323,8 @@ class _Delivering:
         return refused, []
 
     def _post(self, group: Sequence[Document], request: str) -> list[Verdict]:
-        """Post, and wait where the API asks for it."""
-        bodies = [one.body for one in group]
+        """Post, and wait where the API asks for it; a joint document has one verdict for all."""
+        bodies = [one.body for one in group] if self._joins is None else [self._joins.document(group)]
         for attempt in range(1, self._api.tries):
             try:
                 return self._target.writer.post(bodies, request)
@@ -329,19 +337,22 @@ class _Delivering:
     def _find_refused(
         self, group: Sequence[Document], before: Mapping[str, Delivery | None], refusal: Rejected
     ) -> None:
-        """Cut a request that was refused as a whole in halves, down to the record that is the reason."""
-        if len(group) > 1:
+        """Cut a request that was refused as a whole in halves, down to the record that is the reason.
+
+        A joint document is not cut: its halves would be two documents.
+        """
+        if len(group) > 1 and self._joins is None:
             middle = len(group) // 2
             self._send(group[:middle])
             self._send(group[middle:])
             return
-        (one,) = group
-        known = before[one.key]
-        if refusal.code == "409" and known is not None and known.state == SENT:
-            # "There already": it was taken when it was sent before.
-            self._take(group)
-        else:
-            self._refuse(one, refusal.message)
+        for one in group:
+            known = before[one.key]
+            if refusal.code == "409" and known is not None and known.state == SENT:
+                # "There already": it was taken when it was sent before.
+                self._take([one])
+            else:
+                self._refuse(one, refusal.message)
 
     def _cleared(self, group: Sequence[Document], reason: str) -> list[Document]:
         """Settle records in doubt; return those that are to be sent again."""

@@ -7,7 +7,7 @@ remark says so, because the data that was synchronised there may be wrong alread
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from kuaimai.pipeline.qeasy.findings import LEVELS, Finding, Findings, Level, ne
 from kuaimai.pipeline.qeasy.mirror import reads_records, to_pipeline
 from kuaimai.pipeline.qeasy.reading import read_strategy
 from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES, is_variable
-from kuaimai.pipeline.qeasy.strategy import Field, Side
+from kuaimai.pipeline.qeasy.strategy import Field, Grouping, Side
 from kuaimai.pipeline.qeasy.templates import Literal, Placeholder, Template, Value
 
 _TITLES: dict[Level, str] = {
@@ -362,6 +362,8 @@ class _Target(_Side):
         self.values(target.values())
         self.omitted(target.request)
         self._source_fields(target)
+        if target.grouping is not None:
+            self._grouping(target.grouping)
         if target.statement is not None:
             self._statement(target.statement)
         if target.batch is not None and target.batch.rows > 1:
@@ -382,15 +384,54 @@ class _Target(_Side):
         for array in source.flat:
             child = kind.children.get(array)
             known |= {f"{array}_{name}" for name in (catalog.record(child).fields if child else ())}
-        for one, value in target.document_values():
-            for name in value.names():
-                head = name.split(".")[0]
-                if not is_variable(name) and head not in known:
-                    self.findings.warn(
-                        f"{one.path}.value",
-                        f"{source.api} returns no field {head!r} that the catalogue knows",
-                        near(head, sorted(known)),
-                    )
+        named = [
+            (f"{one.path}.value", name)
+            for one, value in target.document_values()
+            for name in value.names()
+            if not is_variable(name)
+        ]
+        what = f"{source.api} returns no field {{!r}} that the catalogue knows"
+        grouping = target.grouping
+        if grouping is not None:
+            columns = [(f"{self.path}groupCalculate", name) for name in grouping.columns]
+            self._unknown(columns, known, what)
+            known = {
+                *grouping.header,
+                *grouping.calculate,
+                *([grouping.target_body] if grouping.body else ()),
+            }
+            what = "{!r} is no part of a document: it is neither grouped nor calculated"
+        self._unknown(named, known, what)
+
+    def _unknown(self, named: Iterable[tuple[str, str]], known: set[str], what: str) -> None:
+        for where, name in named:
+            head = name.split(".")[0]
+            if head not in known:
+                self.findings.warn(where, what.format(head), near(head, sorted(known)))
+
+    def _grouping(self, grouping: Grouping) -> None:
+        source = self.compiled.source
+        where = f"{self.path}groupCalculate"
+        self.findings.note(
+            where,
+            "here a document is made of the new rows of one load: a window of some shops",
+            "for a document of a day or of more shops write a crontab that runs that often",
+        )
+        if source is None:
+            return
+        numbered = [name for name in grouping.header if name in (source.key, source.number)]
+        if source.flat and numbered:
+            self.findings.warn(
+                f"{where}.headerGroup",
+                f"beatFlat numbers {', '.join(numbered)} by row (…-1, …-2): every row is a document of its own",
+                "group by fields that are no id and no number of the source",
+            )
+        if not source.id_check:
+            self.findings.warn(
+                where,
+                "with idCheck false a row that changes is written once more, in a document with other rows",
+                "write idCheck true where the other side adds documents up",
+            )
 
     def _statement(self, statement: made.Statement) -> None:
         where = f"{self.path}otherRequest"
