@@ -95,11 +95,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "lost":
             self.close_connection = True
         else:
-            self.answer(500 if fault == "500-taken" else 200, {"data": {"result": answers}})
+            self.answer(
+                500 if fault == "500-taken" else 200, {"Id": len(self.api.posts), "data": {"result": answers}}
+            )
 
     def verdict(self, key: str) -> dict[str, Any]:
         if not self.api.refused.get(key):
-            return {"success": True}
+            return {"success": True, "bill": f"BILL-{key}"}
         self.api.refused[key] -= 1
         return {"success": False, "message": f"{key} 被占用"}
 

@@ -139,6 +139,21 @@ def test_a_write_api_becomes_a_second_target(mirror):
     assert api.strategy.endswith("strategy.json")
 
 
+def test_where_the_answer_is_kept_is_told(tmp_path):
+    def note(target):
+        path = tmp_path / "strategy.json"
+        path.write_text(json.dumps([orders(), target]))
+        (found,) = [one for one in lint_strategy(path).findings if one.path == "[1].response"]
+        return found.message
+
+    children = [{"field": "id", "value": "{{Id}}"}]
+    response = [{"field": "primaryWriteback", "type": "object", "children": children}]
+    assert "column writeback of kuaimai_delivery" in note(cases.target(("n", "{{sid}}"), response=response))
+    main = {"field": "main_sql", "value": "REPLACE INTO t (n) VALUES (:n)"}
+    statement = {"api": "execute", "method": "SQL", "otherRequest": [main], "response": response}
+    assert "a statement has no answer" in note(cases.target(("n", "{{sid}}"), **statement))
+
+
 def test_id_check_of_the_source_means_that_each_record_is_written_once(mirror):
     target = cases.target(("n", "{{sid}}"))
     assert mirror(orders(), target).outlets[1].id_check is True

@@ -19,7 +19,7 @@ from kuaimai.extract.staging import Staging
 from kuaimai.gateway.budget import Budget
 from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
-from kuaimai.load.api import WriteApi
+from kuaimai.load.api import RowAnswers, WriteApi
 from kuaimai.load.posting import HttpTarget
 from kuaimai.load.statements import StatementTarget
 from kuaimai.load.targets import open_target
@@ -272,6 +272,7 @@ class Delivering:
             sleep=self.clock.sleep,
             document=documents,
             joins=documents.joins,
+            keep=documents.keep,
         )
         try:
             return self.into(target, gateway)
@@ -526,6 +527,54 @@ def test_each_line_is_written_by_the_strategys_own_statement(box, clock, tmp_pat
     }
     assert summary.sealed
     assert summary.quarantined == len(truth) - len(good) > 0
+
+
+def kept(tmp_path):
+    """What the delivery book keeps of the answers, by record."""
+    book = sa.create_engine(f"sqlite:///{tmp_path}/book.db")
+    with book.connect() as connection:
+        rows = connection.execute(sa.text("SELECT record_key, writeback FROM kuaimai_delivery")).fetchall()
+    book.dispose()
+    return {key: text and json.loads(text) for key, text in rows}
+
+
+def writing_back(**values):
+    children = [{"field": name, "value": value} for name, value in values.items()]
+    return [{"field": "primaryWriteback", "type": "object", "children": children}]
+
+
+def test_what_the_answers_say_is_kept_beside_each_record(box, clock, tmp_path):
+    target = cases.target(("row", "{{sid}}"), response=writing_back(number="{{bill}}"))
+    delivering = Delivering(box, clock, tmp_path, {**reading(), "beatFlat": []}, target)
+    answers = RowAnswers("data.result")
+    with write_api() as api, client(box, clock) as gateway:
+        api.key = "row"
+        delivering.run(api, gateway, answers=answers)
+        sids = set(delivering.truth())
+        assert kept(tmp_path) == {sid: {"number": f"BILL-{sid}"} for sid in sids}
+        # A record that is refused later keeps what was said when it was taken.
+        clock.advance(600)
+        api.refused = dict.fromkeys(sids, 9)
+        delivering.run(api, gateway, answers=answers)
+        assert {sid: kept(tmp_path)[sid] for sid in sids} == {sid: {"number": f"BILL-{sid}"} for sid in sids}
+
+
+def test_the_rows_of_one_request_share_its_answer_and_a_strange_one_is_told(box, clock, tmp_path, caplog):
+    grouped = {**GROUPED, "response": writing_back(id="{{Id}}", lines="{{no.such}}")}
+    delivering = Delivering(box, clock, tmp_path, reading(), grouped, rows_key="")
+    with write_api() as api, client(box, clock) as gateway:
+        api.key = "row"
+        delivering.run(api, gateway)
+        posts = len(api.posts)
+    found = kept(tmp_path)
+    assert {tuple(one) for one in found.values()} == {("id",)}
+    assert {one["id"] for one in found.values()} == {str(n) for n in range(1, posts + 1)}
+    assert set(found) == {
+        f"{sid}-{n}" for sid, one in delivering.truth().items() for n, _ in enumerate(one["orders"], 1)
+    }
+    keep = Documents(load_strategy(delivering.file)).keep
+    assert keep(b"<html>") is None
+    assert "nothing is kept as primaryWriteback" in caplog.text
 
 
 def test_grouped_rows_are_written_by_the_strategys_own_statement(box, clock, tmp_path):

@@ -76,6 +76,7 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
         requests_per_second=outlet.requests_per_second,
         document=documents,
         joins=documents.joins if documents else None,
+        keep=documents.keep if documents else None,
     )
 
 

@@ -38,6 +38,7 @@ DELIVERY_COLUMNS: tuple[Column, ...] = (
     Column("taken_content", "text", "对方已接收内容的指纹"),
     Column("sent_at", "time", "发出时间"),
     Column("answered_at", "time", "得到结果的时间"),
+    Column("writeback", "text", "对方返回中保留的内容（JSON，即 primaryWriteback）"),
 )
 _AT_ONCE = 500
 
@@ -63,6 +64,7 @@ class Delivery(msgspec.Struct, frozen=True):
         taken_version: what the API took last: its version,
         taken_rank: its rank,
         taken_content: and its fingerprint.
+        writeback: what is kept of the API's answer, as JSON; None where nothing is.
     """
 
     record_key: str
@@ -75,6 +77,7 @@ class Delivery(msgspec.Struct, frozen=True):
     taken_version: int | None = None
     taken_rank: int | None = None
     taken_content: str | None = None
+    writeback: str | None = None
 
 
 class DeliveryBook:

@@ -70,6 +70,7 @@ class HttpTarget(BookedTarget):
         document: makes what is sent of a record: itself by default. No parts send nothing of it, and
             `DataError` sets it aside.
         joins: makes one document of the parts of several records.
+        keep: what is kept of an answer, given as JSON; None keeps nothing.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class HttpTarget(BookedTarget):
         sleep: Callable[[float], None] = time.sleep,
         document: Documents | None = None,
         joins: Joins | None = None,
+        keep: Callable[[bytes], str | None] | None = None,
     ) -> None:
         super().__init__(name, book)
         self.api = api
         self.document = document
         self.joins = joins
+        self.keep = keep
         self.pipeline_version = pipeline_version
         self.sleep = sleep
         self.transport = transport
@@ -223,6 +226,7 @@ class _Delivering:
     def __init__(self, target: HttpTarget, booked: str, load: BookedLoad) -> None:
         self.outcomes: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
+        self._kept: dict[str, str | None] = {}
         self._target = target
         self._api = target.api
         self._joins = target.joins
@@ -314,6 +318,9 @@ class _Delivering:
             raise
         if self._joins is not None:
             verdicts *= len(group)
+        if self._target.keep is not None:
+            said = zip(group, verdicts, strict=True)
+            self._kept |= {one.key: self._target.keep(it.answer) for one, it in said if it.taken}
         self._take([one for one, verdict in zip(group, verdicts, strict=True) if verdict.taken])
         refused = []
         for one, verdict in zip(group, verdicts, strict=True):
@@ -416,6 +423,7 @@ class _Delivering:
                     taken_version=taken[0],
                     taken_rank=taken[1],
                     taken_content=taken[2],
+                    writeback=self._kept.get(one.key) or (before.writeback if before else None),
                 )
             )
         return rows

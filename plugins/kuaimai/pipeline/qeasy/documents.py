@@ -7,6 +7,7 @@ list's own name. Amounts are yuan everywhere, also where the gateway sends fen.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from kuaimai.errors import DataError
 from kuaimai.gateway import catalog
-from kuaimai.gateway.answers import encode_json
+from kuaimai.gateway.answers import decode_json, encode_json
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.parts import Part
 from kuaimai.pipeline.qeasy.compiled import Compiled, Source, Statement, Target
@@ -23,9 +24,11 @@ from kuaimai.pipeline.qeasy.findings import Findings, near
 from kuaimai.pipeline.qeasy.joining import Grouped, columns_of
 from kuaimai.pipeline.qeasy.lookups import Lookups
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_epoch
-from kuaimai.pipeline.qeasy.rendering import render_writes, shape
+from kuaimai.pipeline.qeasy.rendering import UNFIT, render_writeback, render_writes, shape
 from kuaimai.pipeline.qeasy.scope import is_variable
 from kuaimai.transform.tables import Table
+
+log = logging.getLogger(__name__)
 
 DEFAULT_API = "kuaimai_write_api"
 
@@ -93,6 +96,23 @@ class Documents:
     def statement(self) -> Statement | None:
         """The target's statement, where it is a database: documents are then lists of rows."""
         return self._target.statement if self._target else None
+
+    @property
+    def keep(self) -> Callable[[bytes], str | None] | None:
+        """What takes out of an answer what the strategy keeps of it; None where it keeps nothing."""
+        return self._kept if self._target is not None and self._target.writeback else None
+
+    def _kept(self, answer: bytes) -> str | None:
+        """The record was taken, whatever the answer looks like: one that cannot be read is told, no error."""
+        target = self._target
+        now = datetime.fromtimestamp(self._now(), GATEWAY_ZONE)
+        try:
+            said = decode_json(answer)
+            found = render_writeback(target, said, RunWindow(now, now, now)) if target is not None else {}
+        except UNFIT as err:
+            log.warning("nothing is kept as primaryWriteback of an answer: %s", err)
+            return None
+        return encode_json(found).decode() if found else None
 
     @property
     def joins(self) -> Grouped | None:
@@ -172,12 +192,14 @@ def _refuse_unsupported(compiled: Compiled, target: Target, findings: Findings) 
                     f"{name}: a document is made again whenever its record changes, whatever the window",
                     "take a time of the record, or NOW() in a _function",
                 )
-    if target.writeback:
+    if target.writeback and target.kind == "http":
         findings.note(
             f"{target.path}response",
-            "what the API answers is not kept",
-            "look the document up by its own number",
+            "primaryWriteback is kept in the column writeback of kuaimai_delivery, in the coordination store",
+            "join it by record_key",
         )
+    elif target.writeback:
+        findings.note(f"{target.path}response", "a statement has no answer, so nothing is kept of one")
 
 
 def _check_arrays(source: Source, findings: Findings) -> None:

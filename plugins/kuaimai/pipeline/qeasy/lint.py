@@ -423,7 +423,7 @@ class _Target(_Side):
         if source.flat and numbered:
             self.findings.warn(
                 f"{where}.headerGroup",
-                f"beatFlat numbers {', '.join(numbered)} by row (…-1, …-2): every row is a document of its own",
+                f"beatFlat numbers {', '.join(numbered)} by row (-1, -2…): every row is its own document",
                 "group by fields that are no id and no number of the source",
             )
         if not source.id_check:
