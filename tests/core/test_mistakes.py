@@ -318,7 +318,7 @@ def test_a_pipeline_does_not_take_the_name_of_a_dag_that_is_none(file):
     [
         ('step: "not_there:f"', "put not_there.py beside the pipeline's file"),
         ('step: "lint_step_is_here:g"', "the module has no function 'g'"),
-        ("targets: [{kind: http, conn_id: a, strategy: gone.json}]", "strategy gone.json cannot be read"),
+        ("targets: [{kind: http, conn_id: a, strategy: gone.json}]", "/gone.json cannot be read"),
         ("targets: [{kind: files, url: /data, partition_by: payment}]", "'payment' is no time of trade"),
     ],
 )
