@@ -86,7 +86,8 @@ class Report:
         for level in LEVELS:
             for one in self.findings:
                 if one.level == level:
-                    lines.append(f"  {_TITLES[level]}: {one.path or 'the file'}: {one.message}")
+                    where = f"line {one.line}, {one.path}" if one.line else one.path or "the file"
+                    lines.append(f"  {_TITLES[level]}: {where}: {one.message}")
                     if one.fix:
                         lines.append(f"    → {one.fix}")
         return "\n".join(lines)
