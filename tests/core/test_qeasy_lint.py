@@ -203,6 +203,12 @@ def test_a_target_has_no_rhythm_of_its_own(tmp_path, where):
     assert "0 6 * * * has no effect here" in told(lint_strategy(path), "note")[where]
 
 
+def test_sampling_of_fields_is_another_command_here(lint):
+    path = "metadata.autoFillResponse"
+    assert "a new one is told once" in told(lint(cases.source(autoFillResponse=True)), "note")[path]
+    assert path not in told(lint(cases.source(autoFillResponse=False)), "note")
+
+
 def test_what_grouping_does_to_rows(lint):
     source = cases.source(api="erp.trade.list.query", id="sid", idCheck=False, beatFlat=["orders"])
     target = cases.target(

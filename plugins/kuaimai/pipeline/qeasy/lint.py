@@ -334,6 +334,12 @@ class _Source(_Side):
             )
 
     def _envelope(self) -> None:
+        if self.side.auto_fill:
+            self.findings.note(
+                f"{self.path}autoFillResponse",
+                "nothing is added to response: the catalogue knows the fields, and a new one is told once",
+                "kuaimai preview shows the fields of real rows",
+            )
         given = self.side.other_response
         if self.source.kind == "kuaimai" and given:
             status = given.get("StatusValue")
