@@ -75,11 +75,12 @@ def batch(records, rank=0, window="w1"):
     return [rows.to_arrow(rank=rank, window_id=window) for rows in into]
 
 
-def store(target, records, *, rank=0, total=None, quarantined=()):
+def store(target, records, *, rank=0, total=None, quarantined=(), read=START + timedelta(minutes=5)):
     with target.loading(Mapper("trade").tables) as loading:
         loading.merge(rank, batch(records, rank))
         loading.quarantine(quarantined)
-        return loading.seal(facts(rank, len(records) if total is None else total))
+        told = facts(rank, len(records) if total is None else total)
+        return loading.seal(msgspec.structs.replace(told, first_read_at=read))
 
 
 def bad(key):
@@ -214,6 +215,20 @@ def test_quarantined_record_is_closed_when_it_lands_after_all(target, clock):
         target, "SELECT first_seen_at, last_seen_at, resolved_at FROM kuaimai_quarantine"
     )
     assert first == last
+    assert resolved is not None
+
+
+def test_slice_that_was_read_before_a_record_went_bad_does_not_close_its_quarantine(target, clock):
+    """Its load was held up: the older state that it brings says nothing about the newer one."""
+    target.now = clock
+    read = datetime.fromtimestamp(clock(), tz=timezone.utc)
+    clock.advance(60)
+    store(target, [order(1)], total=2, quarantined=[bad("7")])
+    clock.advance(60)
+    store(target, [order(7)], read=read)
+    assert rows(target, "SELECT resolved_at FROM kuaimai_quarantine") == [(None,)]
+    store(target, [order(7)], read=read + timedelta(seconds=90))
+    ((resolved,),) = rows(target, "SELECT resolved_at FROM kuaimai_quarantine")
     assert resolved is not None
 
 

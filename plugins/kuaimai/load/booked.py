@@ -240,14 +240,18 @@ class _Proof(Loading):
         return len(self.left_out - self._standing)
 
     def _resolve(self, facts: WindowFacts) -> None:
-        """Close quarantined records of this method that have landed after all."""
+        """Close quarantined records of this method that were read after they were set aside, and landed."""
         waiting = self.connection.execute(
             sa.text(
                 f'SELECT "quarantine_id", "record_key" FROM "{QUARANTINE_TABLE}" '
                 'WHERE "pipeline" = :pipeline AND "method" = :method AND "resolved_at" IS NULL '
-                'AND "last_seen_at" < :now'
+                'AND "last_seen_at" < :since'
             ),
-            {"pipeline": facts.pipeline, "method": facts.method, "now": self._now()},
+            {
+                "pipeline": facts.pipeline,
+                "method": facts.method,
+                "since": self._bound(facts.first_read_at),
+            },
         ).fetchall()
         landed = [{"id": row[0], "now": self._now()} for row in waiting if row[1] in self._standing]
         if landed:

@@ -11,9 +11,10 @@ What went out is written down before (`kuaimai.load.deliveries`), and the verdic
 * a request that is refused as a whole is cut in halves until the record is found that is the reason;
 * HTTP 429, 503, no connection: nothing was taken; wait, send again, and leave the rest to the task's retries;
 * no answer, a connection that broke, HTTP 500: nobody knows. The same after a crash between request and
-  verdict. Then `in_doubt` decides: `hold` sends nothing and sets the record aside, `resend` sends the same
-  request with the same `Idempotency-Key`, `ask` asks for the record by its key first. A change of a record
-  that was taken before is always sent again: asking could not tell, and who takes changes takes one twice.
+  verdict, once the time is over in which the dead load could have had its answer (`lease_seconds`). Then
+  `in_doubt` decides: `hold` sends nothing and sets the record aside, `resend` sends the same request with the
+  same `Idempotency-Key`, `ask` asks for the record by its key first. A change of a record that was taken
+  before is always sent again: asking could not tell, and who takes changes takes one twice.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Protocol
 
 import msgspec
@@ -40,6 +42,8 @@ from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts, Writt
 from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
 
 _LONGEST_PAUSE = 30.0
+# Seconds beyond the time-outs of a request: clocks of several machines differ, and a machine may stall.
+_SLACK = 60.0
 _IN_DOUBT = "it was sent and not answered for: look whether the API has it"
 
 
@@ -67,6 +71,8 @@ class HttpTarget(BookedTarget):
         requests_per_second: at most so many.
         clock: monotonic, seconds.
         sleep: waits, seconds.
+        lease_seconds: how long a record that was sent counts as on its way, and no other load touches it; by
+            default what a request can take. After that its load is taken for dead.
         document: makes what is sent of a record: itself by default. No parts send nothing of it, and
             `DataError` sets it aside.
         joins: makes one document of the parts of several records.
@@ -84,6 +90,7 @@ class HttpTarget(BookedTarget):
         requests_per_second: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        lease_seconds: float | None = None,
         document: Documents | None = None,
         joins: Joins | None = None,
         keep: Callable[[bytes], str | None] | None = None,
@@ -96,6 +103,8 @@ class HttpTarget(BookedTarget):
         self.pipeline_version = pipeline_version
         self.sleep = sleep
         self.transport = transport
+        # Until connected, until answered, and until the budget has room.
+        self.lease_seconds = lease_seconds or _SLACK + 2 * api.timeout + 1 / requests_per_second
         budget = Budget(requests_per_second, now=clock, sleep=sleep)
         self.writer: Writes = Writer(api, transport=transport, spend=budget.spend)
 
@@ -148,7 +157,7 @@ class _HttpLoad(BookedLoad):
 
     def _deliver(self, pipeline: str) -> None:
         if self._delivered is None:
-            self._delivered = _Delivering(self.target, self.target.booked(pipeline), self)
+            self._delivered = _Delivering(self.target, self.target.booked(pipeline))
             parts: dict[str, list[str]] = {}
             self._delivered.all(self._outgoing(self._delivered, parts))
             fold(parts, self._delivered.outcomes, self._delivered.reasons)
@@ -223,14 +232,13 @@ class _Delivering:
         reasons: by key, why a record was refused or is held.
     """
 
-    def __init__(self, target: HttpTarget, booked: str, load: BookedLoad) -> None:
+    def __init__(self, target: HttpTarget, booked: str) -> None:
         self.outcomes: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
         self._kept: dict[str, str | None] = {}
         self._target = target
         self._api = target.api
         self._joins = target.joins
-        self._moment = load.moment
         self._book = DeliveryBook(target.book, booked)
         self._known: dict[str, Delivery] = {}
 
@@ -238,24 +246,36 @@ class _Delivering:
         """Send what has to be sent.
 
         Raises:
+            Transient: another load is sending some of it; the rest is sent.
             KuaimaiError: the API does not answer, or not to us; what was taken until then is written down.
         """
         self._book.prepare()
         self._known = self._book.known(wanted)
+        now = self._target.now()
         doubtful: dict[str, list[Document]] = {}
         fresh: list[Document] = []
+        on_their_way = 0
         for _, one in sorted(wanted.items()):
             known = self._known.get(one.key)
+            if self._is_settled(one, known):
+                continue
             if known is None or known.state in (TAKEN, REFUSED):
-                if not self._is_settled(one, known):
-                    fresh.append(one)
+                fresh.append(one)
+            elif known.is_on_its_way(now):
+                on_their_way += 1
             # What is older than what is in doubt waits: the window that brought that is open, and settles it.
-            elif not self._is_settled(one, known) and (one.version, one.rank) >= (known.version, known.rank):
+            elif (one.version, one.rank) >= (known.version, known.rank):
                 doubtful.setdefault(known.request, []).append(one)
         for group in doubtful.values():
             # Together as they went out: where nothing changed since, the request has the same key as before.
             self._send_by_size(self._cleared(group, _IN_DOUBT))
         self._send_by_size(fresh)
+        if on_their_way:
+            raise Transient(
+                f"target {self._target.name}: another load is sending {on_their_way} of the records",
+                hint="the task tries again and sees what was taken; if that load is dead, its records are "
+                f"settled after {self._target.lease_seconds:.0f} seconds",
+            )
 
     def _is_settled(self, one: Document, known: Delivery | None) -> bool:
         """Return whether a record need not be sent, since the API has taken it, or a newer form, before."""
@@ -286,7 +306,7 @@ class _Delivering:
             if not pending:
                 return
             if attempt < self._api.tries:
-                self._pause(attempt, None)
+                self._target.sleep(_pause(attempt))
         if doubtful:
             raise Transient(
                 f"target {self._target.name}: no answer for {len(doubtful)} records",
@@ -297,24 +317,18 @@ class _Delivering:
         """Send one request; return the records that were refused, and those to send again for no answer."""
         before = {one.key: self._known.get(one.key) for one in group}
         request = _digest("".join(one.content for one in group).encode())
-        sent = self._rows(group, SENT, request=request)
-        self._book.claim(sent, before, self._moment)
-        self._known.update((row.record_key, row) for row in sent)
+        self._claim(self._rows(group, SENT, request=request), before)
         try:
             verdicts = self._post(group, request)
         except Unknown as doubt:
+            self._settle([msgspec.structs.replace(self._known[key], sent_until=None) for key in before])
             return [], self._cleared(group, f"{_IN_DOUBT} ({doubt.message})")
         except Rejected as refusal:
-            self._book.restore(before, self._moment)
-            for key, known in before.items():
-                self._known.pop(key)
-                if known is not None:
-                    self._known[key] = known
             self._find_refused(group, before, refusal)
             return [], []
         except KuaimaiError:
             # Surely not taken: no more in doubt than it was before.
-            self._book.restore(before, self._moment)
+            self._restore(before)
             raise
         if self._joins is not None:
             verdicts *= len(group)
@@ -336,9 +350,12 @@ class _Delivering:
             try:
                 return self._target.writer.post(bodies, request)
             except Throttled as err:
-                self._pause(attempt, err.retry_after)
+                pause = _pause(attempt, err.retry_after)
             except Transient:
-                self._pause(attempt, None)
+                pause = _pause(attempt)
+            mine = {one.key: self._known[one.key] for one in group}
+            self._claim(list(mine.values()), mine, pause)
+            self._target.sleep(pause)
         return self._target.writer.post(bodies, request)
 
     def _find_refused(
@@ -349,6 +366,7 @@ class _Delivering:
         A joint document is not cut: its halves would be two documents.
         """
         if len(group) > 1 and self._joins is None:
+            self._restore(before)
             middle = len(group) // 2
             self._send(group[:middle])
             self._send(group[middle:])
@@ -388,23 +406,44 @@ class _Delivering:
             known = before is not None and before.taken_version is not None
             self.outcomes[one.key] = "updated" if known else "inserted"
             self.reasons.pop(one.key, None)
-        self._write(group, TAKEN)
+        rows = self._rows(group, TAKEN)
+        self._book.take(rows, self._now())
+        self._know(rows)
 
     def _refuse(self, one: Document, reason: str) -> None:
         self.reasons[one.key] = reason
-        self._write([one], REFUSED)
+        self._settle(self._rows([one], REFUSED))
 
     def _hold(self, one: Document, sent: Delivery, reason: str) -> None:
         """Set a record aside; what is in doubt stays what was sent, though the record has changed since."""
         self.reasons[one.key] = reason
-        held = msgspec.structs.replace(sent, state=HELD, reason=reason)
-        self._book.write([held], self._moment)
-        self._known[one.key] = held
+        self._settle([msgspec.structs.replace(sent, state=HELD, reason=reason, sent_until=None)])
 
-    def _write(self, group: Sequence[Document], state: str) -> None:
-        rows = self._rows(group, state)
-        self._book.write(rows, self._moment)
+    def _claim(
+        self, rows: Sequence[Delivery], before: Mapping[str, Delivery | None], pause: float = 0
+    ) -> None:
+        """Write records down as on their way until an answer must be there, after a pause of some seconds."""
+        until = round((self._target.now() + pause + self._target.lease_seconds) * 1000)
+        claimed = [msgspec.structs.replace(row, sent_until=until) for row in rows]
+        self._book.claim(claimed, before, self._now())
+        self._know(claimed)
+
+    def _settle(self, rows: Sequence[Delivery]) -> None:
+        self._book.settle(rows, self._known, self._now())
+        self._know(rows)
+
+    def _restore(self, before: Mapping[str, Delivery | None]) -> None:
+        self._book.restore(before, self._known, self._now())
+        for key, known in before.items():
+            self._known.pop(key)
+            if known is not None:
+                self._known[key] = known
+
+    def _know(self, rows: Sequence[Delivery]) -> None:
         self._known.update((row.record_key, row) for row in rows)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._target.now(), tz=timezone.utc)
 
     def _rows(self, group: Sequence[Document], state: str, *, request: str = "") -> list[Delivery]:
         rows = []
@@ -428,8 +467,9 @@ class _Delivering:
             )
         return rows
 
-    def _pause(self, attempt: int, asked: float | None) -> None:
-        self._target.sleep(min(2.0 ** (attempt - 1), _LONGEST_PAUSE) if asked is None else asked)
+
+def _pause(attempt: int, asked: float | None = None) -> float:
+    return min(2.0 ** (attempt - 1), _LONGEST_PAUSE) if asked is None else asked
 
 
 def _taken(before: Delivery | None) -> tuple[int | None, int | None, str | None]:

@@ -18,6 +18,8 @@ from kuaimai.load.parts import Documents, Joins
 from kuaimai.load.posting import HttpTarget
 from kuaimai.load.sql import SqlTarget
 
+# A transaction may wait for locks, one after the other.
+_LEASE_SECONDS = 900.0
 # MySQL's numbers for too many connections, shutdown, broken packets, lock waits, deadlocks and read-only.
 _PASSING = frozenset({1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1290, 1927})
 
@@ -116,6 +118,7 @@ class StatementTarget(HttpTarget):
             transport=requests.Session(),
             pipeline_version=pipeline_version,
             requests_per_second=1_000,
+            lease_seconds=_LEASE_SECONDS,
             document=document,
             joins=joins,
         )
