@@ -407,6 +407,16 @@ def pieces(posts):
     return found
 
 
+def pieces_of(truth):
+    """How many there are."""
+    found: dict = {}
+    for record in truth.values():
+        for line in record["orders"]:
+            key = (str(record["userId"]), line["sysOuterId"])
+            found[key] = found.get(key, 0) + line["num"]
+    return found
+
+
 def test_rows_of_many_orders_become_documents_and_each_row_is_in_one(box, clock, tmp_path):
     delivering = Delivering(box, clock, tmp_path, reading(), GROUPED, rows_key="")
     with write_api() as api, client(box, clock) as gateway:
@@ -415,11 +425,7 @@ def test_rows_of_many_orders_become_documents_and_each_row_is_in_one(box, clock,
         first = delivering.run(api, gateway, in_doubt="resend")
         assert first.sealed
         assert first.quarantined == 0
-        wanted: dict = {}
-        for record in delivering.truth().values():
-            for line in record["orders"]:
-                key = (str(record["userId"]), line["sysOuterId"])
-                wanted[key] = wanted.get(key, 0) + line["num"]
+        wanted = pieces_of(delivering.truth())
         # The request whose answer was lost came twice, the second time with the same Idempotency-Key.
         keys = [key for key, _ in api.posts]
         once = dict(api.posts)
@@ -443,6 +449,21 @@ def test_rows_of_many_orders_become_documents_and_each_row_is_in_one(box, clock,
                 if sid not in before or record["updTime"] > (clock() - 600) * 1000
             )
         )
+
+
+def test_a_document_whose_load_died_goes_out_again_as_it_was(box, clock, tmp_path):
+    delivering = Delivering(box, clock, tmp_path, {**reading(), "idCheck": True}, GROUPED, rows_key="")
+    with write_api() as api, client(box, clock) as gateway:
+        api.key = "row"
+        api.faults.append("lost")
+        with pytest.raises(Transient, match="no answer"):
+            delivering.run(api, gateway, in_doubt="resend", tries=1)
+        ((lost, _),) = api.posts
+        clock.advance(600)
+        assert delivering.run(api, gateway, in_doubt="resend").sealed
+        assert [key for key, _ in api.posts].count(lost) == 2
+        # New orders of the same shop came meanwhile: they are in documents of their own.
+        assert pieces(dict(api.posts).items()) == pieces_of(delivering.truth())
 
 
 def test_a_document_that_is_refused_holds_the_orders_in_it_and_no_others(box, clock, tmp_path):

@@ -50,11 +50,17 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
     import requests
 
     from kuaimai.airflow.stores import write_access
+    from kuaimai.errors import ConfigError
     from kuaimai.load.api import RowAnswers, WriteApi
     from kuaimai.load.posting import HttpTarget
 
     access = write_access(outlet.conn_id)
     documents = _documents(outlet, spec) if outlet.strategy else None
+    if documents is not None and documents.joins is not None and outlet.in_doubt == "ask":
+        raise ConfigError(
+            f"target {outlet.name}: groupCalculate joins records into documents, and none can be asked for",
+            hint="write in_doubt: hold, or resend where the API honours the header Idempotency-Key",
+        )
     api = WriteApi(
         **{**access, "url": access["url"] + outlet.path},
         rows=outlet.rows,
