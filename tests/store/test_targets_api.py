@@ -36,8 +36,9 @@ def api():
 
 
 @pytest.fixture
-def book(tmp_path):
-    return f"sqlite:///{tmp_path}/state.db"
+def book(request, tmp_path):
+    server = getattr(request, "param", None)
+    return request.getfixturevalue(server) if server else f"sqlite:///{tmp_path}/state.db"
 
 
 @pytest.fixture
@@ -270,6 +271,7 @@ def test_pause_that_the_api_asks_for_is_no_crash(api, opened, clock, monkeypatch
     assert (sum(clock.slept), api.taken) == (asked, ["1"])
 
 
+@pytest.mark.parametrize("book", [None, "pg_url", "maria_url"], indirect=True)
 def test_load_that_outlives_its_lease_does_not_overrule_the_one_that_took_over(api, opened, clock):
     first, second = opened(in_doubt="ask", **BATCHED), opened(in_doubt="ask", **BATCHED)
     api.refused = {"1": 1}

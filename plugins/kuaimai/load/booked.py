@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
@@ -152,6 +152,8 @@ class BookedLoad(ABC):
     Attributes:
         outside: records that came later than the look-back reaches, where the target can know.
         moment: when the load began.
+        originals: returns records of a read as they came, by key, given the read and keys; what is refused is
+            kept so. By default none are known.
     """
 
     def __init__(self, target: BookedTarget, tables: Sequence[Table]) -> None:
@@ -159,6 +161,7 @@ class BookedLoad(ABC):
         self.tables = tables
         self.outside = 0
         self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
+        self.originals: Callable[[int, Collection[str]], Mapping[str, str]] = lambda _read, _keys: {}
         self._aside: list[Quarantined] = []
         self._left_out: dict[int, set[str]] = {}
 

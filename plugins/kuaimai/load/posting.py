@@ -35,6 +35,7 @@ from kuaimai.gateway.budget import Budget
 from kuaimai.load.api import Unknown, Verdict, WriteApi, Writer
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.deliveries import HELD, REFUSED, SENT, TAKEN, Delivery, DeliveryBook
+from kuaimai.load.held import AS_SENT
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.parts import Document, Documents, Joins, fold
 from kuaimai.load.plain import plain_rows
@@ -202,8 +203,11 @@ class _HttpLoad(BookedLoad):
         return written
 
     def refused(self, facts: WindowFacts) -> list[Quarantined]:
-        """Return the records of a read that the API did not take."""
+        """Return the records of a read that the API did not take, as they came where that is known."""
         reasons = self._delivered.reasons if self._delivered else {}
+        keys = sorted(self._reads.get(facts.read, {}).keys() & reasons.keys())
+        originals = self.originals(facts.read, keys) if keys else {}
+        url = self.target.api.url.split("?")[0]
         return [
             Quarantined(
                 read=facts.read,
@@ -213,11 +217,11 @@ class _HttpLoad(BookedLoad):
                 method=facts.method,
                 record_key=key,
                 reason=reasons[key],
-                request=encode_json({"url": self.target.api.url.split("?")[0]}).decode(),
-                record=self._documents[key].body.decode(),
+                request=encode_json({"target" if key in originals else AS_SENT: url}).decode(),
+                record=originals.get(key) or self._documents[key].body.decode(),
                 window_id=facts.window_id,
             )
-            for key in sorted(self._reads.get(facts.read, {}).keys() & reasons.keys())
+            for key in keys
         ]
 
 

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -40,11 +40,13 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
+from kuaimai.load.booked import BookedLoad
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import CONTESTED, SEALED
 from kuaimai.load.protocol import Coverage, Load, Target
 from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Scan, Sealing, WindowFacts
 from kuaimai.pipeline import coverage
+from kuaimai.pipeline.originals import originals
 from kuaimai.pipeline.spec import Pipeline, Source
 from kuaimai.transform import drift
 from kuaimai.transform.drift import Seen
@@ -548,6 +550,8 @@ def load(
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
         write_records(loading, transformed, staging, range(len(extracted.reads)))
+        if isinstance(loading, BookedLoad):
+            loading.originals = partial(_originals, pipeline, extracted, staging)
         windows = tuple(
             loading.seal(_facts(pipeline, extracted, number)) for number in range(len(extracted.reads))
         )
@@ -569,6 +573,13 @@ def load(
         changes=tuple(changes),
         target=name,
     )
+
+
+def _originals(
+    pipeline: Pipeline, extracted: Extracted, staging: Staging, number: int, keys: Collection[str]
+) -> dict[str, str]:
+    read = extracted.reads[number]
+    return originals(pipeline, read, staging, keys, given=asked_by(read))
 
 
 def seen_in(transformed: Transformed, staging: Staging) -> list[Seen]:
