@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+import msgspec
 import sqlalchemy as sa
 
 from kuaimai.load.held import Quarantined
@@ -42,11 +43,12 @@ def batch(records, rank=0, window="w1"):
     return [rows.to_arrow(rank=rank, window_id=window) for rows in into]
 
 
-def store(target, records, *, rank=0, total=None, quarantined=()):
+def store(target, records, *, rank=0, total=None, quarantined=(), read=START + timedelta(minutes=5)):
     with target.loading(Mapper("trade").tables) as loading:
         loading.merge(rank, batch(records, rank))
         loading.quarantine(quarantined)
-        return loading.seal(facts(rank, len(records) if total is None else total))
+        told = facts(rank, len(records) if total is None else total)
+        return loading.seal(msgspec.structs.replace(told, first_read_at=read))
 
 
 def bad(key):

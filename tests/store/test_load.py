@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import msgspec
@@ -173,6 +173,20 @@ def test_quarantined_record_is_closed_when_it_lands_after_all(target, clock):
         target, "SELECT first_seen_at, last_seen_at, resolved_at FROM kuaimai_quarantine"
     )
     assert first == last
+    assert resolved is not None
+
+
+def test_slice_that_was_read_before_a_record_went_bad_does_not_close_its_quarantine(target, clock):
+    """Its load was held up: the older state that it brings says nothing about the newer one."""
+    target.now = clock
+    read = datetime.fromtimestamp(clock(), tz=timezone.utc)
+    clock.advance(60)
+    store(target, [order(1)], total=2, quarantined=[bad("7")])
+    clock.advance(60)
+    store(target, [order(7)], read=read)
+    assert rows(target, "SELECT resolved_at FROM kuaimai_quarantine") == [(None,)]
+    store(target, [order(7)], read=read + timedelta(seconds=90))
+    ((resolved,),) = rows(target, "SELECT resolved_at FROM kuaimai_quarantine")
     assert resolved is not None
 
 

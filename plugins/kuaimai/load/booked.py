@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
@@ -143,6 +143,8 @@ class BookedLoad(ABC):
     Attributes:
         outside: records that came later than the look-back reaches, where the target can know.
         moment: when the load began.
+        originals: returns records of a read as they came, by key, given the read and keys; what is refused is
+            kept so. By default none are known.
     """
 
     def __init__(self, target: BookedTarget, tables: Sequence[Table]) -> None:
@@ -150,6 +152,7 @@ class BookedLoad(ABC):
         self.tables = tables
         self.outside = 0
         self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
+        self.originals: Callable[[int, Collection[str]], Mapping[str, str]] = lambda _read, _keys: {}
         self._aside: list[Quarantined] = []
         self._left_out: dict[int, set[str]] = {}
 
@@ -231,14 +234,18 @@ class _Proof(Proving):
         return len(self.left_out - self._standing)
 
     def _resolve(self, facts: WindowFacts) -> None:
-        """Close quarantined records of this method that have landed after all."""
+        """Close quarantined records of this method that were read after they were set aside, and landed."""
         waiting = self.connection.execute(
             sa.text(
                 f'SELECT "quarantine_id", "record_key" FROM "{QUARANTINE_TABLE}" '
                 'WHERE "pipeline" = :pipeline AND "method" = :method AND "resolved_at" IS NULL '
-                'AND "last_seen_at" < :now'
+                'AND "last_seen_at" < :since'
             ),
-            {"pipeline": facts.pipeline, "method": facts.method, "now": self._now()},
+            {
+                "pipeline": facts.pipeline,
+                "method": facts.method,
+                "since": self._bound(facts.first_read_at),
+            },
         ).fetchall()
         landed = [{"id": row[0], "now": self._now()} for row in waiting if row[1] in self._standing]
         if landed:

@@ -15,6 +15,9 @@ import sqlalchemy as sa
 
 from kuaimai.load.proof import QUARANTINE_TABLE, WINDOW_TABLE
 
+AS_SENT = "url"
+"""The only key of `request` where a refused record is kept as it was sent: it cannot be mapped again."""
+
 
 class Quarantined(msgspec.Struct, frozen=True):
     """A record on its way to `kuaimai_quarantine`; `read` numbers the slice's reads, the rest are columns."""

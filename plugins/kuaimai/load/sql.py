@@ -244,6 +244,7 @@ class Loading(Proving):
         self._run(
             merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
             now=self._now(),
+            since=self._bound(facts.first_read_at),
             method=facts.method,
         )
 

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import timezone
 from functools import partial
@@ -28,11 +28,13 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
+from kuaimai.load.booked import BookedLoad
 from kuaimai.load.held import Quarantined
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.protocol import Load, Target
 from kuaimai.load.windows import Scan, WindowFacts
 from kuaimai.pipeline.manifests import Batch, Extracted, LeftOut, Loaded, Transformed
+from kuaimai.pipeline.originals import originals
 from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.slices import ASKED, check_reach
 from kuaimai.pipeline.spec import Pipeline, Source
@@ -236,6 +238,8 @@ def load(
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
         write_records(loading, transformed, staging, range(len(extracted.reads)))
+        if isinstance(loading, BookedLoad):
+            loading.originals = partial(_originals, pipeline, extracted, staging)
         windows = tuple(
             loading.seal(_facts(pipeline, extracted, number)) for number in range(len(extracted.reads))
         )
@@ -257,6 +261,13 @@ def load(
         changes=tuple(changes),
         target=name,
     )
+
+
+def _originals(
+    pipeline: Pipeline, extracted: Extracted, staging: Staging, number: int, keys: Collection[str]
+) -> dict[str, str]:
+    read = extracted.reads[number]
+    return originals(pipeline, read, staging, keys, given=asked_by(read))
 
 
 def seen_in(transformed: Transformed, staging: Staging) -> list[Seen]:
