@@ -43,12 +43,12 @@ def batch(records, rank=0, window="w1"):
     return [rows.to_arrow(rank=rank, window_id=window) for rows in into]
 
 
-def store(target, records, *, rank=0, total=None, quarantined=(), read=START + timedelta(minutes=5)):
+def store(target, records, *, rank=0, total=None, quarantined=(), read=START + timedelta(minutes=5), **more):
     with target.loading(Mapper("trade").tables) as loading:
         loading.merge(rank, batch(records, rank))
         loading.quarantine(quarantined)
         told = facts(rank, len(records) if total is None else total)
-        return loading.seal(msgspec.structs.replace(told, first_read_at=read))
+        return loading.seal(msgspec.structs.replace(told, first_read_at=read, **more))
 
 
 def bad(key):

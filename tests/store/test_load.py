@@ -190,6 +190,15 @@ def test_slice_that_was_read_before_a_record_went_bad_does_not_close_its_quarant
     assert resolved is not None
 
 
+def test_what_one_pipeline_lands_does_not_close_what_another_has_set_aside(target, clock):
+    """They may ask more of a record: the other one would set it aside again."""
+    target.now = clock
+    store(target, [order(1)], total=2, quarantined=[bad("7")])
+    clock.advance(60)
+    store(target, [order(7)], pipeline="orders_too")
+    assert rows(target, "SELECT resolved_at FROM kuaimai_quarantine") == [(None,)]
+
+
 def test_bad_record_whose_key_also_came_in_good_shape_counts_once(target):
     verdict = store(target, [order(1), order(2)], total=2, quarantined=[bad("1")])
     assert (verdict.state, verdict.landed, verdict.quarantined) == ("sealed", 2, 0)

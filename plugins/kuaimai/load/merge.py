@@ -236,14 +236,15 @@ def insert_row(name: str, columns: Sequence[Column], key: str) -> str:
 
 
 def resolve_quarantine(quarantine: str, table: Table, read: int) -> str:
-    """Close quarantined records of this method whose key has landed after all.
+    """Close quarantined records of this pipeline and method whose key has landed after all.
 
     Only what was read after they were set aside (`:since`) closes them: a slice that waited for its load may
     bring a state from before.
     """
     return f"""
         UPDATE "{quarantine}" SET "resolved_at" = :now
-        WHERE "method" = :method AND "resolved_at" IS NULL AND "last_seen_at" < :since
+        WHERE "pipeline" = :pipeline AND "method" = :method AND "resolved_at" IS NULL
+          AND "last_seen_at" < :since
           AND "record_key" IN (SELECT "key" FROM "{SEEN}" WHERE "read" = {int(read)})
           AND EXISTS (SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = "record_key")
     """

@@ -245,6 +245,7 @@ class Loading(Proving):
             merge.resolve_quarantine(QUARANTINE_TABLE, self.parent, facts.read),
             now=self._now(),
             since=self._bound(facts.first_read_at),
+            pipeline=facts.pipeline,
             method=facts.method,
         )
 
