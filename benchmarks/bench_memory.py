@@ -35,25 +35,27 @@ def one_stage(stage: str, folder: Path) -> None:
     from requests import Session
 
     from kuaimai.extract.staging import Staging
+    from kuaimai.extract.windows import Slice
     from kuaimai.load.targets import open_target
     from kuaimai.pipeline import stages
+    from kuaimai.pipeline.manifests import Extracted, Transformed, from_manifest, to_manifest
 
     pipeline, staging = base_only(), Staging(folder / "staging")
     manifest = folder / "manifest.json"
     started = time.monotonic()
     if stage == "plan":
-        result: Any = [stages.to_manifest(piece) for piece in planned(pipeline)]
+        result: Any = [to_manifest(piece) for piece in planned(pipeline)]
     elif stage == "extract":
-        piece = stages.from_manifest(json.loads(manifest.read_text()), stages.Slice)
+        piece = from_manifest(json.loads(manifest.read_text()), Slice)
         with Session() as transport:
-            result = stages.to_manifest(stages.extract(pipeline, piece, client(transport), staging))
+            result = to_manifest(stages.extract(pipeline, piece, client(transport), staging))
     elif stage == "transform":
-        extracted = stages.from_manifest(json.loads(manifest.read_text()), stages.Extracted)
-        result = stages.to_manifest(stages.transform(pipeline, extracted, staging))
+        extracted = from_manifest(json.loads(manifest.read_text()), Extracted)
+        result = to_manifest(stages.transform(pipeline, extracted, staging))
     else:
-        transformed = stages.from_manifest(json.loads(manifest.read_text()), stages.Transformed)
+        transformed = from_manifest(json.loads(manifest.read_text()), Transformed)
         target = open_target(driver(FACTS["target"]))
-        result = stages.to_manifest(stages.load(pipeline, transformed, staging, target))
+        result = to_manifest(stages.load(pipeline, transformed, staging, target))
         target.close()
     manifest.write_text(json.dumps(result))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -113,7 +113,10 @@ def main(orders: int, profiled: str | None) -> None:
     from kuaimai.gateway.wire import App, Wire
     from kuaimai.load.targets import open_target
     from kuaimai.pipeline import stages
+    from kuaimai.pipeline.scopes import fetch_shops
+    from kuaimai.pipeline.slices import plan_slices
     from kuaimai.pipeline.spec import load_pipeline
+    from kuaimai.pipeline.summary import pretty, summarise
 
     pipeline = load_pipeline(ROOT / "include" / "pipelines" / "trades.yaml")
     source = pipeline.source.model_copy(update={"enrich": []})
@@ -129,12 +132,12 @@ def main(orders: int, profiled: str | None) -> None:
                 known = box["credentials"]
                 wire = Wire(App(known["app_key"], known["app_secret"]), url=box["url"], transport=http)
                 client = Client(wire, FixedSession(known["access_token"]), budget=Budget(1e6))
-                (piece,) = stages.plan_slices(
+                (piece,) = plan_slices(
                     pipeline,
                     run="bench",
                     start=END - timedelta(days=1),
                     end=END,
-                    shops=stages.fetch_shops(client),
+                    shops=fetch_shops(client),
                     live=False,
                     target=target,
                 )
@@ -151,7 +154,7 @@ def main(orders: int, profiled: str | None) -> None:
                 connection.exec_driver_sql("VACUUM ANALYZE")
             summaries.append(figures.take("load, all changed", load))
             for loaded in summaries:
-                print(stages.pretty(stages.summarise(pipeline, [loaded])))
+                print(pretty(summarise(pipeline, [loaded])))
             print(f"staging: raw {raw / 2**20:.1f} MiB, batches {typed / 2**20:.1f} MiB")
         finally:
             target.close()

@@ -18,6 +18,7 @@ from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.manifests import from_manifest
 from kuaimai.pipeline.spec import load_pipeline
 
 
@@ -43,7 +44,7 @@ def work(plan: list[Any], facts: dict[str, Any], steps: int) -> None:
         wire, FixedSession(facts["access_token"]), budget=Budget(1e6), sleep=lambda _seconds: None
     )
     for plain in plan:
-        piece = stages.from_manifest(plain, Slice)
+        piece = from_manifest(plain, Slice)
         extracted = stages.extract(pipeline, piece, client, staging, now=now)
         stages.load(pipeline, stages.transform(pipeline, extracted, staging), staging, target)
 

@@ -23,7 +23,11 @@ from kuaimai.load.sql import SqlTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle
+from kuaimai.pipeline.manifests import Extracted, Loaded, Transformed, from_manifest, to_manifest
+from kuaimai.pipeline.scopes import fetch_scopes
+from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import Pipeline, load_pipeline
+from kuaimai.pipeline.summary import Summary, summarise
 from kuaimai.sandbox import Faults, Sandbox, World
 from kuaimai.transform.tables import DELETED_AT
 
@@ -63,15 +67,15 @@ class Mirror:
 
     def run(
         self, start: datetime, end: datetime, *, live: bool = False, dimension: str | None = None
-    ) -> stages.Summary:
+    ) -> Summary:
         """Do what one DAG run does."""
         self.runs += 1
-        plan = stages.plan_slices(
+        plan = plan_slices(
             self.pipeline,
             run=f"run-{self.runs}",
             start=start,
             end=end,
-            shops=stages.fetch_scopes(self.pipeline, self.client),
+            shops=fetch_scopes(self.pipeline, self.client),
             live=live,
             target=self.target,
             dimension=dimension,
@@ -79,21 +83,19 @@ class Mirror:
         )
         loaded = [self.one(piece) for piece in plan]
         settle(self.pipeline.name, [window for one in loaded for window in one.windows], self.target)
-        return stages.summarise(self.pipeline, loaded)
+        return summarise(self.pipeline, loaded)
 
-    def one(self, piece) -> stages.Loaded:
+    def one(self, piece) -> Loaded:
         """Take one slice through the stages, manifests passed as the JSON that XCom would hold."""
-        extracted = stages.to_manifest(
+        extracted = to_manifest(
             stages.extract(self.pipeline, piece, self.client, self.staging, now=self.clock)
         )
-        transformed = stages.to_manifest(
-            stages.transform(self.pipeline, stages.from_manifest(extracted, stages.Extracted), self.staging)
+        transformed = to_manifest(
+            stages.transform(self.pipeline, from_manifest(extracted, Extracted), self.staging)
         )
-        return stages.load(
-            self.pipeline, stages.from_manifest(transformed, stages.Transformed), self.staging, self.target
-        )
+        return stages.load(self.pipeline, from_manifest(transformed, Transformed), self.staging, self.target)
 
-    def tick(self) -> stages.Summary | None:
+    def tick(self) -> Summary | None:
         """Let five minutes pass, then run as the scheduler would; None if the run failed."""
         start = datetime.fromtimestamp(self.clock(), CHINA)
         self.clock.advance(TICK.total_seconds())
@@ -101,7 +103,7 @@ class Mirror:
             return self.run(start, start + TICK, live=True)
         return None
 
-    def look_back(self, dimension: str = "created") -> stages.Summary:
+    def look_back(self, dimension: str = "created") -> Summary:
         """Run a further dimension as its own schedule would, now."""
         now = datetime.fromtimestamp(self.clock(), CHINA)
         return self.run(now - timedelta(minutes=30), now, live=True, dimension=dimension)

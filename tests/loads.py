@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
+from kuaimai.load.held import Quarantined
 from kuaimai.load.protocol import Target
-from kuaimai.load.sql import Quarantined, Sealing, WindowFacts
+from kuaimai.load.windows import Sealing, WindowFacts
 from kuaimai.transform.mapping import Mapper, Rows
 
 METHOD = "erp.trade.outstock.simple.query"
@@ -54,12 +56,14 @@ def load(
     rank: int = 0,
     window: str = "w1",
     quarantined: Sequence[Quarantined] = (),
+    read: datetime = START + MINUTES,
 ) -> Sealing:
-    """Load records and seal their window, whose total is by default their number."""
+    """Load records and seal their window, whose total is by default their number, read at an instant."""
     with target.loading(Mapper("trade").tables) as loading:
         loading.merge(0, batch(records, rank, window))
         loading.quarantine(quarantined)
-        return loading.seal(facts(0, len(records) if total is None else total, window))
+        told = facts(0, len(records) if total is None else total, window)
+        return loading.seal(msgspec.structs.replace(told, first_read_at=read))
 
 
 def bad(key: str) -> Quarantined:

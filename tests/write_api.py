@@ -23,6 +23,7 @@ class WriteApi:
         refused: how often a record, by its key, is refused among others.
         banned: keys because of which a whole request is refused.
         key: the records' key.
+        retry_after: seconds that a busy API asks for.
     """
 
     def __init__(self, url: str) -> None:
@@ -34,6 +35,7 @@ class WriteApi:
         self.refused: dict[str, int] = {}
         self.banned: set[str] = set()
         self.key = "sid"
+        self.retry_after = 7
 
     @property
     def taken(self) -> list[str]:
@@ -80,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def take(self, text: str, fault: str) -> None:
         if fault in ("400", "429", "500", "503"):
-            self.answer(int(fault), {"message": f"broken by {TOKEN}"}, Retry_After="7")
+            self.answer(int(fault), {"message": f"broken by {TOKEN}"}, Retry_After=str(self.api.retry_after))
             return
         # Amounts are texts and ids are texts: nothing here can go through a float.
         body = json.loads(text, parse_float=lambda number: f"float {number}")
@@ -95,11 +97,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "lost":
             self.close_connection = True
         else:
-            self.answer(500 if fault == "500-taken" else 200, {"data": {"result": answers}})
+            self.answer(
+                500 if fault == "500-taken" else 200, {"Id": len(self.api.posts), "data": {"result": answers}}
+            )
 
     def verdict(self, key: str) -> dict[str, Any]:
         if not self.api.refused.get(key):
-            return {"success": True}
+            return {"success": True, "bill": f"BILL-{key}"}
         self.api.refused[key] -= 1
         return {"success": False, "message": f"{key} 被占用"}
 

@@ -24,12 +24,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "plugins"))
 
 from kuaimai.extract.staging import Staging  # noqa: E402 - the path comes first
+from kuaimai.extract.windows import Slice  # noqa: E402
 from kuaimai.gateway.budget import Budget, SharedBudget  # noqa: E402
 from kuaimai.gateway.client import Client, FixedSession  # noqa: E402
 from kuaimai.gateway.wire import App, Wire  # noqa: E402
 from kuaimai.load.targets import open_target  # noqa: E402
 from kuaimai.pipeline import stages  # noqa: E402
+from kuaimai.pipeline.manifests import Loaded, from_manifest, to_manifest  # noqa: E402
+from kuaimai.pipeline.scopes import fetch_shops  # noqa: E402
+from kuaimai.pipeline.slices import plan_slices  # noqa: E402
 from kuaimai.pipeline.spec import Pipeline, load_pipeline  # noqa: E402
+from kuaimai.pipeline.summary import summarise  # noqa: E402
 from kuaimai.state import Store  # noqa: E402
 
 UNLIMITED = 1e6
@@ -67,9 +72,7 @@ def one_slice(plain: Any, folder: str) -> tuple[Any, dict[str, float]]:
     pipeline, staging = base_only(), Staging(Path(folder))
     seconds = [time.perf_counter()]
     with requests.Session() as transport:
-        extracted = stages.extract(
-            pipeline, stages.from_manifest(plain, stages.Slice), client(transport), staging
-        )
+        extracted = stages.extract(pipeline, from_manifest(plain, Slice), client(transport), staging)
     seconds.append(time.perf_counter())
     transformed = stages.transform(pipeline, extracted, staging)
     seconds.append(time.perf_counter())
@@ -79,16 +82,16 @@ def one_slice(plain: Any, folder: str) -> tuple[Any, dict[str, float]]:
     seconds.append(time.perf_counter())
     names = ("extract", "transform", "load")
     spent = dict(zip(names, (b - a for a, b in pairwise(seconds)), strict=True))
-    return stages.to_manifest(loaded), spent
+    return to_manifest(loaded), spent
 
 
-def planned(pipeline: Pipeline) -> list[stages.Slice]:
+def planned(pipeline: Pipeline) -> list[Slice]:
     """Fetch the shops and plan the slices, as the first task of a run does."""
     start, end = (datetime.fromisoformat(one) for one in FACTS["interval"])
     with requests.Session() as transport:
-        shops = stages.fetch_shops(client(transport))
+        shops = fetch_shops(client(transport))
     target = open_target(driver(FACTS["target"]))
-    pieces = stages.plan_slices(
+    pieces = plan_slices(
         pipeline,
         run="bench",
         start=start,
@@ -110,9 +113,9 @@ def main(processes: int) -> None:
         tempfile.TemporaryDirectory(prefix="kuaimai-bench-") as folder,
         ProcessPoolExecutor(processes) as pool,
     ):
-        done = list(pool.map(one_slice, map(stages.to_manifest, pieces), [folder] * len(pieces)))
-    loaded = [stages.from_manifest(plain, stages.Loaded) for plain, _ in done]
-    summary = stages.summarise(pipeline, loaded)
+        done = list(pool.map(one_slice, map(to_manifest, pieces), [folder] * len(pieces)))
+    loaded = [from_manifest(plain, Loaded) for plain, _ in done]
+    summary = summarise(pipeline, loaded)
     print(
         json.dumps(
             {

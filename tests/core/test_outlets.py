@@ -43,6 +43,21 @@ def test_targets_are_named_by_their_connection_or_their_kind(outlets):
     assert [one.name for one in kinds] == ["warehouse", "files", "lake", "my_api", "noop"]
 
 
+def test_a_strategy_is_found_from_the_pipelines_folder(outlets, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    relative, whole, statement, none = outlets(
+        "targets:\n"
+        "  - {kind: http, conn_id: a, strategy: strategies/orders.json}\n"
+        "  - {kind: http, conn_id: b, strategy: /data/orders.json}\n"
+        "  - {kind: statement, conn_id: c, strategy: lines.json}\n"
+        "  - {kind: http, conn_id: d}\n"
+    )
+    assert relative.strategy == f"{tmp_path}/strategies/orders.json"
+    assert whole.strategy == "/data/orders.json"
+    assert statement.strategy == f"{tmp_path}/lines.json"
+    assert none.strategy == ""
+
+
 @pytest.mark.parametrize(
     ("targets", "told"),
     [

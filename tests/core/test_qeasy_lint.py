@@ -87,6 +87,7 @@ WINDOW = {"field": "start", "value": "{{LAST_SYNC_TIME|datetime}}"}
             id="5-catalogue",
         ),
         pytest.param({"beatFlat": ["lines"]}, "metadata.beatFlat[0]", "numbered by position", id="6"),
+        pytest.param({"beatFlat": ["a", "b"]}, "metadata.beatFlat", "paired or crossed", id="several-lists"),
         pytest.param(
             {"operation": {"method": "splitArray", "arrayKey": "lines"}},
             "metadata.operation.arrayKey",
@@ -140,7 +141,7 @@ WINDOW = {"field": "start", "value": "{{LAST_SYNC_TIME|datetime}}"}
         pytest.param(
             {"omissionRemedy": {"crontab": "1 * * * *", "takeOverRequest": []}},
             "metadata.omissionRemedy",
-            "compares nothing; with idCheck true it finds missing rows, never changed ones",
+            "not run here; on the platform it reads again and compares nothing; with idCheck true",
             id="blind-remedy",
         ),
     ],
@@ -187,6 +188,46 @@ def test_a_field_that_the_source_does_not_have(lint):
     (found,) = [one for one in report.findings if one.path == "[1].request[0].value"]
     assert "returns no field 'sids'" in found.message
     assert found.fix == "did you mean 'sid'?"
+
+
+@pytest.mark.parametrize("where", ["target.metadata.crontab", "target.crontab", "target_crontab"])
+def test_a_target_has_no_rhythm_of_its_own(tmp_path, where):
+    metadata = {**cases.target(("a", "1")), **({"crontab": "0 6 * * *"} if "metadata" in where else {})}
+    content = {
+        "source": {"metadata": cases.source(), "crontab": "*/5 * * * *"},
+        "target": {"metadata": metadata, **({"crontab": "0 6 * * *"} if where == "target.crontab" else {})},
+        **({"target_crontab": "0 6 * * *"} if where == "target_crontab" else {}),
+    }
+    path = tmp_path / "strategy.json"
+    path.write_text(json.dumps(content))
+    assert "0 6 * * * has no effect here" in told(lint_strategy(path), "note")[where]
+
+
+def test_sampling_of_fields_is_another_command_here(lint):
+    path = "metadata.autoFillResponse"
+    assert "a new one is told once" in told(lint(cases.source(autoFillResponse=True)), "note")[path]
+    assert path not in told(lint(cases.source(autoFillResponse=False)), "note")
+
+
+def test_what_grouping_does_to_rows(lint):
+    source = cases.source(api="erp.trade.list.query", id="sid", idCheck=False, beatFlat=["orders"])
+    target = cases.target(
+        ("a", "{{userId}}"),
+        ("b", "{{payment}}"),
+        groupCalculate={
+            "headerGroup": ["userId", "sid"],
+            "bodyGroup": ["orders_sysOuterIds"],
+            "bodyName": "orders",
+        },
+    )
+    found = {(one.path, one.level): one.message for one in lint(source, target).findings}
+    assert "no part of a document" in found["[1].request[1].value", "danger"]
+    assert ("[1].request[0].value", "danger") not in found
+    assert "numbers sid by row" in found["[1].groupCalculate.headerGroup", "danger"]
+    assert "of the new rows of one load" in found["[1].groupCalculate", "note"]
+    messages = [one.message for one in lint(source, target).findings if one.path == "[1].groupCalculate"]
+    assert any("returns no field 'orders_sysOuterIds'" in one for one in messages)
+    assert any("idCheck false" in one for one in messages)
 
 
 def test_another_platforms_source_compiles_but_does_not_run(lint):

@@ -9,6 +9,7 @@ import pytest
 import strategy_cases as cases
 
 from kuaimai.errors import ConfigError, DataError
+from kuaimai.load.parts import Document
 from kuaimai.pipeline.qeasy.compiling import load_strategy
 from kuaimai.pipeline.qeasy.documents import Documents
 from kuaimai.pipeline.qeasy.lint import lint_strategy
@@ -138,6 +139,21 @@ def test_a_write_api_becomes_a_second_target(mirror):
     assert api.strategy.endswith("strategy.json")
 
 
+def test_where_the_answer_is_kept_is_told(tmp_path):
+    def note(target):
+        path = tmp_path / "strategy.json"
+        path.write_text(json.dumps([orders(), target]))
+        (found,) = [one for one in lint_strategy(path).findings if one.path == "[1].response"]
+        return found.message
+
+    children = [{"field": "id", "value": "{{Id}}"}]
+    response = [{"field": "primaryWriteback", "type": "object", "children": children}]
+    assert "column writeback of kuaimai_delivery" in note(cases.target(("n", "{{sid}}"), response=response))
+    main = {"field": "main_sql", "value": "REPLACE INTO t (n) VALUES (:n)"}
+    statement = {"api": "execute", "method": "SQL", "otherRequest": [main], "response": response}
+    assert "a statement has no answer" in note(cases.target(("n", "{{sid}}"), **statement))
+
+
 def test_id_check_of_the_source_means_that_each_record_is_written_once(mirror):
     target = cases.target(("n", "{{sid}}"))
     assert mirror(orders(), target).outlets[1].id_check is True
@@ -152,14 +168,14 @@ def test_a_persons_data_is_kept_only_where_it_is_sent(mirror):
 @pytest.mark.parametrize(
     ("source", "target", "told"),
     [
-        ({"beatFlat": ["orders"]}, {}, "beatFlat: in a DAG a record is one document"),
+        ({"beatFlat": ["order"]}, {}, "beatFlat[0]: erp.trade.list.query returns no list 'order' → did you"),
+        (
+            {"operation": {"method": "splitArray", "arrayKey": "details"}},
+            {},
+            "operation.arrayKey: erp.trade.list.query returns no list 'details'",
+        ),
         ({}, {"method": "PUT"}, "documents are sent by POST"),
         ({}, {"request": [{"field": "t", "value": "{{CURRENT_TIME}}"}]}, "whenever its record changes"),
-        (
-            {},
-            {"groupCalculate": {"headerGroup": ["userId"]}},
-            "groupCalculate: in a DAG a record is one document",
-        ),
     ],
 )
 def test_a_target_that_a_dag_cannot_serve(mirror, source, target, told):
@@ -211,7 +227,9 @@ RECORD = {
 
 def test_a_mirrored_record_becomes_the_strategys_document():
     make = Documents(load_strategy(cases.OURS / "orders_to_api.json"), now=lambda: cases.START_SECOND)
-    assert json.loads(make(TABLES, RECORD), parse_float=Decimal) == {
+    (part,) = make(TABLES, RECORD)
+    assert part.key == "5970000000000001"
+    assert json.loads(part.body, parse_float=Decimal) == {
         "billNo": "KM-5970000000000001",
         "platformNo": "T1",
         "payDate": "2026-03-01",
@@ -222,7 +240,7 @@ def test_a_mirrored_record_becomes_the_strategys_document():
             {"code": {"FNumber": "B'"}, "qty": 1, "share": Decimal("0.33")},
         ],
     }
-    assert make(TABLES, {**RECORD, "sys_status": "CANCEL"}) is None
+    assert make(TABLES, {**RECORD, "sys_status": "CANCEL"}) == []
     with pytest.raises(DataError, match="qty"):
         make(TABLES, {**RECORD, "trade_line": [{"id": "1", "num": "1.5"}]})
 
@@ -235,9 +253,89 @@ def test_a_mirrored_record_becomes_the_rows_of_a_statement():
     make = Documents(load_strategy(cases.OURS / "lines_to_sql.json"), Landed())
     assert make.statement.limit == 2
     assert make.statement.again
-    rows = json.loads(make(TABLES, RECORD))
-    assert rows == [
+    (part,) = make(TABLES, RECORD)
+    assert part.key == "5970000000000001"
+    assert json.loads(part.body) == [
         {"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2},
         {"sid": "5970000000000001-2", "code": "B'", "sku_id": None, "qty": 1},
     ]
-    assert make(TABLES, {**RECORD, "trade_line": []}) is None
+    assert make(TABLES, {**RECORD, "trade_line": []}) == []
+
+
+def flat(**changed):
+    """Documents of a strategy that writes each line, or what groups them."""
+    fields = [("key", "{{sid}}"), ("code", "{{orders_sysOuterId}}")]
+    source = {**orders(beatFlat=["orders"]), **changed.pop("source", {})}
+    return Documents(cases.compiled(source, cases.target(*fields, **changed)), now=lambda: 0)
+
+
+def test_each_flat_row_is_a_document_with_a_key_of_its_own():
+    assert [(part.key, json.loads(part.body)) for part in flat()(TABLES, RECORD)] == [
+        ("5970000000000001-1", {"key": "5970000000000001-1", "code": "DEMO-A"}),
+        ("5970000000000001-2", {"key": "5970000000000001-2", "code": "B'"}),
+    ]
+    assert flat()(TABLES, {**RECORD, "trade_line": []}) == []
+    # Several records can have the platform's number, so that alone would be the key of more than one.
+    by_number = flat(source={"id": "tid", "number": "tid"})
+    assert [part.key for part in by_number(TABLES, RECORD)] == [
+        "5970000000000001/T1-1",
+        "5970000000000001/T1-2",
+    ]
+    split = {"beatFlat": [], "operation": {"method": "splitArray", "arrayKey": "orders"}, "id": "orders.num"}
+    with pytest.raises(DataError, match="two rows of the record have the key 5970000000000001/2"):
+        flat(source=split)(TABLES, {**RECORD, "trade_line": [{"id": "1", "num": 2}, {"id": "2", "num": 2}]})
+
+
+GROUPING = {
+    "headerGroup": ["userId"],
+    "bodyGroup": ["orders_sysOuterId"],
+    "bodyName": "orders",
+    "targetBodyName": "lines",
+    "calculate": {"orders_num": "$sum"},
+}
+
+
+def test_what_grouping_does_not_use_is_no_change():
+    make = flat(groupCalculate=GROUPING)
+    first = make(TABLES, RECORD)
+    assert json.loads(first[0].body) == {"userId": "900001", "orders_sysOuterId": "DEMO-A", "orders_num": 2}
+    assert make(TABLES, {**RECORD, "sys_status": "SENT"}) == first
+
+
+def test_rows_of_several_records_become_one_document():
+    lines = {
+        "field": "entries",
+        "type": "array",
+        "value": "lines",
+        "children": [
+            {"field": "code", "value": "{{lines.orders_sysOuterId}}"},
+            {"field": "qty", "type": "number", "value": "{{lines.orders_num}}"},
+        ],
+    }
+    shop = {"field": "shop", "value": "{{userId}}"}
+    make = flat(request=[shop, lines], groupCalculate=GROUPING)
+    other = {**RECORD, "sid": "2", "trade_line": [{"id": "3", "num": "0.5", "sys_outer_id": "DEMO-A"}]}
+    third = {**RECORD, "sid": "3", "user_id": "7"}
+    broken = {**other, "sid": "4", "user_id": "8", "trade_line": [{"id": "4", "num": "many"}]}
+    parts = [
+        Document(part.key, 1, 1, part.body, "")
+        for record in (RECORD, other, third, broken)
+        for part in make(TABLES, record)
+    ]
+    groups, reasons = make.joins.groups(parts)
+    assert [[one.key for one in group] for group in groups] == [
+        ["5970000000000001-1", "5970000000000001-2", "2-1"],
+        ["3-1", "3-2"],
+    ]
+    assert json.loads(make.joins.document(groups[0]), parse_float=Decimal) == {
+        "shop": "900001",
+        "entries": [{"code": "DEMO-A", "qty": Decimal("2.5")}, {"code": "B'", "qty": 1}],
+    }
+    assert list(reasons) == ["4-1"]
+    assert "groupCalculate.calculate.orders_num ($sum)" in reasons["4-1"]
+    assert flat().joins is None
+
+
+def test_a_persons_data_in_flat_and_grouped_columns_is_kept_as_well(mirror):
+    grouped = cases.target(("who", "{{receiverName}}"), groupCalculate={"headerGroup": ["receiverName"]})
+    assert mirror(orders(beatFlat=["orders"]), grouped).keep_personal == ("receiverName",)

@@ -120,6 +120,25 @@ def test_flat_rows_are_numbered_and_keep_all_but_the_array():
         assert (made.shaped.rows, made.shaped.bad) == ((), ())
 
 
+def test_of_several_arrays_one_may_have_elements():
+    source = cases.source(id="sid", beatFlat=["orders", "gifts"])
+    rows = [
+        {"sid": 1, "orders": [{"num": 2}], "gifts": []},
+        {"sid": 2, "gifts": [{"num": 1}, {"num": 3}]},
+        {"sid": 3, "orders": [{"num": 1}], "gifts": [{"num": 1}]},
+        {"sid": 4},
+    ]
+    made = cases.rendered(source, rows=rows).shaped
+    assert made.rows == (
+        ("1-1", {"sid": "1-1", "orders_num": 2}),
+        ("2-1", {"sid": "2-1", "gifts_num": 1}),
+        ("2-2", {"sid": "2-2", "gifts_num": 3}),
+    )
+    (bad,) = made.bad
+    assert bad.key == "3"
+    assert "orders and gifts have elements" in bad.reason
+
+
 def test_split_rows_keep_a_key_of_their_own_where_there_is_one():
     split = {"method": "splitArray", "arrayKey": "orders"}
     made = cases.rendered(cases.source(id="orders.id", operation=split), rows=[ORDER])
@@ -172,7 +191,26 @@ def test_grouping_makes_documents_and_splits_long_ones():
         },
         {"shop": "900001", "total": "59.80", "entries": [{"code": "C", "qty": 4}]},
     ]
-    assert writes[0].keys == ("5970000000000001-1", "5970000000000001-2", "2-1", "2-2")
+    assert [write.keys for write in writes] == [("5970000000000001-1", "5970000000000001-2", "2-1"), ("2-2",)]
+
+
+def test_the_header_of_a_long_documents_part_is_about_its_own_lines():
+    target = cases.target(
+        {"field": "total", "type": "number", "value": "{{amount}}"},
+        groupCalculate={
+            "headerGroup": ["shop"],
+            "bodyGroup": ["line"],
+            "bodyName": "lines",
+            "bodyMaxLine": 1,
+            "calculate": {"amount": "$sum"},
+        },
+    )
+    rows = [{"id": n, "shop": 1, "line": n % 2, "amount": n} for n in (1, 2, 3, 4)]
+    writes = cases.rendered(cases.source(), target, rows=rows).writes
+    assert [(write.keys, write.params) for write in writes] == [
+        (("1", "3"), {"total": 4}),
+        (("2", "4"), {"total": 6}),
+    ]
 
 
 @given(

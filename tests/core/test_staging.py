@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from bucket import Bucket, BucketPath
 
 from kuaimai.errors import ConfigError, Transient
 from kuaimai.extract.staging import Staging, safe_name
@@ -30,6 +31,25 @@ def test_file_that_was_not_finished_does_not_exist(staging):
         file.write(b"half")
         raise RuntimeError("the worker dies here")
     assert list((staging.root / "a").iterdir()) == []
+
+
+def test_object_that_was_not_finished_does_not_exist():
+    store = Bucket()
+    staging = Staging(BucketPath(store))
+    with pytest.raises(RuntimeError), staging.writing("a/b") as file:
+        file.write(b"half")
+        raise RuntimeError("the worker dies here")
+    assert store.objects == {}
+    staging.write("a/b", b"whole")
+    with staging.reading("a/b") as file:
+        assert file.read() == b"whole"
+
+
+def test_folder_of_an_object_store_that_is_not_there_has_no_names():
+    staging = Staging(BucketPath(Bucket()))
+    assert staging.names("a") == []
+    staging.write("a/b", b"x")
+    assert staging.names("a") == ["b"]
 
 
 def test_folder_is_for_its_owner_only(staging):

@@ -62,6 +62,15 @@ def test_a_strategy_that_writes_has_a_load_and_a_seal_for_its_api(dags):
     assert {"slice.load", "slice.load__kuaimai_write_api", "seal__kuaimai_write_api"} <= tasks(dag)
 
 
+def test_flat_rows_and_grouped_ones_have_a_load_and_a_seal_of_their_own(dags):
+    source = {**cases.ours()["lines_to_sql"]["source"], "operation": {}}
+    line = cases.target(("row", "{{sid}}"), ("code", "{{orders_sysOuterId}}"))
+    grouped = {**line, "groupCalculate": {"headerGroup": ["userId"], "calculate": {"orders_num": "$sum"}}}
+    found = dags(lines=[source, line], totals=[source, grouped])
+    for name in ("kuaimai_lines", "kuaimai_totals"):
+        assert {"slice.load__kuaimai_write_api", "seal__kuaimai_write_api"} <= tasks(found[name])
+
+
 def test_the_articles_strategies_keep_the_session_and_do_nothing(dags):
     found = dags(refresh=REFRESH, both=[REFRESH, NO_WRITE], nothing=NO_WRITE)
     for name in ("kuaimai_refresh", "kuaimai_both"):

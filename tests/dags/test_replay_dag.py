@@ -10,7 +10,7 @@ from loads import facts
 
 from kuaimai.airflow.compat import AirflowFailException
 from kuaimai.airflow.replay import KuaimaiReplayOperator
-from kuaimai.load.sql import Quarantined
+from kuaimai.load.held import Quarantined
 from kuaimai.load.targets import open_target
 from kuaimai.transform.mapping import Mapper
 

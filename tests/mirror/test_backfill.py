@@ -12,13 +12,15 @@ from installation import CHINA, START, TICK, Mirror, mirror
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import planner, stages
+from kuaimai.pipeline.scopes import SHOP_METHOD, fetch_shops
+from kuaimai.pipeline.summary import summarise
 
 DAY = timedelta(days=1)
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=CHINA)
 
 
 def planned(shop: Mirror, start, end, *, shops=None, dimension="created", **how):
-    known = stages.fetch_shops(shop.client)
+    known = fetch_shops(shop.client)
     return planner.plan_backfill(
         shop.pipeline,
         run=how.pop("run", "backfill-1"),
@@ -35,7 +37,7 @@ def planned(shop: Mirror, start, end, *, shops=None, dimension="created", **how)
 
 
 def read(shop: Mirror, slices):
-    return stages.summarise(shop.pipeline, [shop.one(piece) for piece in slices])
+    return summarise(shop.pipeline, [shop.one(piece) for piece in slices])
 
 
 def backfilled(shop: Mirror, start, end, **how):
@@ -142,7 +144,7 @@ def test_run_that_was_killed_leaves_the_rest_to_a_new_one(tmp_path):
 
 def test_shop_that_was_not_read_is_read_alone(tmp_path):
     with mirror(tmp_path) as shop:
-        known = [each.id for each in stages.fetch_shops(shop.client)]
+        known = [each.id for each in fetch_shops(shop.client)]
         backfilled(shop, MIDNIGHT - DAY, MIDNIGHT, shops=known[:-1])
         plan = planned(shop, MIDNIGHT - DAY, MIDNIGHT)
         assert [day.shops for day in plan.days] == [(known[-1],)]
@@ -160,7 +162,7 @@ def test_window_that_an_enriching_method_left_open_is_read_again(tmp_path):
             )
         plan = planned(shop, MIDNIGHT - 2 * DAY, MIDNIGHT)
         assert [(day.start, day.end) for day in plan.days] == [(MIDNIGHT - DAY, MIDNIGHT)]
-        served = {each.id for each in stages.fetch_shops(shop.client)} - set(plan.days[0].shops)
+        served = {each.id for each in fetch_shops(shop.client)} - set(plan.days[0].shops)
         assert served  # the shops that the method does not serve are complete
 
 
@@ -191,7 +193,7 @@ def test_contested_windows_of_an_earlier_plan_are_closed_too(tmp_path):
 
 def test_planning_reads_nothing_but_counts_and_writes_nothing(tmp_path):
     with mirror(tmp_path, bulk=3000) as shop:
-        stages.fetch_shops(shop.client)
+        fetch_shops(shop.client)
         shop.box.requests.clear()
         calls = []
         send = shop.client.wire.send
@@ -223,7 +225,7 @@ def test_rows_of_the_past_never_push_newer_ones_back(tmp_path, pg_url):
             assert shop.tick().sealed
         made = [stages.transform(shop.pipeline, one, shop.staging) for one in staged]
         loaded = [stages.load(shop.pipeline, one, shop.staging, shop.target) for one in made]
-        assert stages.summarise(shop.pipeline, loaded).stale > 50
+        assert summarise(shop.pipeline, loaded).stale > 50
         assert shop.differences(now) == {}
         assert truth(shop, START, now) <= landed(shop)
 
@@ -327,7 +329,7 @@ def test_mistakes_are_told_before_anything_is_asked(tmp_path, start, end, how, s
     with mirror(tmp_path) as shop:
         with pytest.raises(ConfigError, match=said):
             planned(shop, start, end, **how)
-        assert {one.method for one in shop.box.requests} == {stages.SHOP_METHOD}
+        assert {one.method for one in shop.box.requests} == {SHOP_METHOD}
 
 
 def test_plan_reads_as_a_table(tmp_path):

@@ -8,7 +8,9 @@ import pytest
 from installation import START, mirror
 
 from kuaimai.errors import ConfigError
-from kuaimai.pipeline import planner, stages
+from kuaimai.pipeline import planner
+from kuaimai.pipeline.scopes import fetch_scopes
+from kuaimai.pipeline.summary import summarise
 
 DAY = timedelta(days=1)
 
@@ -19,7 +21,7 @@ def plan(shop, start, end, dimension):
         run="past",
         start=start,
         end=end,
-        shops=stages.fetch_scopes(shop.pipeline, shop.client),
+        shops=fetch_scopes(shop.pipeline, shop.client),
         dimension=dimension,
         client=shop.client,
         rate=5.0,
@@ -31,7 +33,7 @@ def plan(shop, start, end, dimension):
 
 def read(shop, made):
     planner.announce(made, shop.pipeline, shop.target)
-    return stages.summarise(shop.pipeline, [shop.one(piece) for piece in made.slices])
+    return summarise(shop.pipeline, [shop.one(piece) for piece in made.slices])
 
 
 @pytest.mark.parametrize(

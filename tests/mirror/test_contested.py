@@ -14,7 +14,8 @@ from kuaimai.errors import Transient
 from kuaimai.extract import windows
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import MOST_TRIES
-from kuaimai.pipeline import stages
+from kuaimai.pipeline.scopes import fetch_shops
+from kuaimai.pipeline.slices import plan_slices
 
 BASE = "erp.trade.outstock.simple.query"
 
@@ -87,7 +88,7 @@ def test_time_that_cannot_even_be_read_starves_no_later_time(shop, monkeypatch):
     """The gateway fails for the oldest hours: whoever heals them dies in the call, and no load counts it."""
     shop.tick()
     shop.clock.advance(5 * 3600)
-    monkeypatch.setattr(stages, "plan", partial(windows.plan, most_heals=2))
+    monkeypatch.setattr("kuaimai.pipeline.slices.plan", partial(windows.plan, most_heals=2))
     send, dead_until = shop.client.wire.send, START + timedelta(hours=2)
 
     def sending(method, params, *, session):
@@ -100,12 +101,12 @@ def test_time_that_cannot_even_be_read_starves_no_later_time(shop, monkeypatch):
         """Take each slice for itself, as mapped tasks do."""
         now = datetime.fromtimestamp(shop.clock(), GATEWAY_ZONE)
         shop.runs += 1
-        plan = stages.plan_slices(
+        plan = plan_slices(
             shop.pipeline,
             run=f"run-{shop.runs}",
             start=now,
             end=now + timedelta(minutes=5),
-            shops=stages.fetch_shops(shop.client),
+            shops=fetch_shops(shop.client),
             live=True,
             target=shop.target,
             now=shop.clock,

@@ -15,6 +15,7 @@ from kuaimai.errors import ConfigError, DataError, KuaimaiError, Rejected, Trans
 from kuaimai.extract.paging import CONNECTIONS, window_request
 from kuaimai.extract.windows import Slice, Window
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.sandbox import Failure, Faults
 
 
@@ -178,7 +179,7 @@ def test_stretches_are_asked_for_by_several_connections_and_none_is_lost(tmp_pat
 def test_task_that_ended_well_reads_anew_when_it_is_cleared_and_one_that_died_does_not(tmp_path):
     with mirror(tmp_path) as shop:
         window = Window(START - timedelta(hours=6), START, "upd_time")
-        piece = Slice("trades", "run", 1, window, tuple(stages.fetch_shops(shop.client)))
+        piece = Slice("trades", "run", 1, window, tuple(fetch_shops(shop.client)))
         one = partial(stages.extract, shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
         first = one()
         again = one()  # the worker died before it could say that it had ended

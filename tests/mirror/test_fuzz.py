@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from kuaimai.extract.skim import record_key
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
-from kuaimai.load.sql import Quarantined, WindowFacts
+from kuaimai.load.held import Quarantined
 from kuaimai.load.targets import open_target
+from kuaimai.load.windows import WindowFacts
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.transform.mapping import BadRecord, Mapper, Rows

@@ -11,8 +11,10 @@ import pytest
 from installation import START, mirror
 
 from kuaimai.errors import ConfigError
-from kuaimai.pipeline import stages
+from kuaimai.pipeline.scopes import fetch_scopes
+from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import load_pipeline
+from kuaimai.pipeline.summary import summarise
 from kuaimai.sandbox import Faults
 
 BASE = """\
@@ -246,10 +248,10 @@ def test_shops_that_the_method_does_not_serve_are_left_out_and_told(shop, tmp_pa
     path = tmp_path / "orders.yaml"
     path.write_text("name: orders\nsource: {method: erp.trade.list.query}\n", encoding="utf-8")
     shop.pipeline = load_pipeline(path)
-    shops = stages.fetch_scopes(shop.pipeline, shop.client)
+    shops = fetch_scopes(shop.pipeline, shop.client)
     assert not {one.source for one in shops} & {"tb", "pdd"}
     assert "does not serve pdd, tb" in caplog.text
-    pieces = stages.plan_slices(
+    pieces = plan_slices(
         shop.pipeline,
         run="by-hand",
         start=START - DAY,
@@ -260,6 +262,6 @@ def test_shops_that_the_method_does_not_serve_are_left_out_and_told(shop, tmp_pa
         now=shop.clock,
     )
     loaded = [shop.one(piece) for piece in pieces]
-    summary = stages.summarise(shop.pipeline, loaded)
+    summary = summarise(shop.pipeline, loaded)
     assert summary.sealed
     assert summary.landed > 0

@@ -25,7 +25,7 @@ from kuaimai.gateway.budget import Budget
 from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
 from kuaimai.load import proof
-from kuaimai.pipeline.stages import Extracted, to_manifest
+from kuaimai.pipeline.manifests import Extracted, to_manifest
 from kuaimai.sandbox import Faults, Sandbox, World
 
 OUTSTOCK = "erp.trade.outstock.simple.query"

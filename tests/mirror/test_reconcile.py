@@ -13,7 +13,8 @@ from installation import CHINA, START, TRADES, mirror
 from kuaimai.errors import ConfigError, DataError, Transient
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.pipeline import reconcile as reconciling
-from kuaimai.pipeline import stages
+from kuaimai.pipeline.scopes import fetch_shops
+from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
 
@@ -43,7 +44,7 @@ def reconcile(shop, *, days=DAYS, shops=None):
         shop.pipeline,
         run=f"reconcile-{shop.runs}",
         until=datetime.fromtimestamp(shop.clock(), CHINA),
-        shops=shops or stages.fetch_shops(shop.client),
+        shops=shops or fetch_shops(shop.client),
         client=shop.client,
         staging=shop.staging,
         target=shop.target,
@@ -532,12 +533,12 @@ def test_what_the_night_has_read_gives_the_look_back_no_more_to_heal(shop):
     """The first run by creation reads its look-back; the reconcile promised nothing before that."""
     forget(shop, sorted(truth(shop))[::10])
     assert reconcile(shop).total("repaired") > 5
-    plan = stages.plan_slices(
+    plan = plan_slices(
         shop.pipeline,
         run="first",
         start=START - timedelta(minutes=30),
         end=START,
-        shops=stages.fetch_shops(shop.client),
+        shops=fetch_shops(shop.client),
         live=True,
         target=shop.target,
         dimension="created",

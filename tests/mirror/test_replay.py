@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 
 import pytest
+import requests
 import sqlalchemy as sa
 from installation import START, mirror
+from write_api import TOKEN, write_api
 
+from kuaimai.load.api import RowAnswers, WriteApi
 from kuaimai.load.noop import NoopTarget
+from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline.replay import pretty, replay
 from kuaimai.pipeline.spec import load_pipeline
@@ -22,9 +27,12 @@ time: {dimension: upd_time}
 DAY = timedelta(days=1)
 
 
-def say(shop, folder, text: str) -> None:
+BOTH = BASE.replace("query}", "query, enrich: [erp.trade.list.query]}")
+
+
+def say(shop, folder, text: str, base: str = BASE) -> None:
     path = folder / "trades.yaml"
-    path.write_text(BASE + text, encoding="utf-8")
+    path.write_text(base + text, encoding="utf-8")
     shop.pipeline = load_pipeline(path)
 
 
@@ -134,3 +142,94 @@ def test_target_without_tables_is_replayed_by_its_book(tmp_path):
         assert done.landed == before.quarantined
         assert shop.target.held("trades") == []
         assert shop.target.oldest_held("trades") == (0, None)
+
+
+@pytest.fixture
+def shop_of_api(tmp_path):
+    """A mirror of both forms of an order into a write API, and the API."""
+    with mirror(tmp_path) as shop, write_api() as api:
+        shop.target.close()
+        shop.target = HttpTarget(
+            "my_api",
+            open_target(f"sqlite:///{tmp_path}/book.db", now=shop.clock),
+            api=WriteApi(
+                api.url, TOKEN, rows=50, rows_key="array", answers=RowAnswers("data.result"), tries=1
+            ),
+            transport=requests.Session(),
+            requests_per_second=1e6,
+        )
+        say(shop, tmp_path, "", BOTH)
+        yield shop, api
+
+
+def booked(shop, statement: str) -> list[tuple]:
+    with shop.target.book.connected() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+
+def read_by(shop) -> list[str]:
+    """The orders of the day before the clock's start, as the gateway has them now."""
+    since, until = (moment.timestamp() * 1000 for moment in (START - DAY, START))
+    return sorted(sid for sid, one in shop.box.truth().items() if since <= one["updTime"] <= until)
+
+
+def sent_since(api, posts: int) -> list[dict]:
+    return [row for _, rows in api.posts[posts:] for row in rows]
+
+
+def test_what_an_api_refused_is_sent_again_as_it_is_mapped_now_and_nothing_else(shop_of_api, tmp_path):
+    shop, api = shop_of_api
+    keys = read_by(shop)[:5]
+    api.refused = dict.fromkeys(keys, 1)
+    before = shop.run(START - DAY, START)
+    assert (before.sealed, before.quarantined) == (True, 5)
+    forms = Counter(one.record_key for one in shop.target.held("trades"))
+    assert set(forms.values()) == {1, 2}
+
+    posts = len(api.posts)
+    api.refused = {keys[0]: 1}
+    say(shop, tmp_path, "fields: {payment: {to: amount_due}}\n", BOTH)
+    shop.clock.advance(60)
+    done = replay(shop.pipeline, shop.target)
+    sent = sent_since(api, posts)
+    assert sorted(row["sid"] for row in sent) == keys[1:]
+    assert all(row["amount_due"] is not None and "payment" not in row for row in sent)
+    assert (done.landed, done.still) == (
+        forms.total() - forms[keys[0]],
+        {"the target did not take it": forms[keys[0]]},
+    )
+    ranks = dict(booked(shop, "SELECT record_key, rank FROM kuaimai_delivery"))
+    assert {key: ranks[key] for key in keys} == {key: forms[key] - 1 for key in keys}
+
+    assert replay(shop.pipeline, shop.target).landed == forms[keys[0]]
+    assert shop.target.held("trades") == []
+    counts = booked(shop, "SELECT total_after, landed, quarantined, filtered FROM kuaimai_window")
+    assert all(total == landed + aside + left_out for total, landed, aside, left_out in counts)
+    assert sum(aside for _, _, aside, _ in counts) == 0
+    assert set(api.records) == set(read_by(shop))
+
+
+def test_record_in_doubt_is_not_sent_by_a_replay_until_somebody_has_looked(shop_of_api):
+    shop, api = shop_of_api
+    api.faults = ["lost"]
+    shop.run(START - DAY, START)
+    held = len(shop.target.held("trades"))
+    posts = len(api.posts)
+    assert held > 0
+    done = replay(shop.pipeline, shop.target)
+    assert (done.landed, sum(done.still.values()), len(api.posts)) == (0, held, posts)
+    with shop.target.book.connected() as connection:
+        connection.execute(sa.text("UPDATE kuaimai_delivery SET state = 'refused' WHERE state = 'held'"))
+    assert replay(shop.pipeline, shop.target).landed == held
+    assert len({row["sid"] for row in sent_since(api, posts)}) == len(sent_since(api, posts)) > 0
+
+
+def test_record_that_was_kept_as_it_was_sent_is_not_mapped(shop_of_api):
+    shop, api = shop_of_api
+    api.refused = {read_by(shop)[0]: 1}
+    shop.run(START - DAY, START)
+    with shop.target.book.connected() as connection:
+        connection.execute(sa.text('UPDATE kuaimai_quarantine SET request = \'{"url":"http://x"}\''))
+    posts = len(api.posts)
+    assert "goes out again when its window is read again" in pretty(replay(shop.pipeline, shop.target))
+    assert len(api.posts) == posts

@@ -11,6 +11,8 @@ from installation import CHINA, mirror
 from kuaimai.errors import DataError
 from kuaimai.load.proof import MOST_TRIES
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.scopes import fetch_scopes
+from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
 
@@ -96,12 +98,12 @@ def test_each_warehouse_is_read_and_marked_on_its_own(tmp_path, pg_url):
         shop.clock.advance(60)
         left = set(shop.truth())
         now = datetime.fromtimestamp(shop.clock(), CHINA)
-        piece = stages.plan_slices(
+        piece = plan_slices(
             shop.pipeline,
             run="one",
             start=now - HOUR,
             end=now,
-            shops=[one for one in stages.fetch_scopes(shop.pipeline, shop.client) if one.id == "80001"],
+            shops=[one for one in fetch_scopes(shop.pipeline, shop.client) if one.id == "80001"],
             live=False,
             target=shop.target,
             dimension="scan",
@@ -160,12 +162,12 @@ def test_item_that_is_written_while_the_scan_reads_is_not_marked(tmp_path, pg_ur
     with mirror(tmp_path, pg_url, pipeline="items", items=40, items_per_day=48) as shop:
         scan(shop)
         now = datetime.fromtimestamp(shop.clock(), CHINA)
-        (piece,) = stages.plan_slices(
+        (piece,) = plan_slices(
             shop.pipeline,
             run="slow",
             start=now - HOUR,
             end=now,
-            shops=stages.fetch_scopes(shop.pipeline, shop.client),
+            shops=fetch_scopes(shop.pipeline, shop.client),
             live=True,
             target=shop.target,
             dimension="scan",

@@ -19,6 +19,9 @@ from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle
+from kuaimai.pipeline.scopes import fetch_shops
+from kuaimai.pipeline.slices import plan_slices
+from kuaimai.pipeline.summary import Summary, summarise
 from kuaimai.pipeline.together import together
 from kuaimai.sandbox import Faults
 from kuaimai.transform.mapping import Mapper
@@ -58,18 +61,18 @@ class Several:
         for one in self.targets.values():
             one.close()
 
-    def tick(self) -> dict[str, stages.Summary]:
+    def tick(self) -> dict[str, Summary]:
         """Let five minutes pass and run; return what each target that did not fail came to."""
         shop = self.shop
         shop.runs += 1
         start = datetime.fromtimestamp(shop.clock(), CHINA)
         shop.clock.advance(TICK.total_seconds())
-        plan = stages.plan_slices(
+        plan = plan_slices(
             shop.pipeline,
             run=f"run-{shop.runs}",
             start=start,
             end=start + TICK,
-            shops=stages.fetch_shops(shop.client),
+            shops=fetch_shops(shop.client),
             live=True,
             target=together(list(self.targets.values())),
             now=shop.clock,
@@ -83,7 +86,7 @@ class Several:
             with contextlib.suppress(KuaimaiError, OSError):
                 loaded = [stages.load(shop.pipeline, one, shop.staging, target, name=name) for one in ready]
                 settle(shop.pipeline.name, [window for one in loaded for window in one.windows], target)
-                found[name] = stages.summarise(shop.pipeline, loaded)
+                found[name] = summarise(shop.pipeline, loaded)
         return found
 
     def held(self) -> dict[str, dict[str, set[str]]]:

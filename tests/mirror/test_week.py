@@ -13,7 +13,10 @@ from doomed import killed
 from installation import CHINA, START, TRADES, mirror
 
 from kuaimai.errors import KuaimaiError
-from kuaimai.pipeline import reconcile, stages
+from kuaimai.pipeline import reconcile
+from kuaimai.pipeline.manifests import to_manifest
+from kuaimai.pipeline.scopes import fetch_shops
+from kuaimai.pipeline.slices import plan_slices
 from kuaimai.sandbox import Failure, Faults
 
 TICK = timedelta(hours=3)
@@ -76,12 +79,12 @@ def test_a_week_of_everything_at_once_ends_as_a_mirror_of_the_truth(  # noqa: C9
                 happened[f"{what} failed"] += 1
 
         def doomed(start: datetime, end: datetime) -> None:
-            plan = stages.plan_slices(
+            plan = plan_slices(
                 shop.pipeline,
                 run=f"doomed-{start:%d%H%M}",
                 start=start,
                 end=end,
-                shops=stages.fetch_shops(shop.client),
+                shops=fetch_shops(shop.client),
                 live=True,
                 target=shop.target,
                 now=shop.clock,
@@ -98,7 +101,7 @@ def test_a_week_of_everything_at_once_ends_as_a_mirror_of_the_truth(  # noqa: C9
                 "now": shop.clock(),
             }
             steps = chance.randint(2, 40)
-            happened["killed"] += killed([stages.to_manifest(piece) for piece in plan], facts, steps)
+            happened["killed"] += killed([to_manifest(piece) for piece in plan], facts, steps)
 
         def nightly() -> reconcile.Outcome:
             shop.runs += 1
@@ -106,7 +109,7 @@ def test_a_week_of_everything_at_once_ends_as_a_mirror_of_the_truth(  # noqa: C9
                 shop.pipeline,
                 run=f"reconcile-{shop.runs}",
                 until=here(),
-                shops=stages.fetch_shops(shop.client),
+                shops=fetch_shops(shop.client),
                 client=shop.client,
                 staging=shop.staging,
                 target=shop.target,

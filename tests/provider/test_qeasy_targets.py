@@ -45,14 +45,46 @@ def target_of(name, of):
 def test_a_write_api(connected):
     with target_of("orders_to_api", "kuaimai_write_api") as ((_, target),):
         assert target.api.url == "http://127.0.0.1:9/writeapi"
-        made = json.loads(target.document(Mapper("trade").tables, RECORD))
+        (part,) = target.document(Mapper("trade").tables, RECORD)
+        made = json.loads(part.body)
         assert made["billNo"] == "KM-5970000000000001"
         assert made["lines"][0]["qty"] == 2
 
 
+GROUPED = [
+    cases.ours()["lines_to_sql"]["source"],
+    cases.target(
+        ("shop", "{{userId}}"),
+        groupCalculate={"headerGroup": ["userId"], "calculate": {"orders_num": "$sum"}},
+    ),
+]
+
+
+def test_what_a_write_api_gets_and_keeps(connected, tmp_path):
+    with target_of("orders_to_api", "kuaimai_write_api") as ((_, target),):
+        assert target.joins is None
+        assert target.keep(b'{"Id": 7, "Number": "B7"}') == '{"id":"7","number":"B7"}'
+    (tmp_path / "totals.json").write_text(json.dumps(GROUPED))
+    with opened(load_pipeline(tmp_path / "totals.json"), "kuaimai_write_api") as ((_, target),):
+        assert target.joins is not None
+        assert target.keep is None
+
+
+def test_a_joint_document_cannot_be_asked_for(connected, tmp_path):
+    (tmp_path / "totals.json").write_text(json.dumps(GROUPED))
+    outlet = (
+        "{kind: http, conn_id: kuaimai_write_api, strategy: totals.json, in_doubt: ask, ask_path: '/{key}'}"
+    )
+    own = tmp_path / "own.yaml"
+    own.write_text(f"name: own\nsource: {{method: erp.trade.list.query}}\ntargets: [{outlet}]\n")
+    with pytest.raises(ConfigError, match="none can be asked for"), opened(load_pipeline(own), None):
+        pass
+
+
 def test_a_statement_with_a_lookup(connected):
     with target_of("lines_to_sql", "statement") as ((_, target),):
-        rows = json.loads(target.document(Mapper("trade").tables, RECORD))
+        (part,) = target.document(Mapper("trade").tables, RECORD)
+        rows = json.loads(part.body)
         assert rows == [{"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2}]
         assert (target.api.rows, target.api.in_doubt) == (2, "resend")
 

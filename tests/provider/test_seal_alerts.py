@@ -12,9 +12,10 @@ from inbox import open_inbox
 
 from kuaimai.airflow.compat import AirflowSkipException
 from kuaimai.airflow.operators import KuaimaiSealOperator
-from kuaimai.load.sql import Quarantined, Sealing
+from kuaimai.load.held import Quarantined
 from kuaimai.load.targets import open_target
-from kuaimai.pipeline import stages
+from kuaimai.load.windows import Sealing
+from kuaimai.pipeline.manifests import Loaded, to_manifest
 from kuaimai.transform.mapping import Mapper
 
 START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
@@ -45,10 +46,8 @@ def seal(inbox, monkeypatch, tmp_path):
         extra = {"config": [{"path": inbox.webhook}], "language": language, "quiet_minutes": 0}
         alerts = json.dumps({"conn_type": "apprise", "extra": extra})
         monkeypatch.setenv("AIRFLOW_CONN_KUAIMAI_ALERTS", alerts)
-        loaded = stages.Loaded("trades", 1, windows, read=1, requests=1, **facts)
-        operator = KuaimaiSealOperator(
-            task_id="seal", pipeline=str(path), manifests=[stages.to_manifest(loaded)]
-        )
+        loaded = Loaded("trades", 1, windows, read=1, requests=1, **facts)
+        operator = KuaimaiSealOperator(task_id="seal", pipeline=str(path), manifests=[to_manifest(loaded)])
         operator.execute(context(number))
 
     return run

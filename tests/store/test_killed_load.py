@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from orders import order
 
-from kuaimai.load.sql import WindowFacts
 from kuaimai.load.targets import open_target
+from kuaimai.load.windows import WindowFacts
 from kuaimai.transform.mapping import Mapper, Rows
 
 START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)

@@ -11,23 +11,28 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from mariadb_server import admin
+from order_loads import START, bad, batch, facts, rows, store
 from orders import T0, line, order
 
 from kuaimai.errors import ConfigError, Transient
-from kuaimai.load import merge
+from kuaimai.load import merge, postgres
 from kuaimai.load.proof import MOST_TRIES
-from kuaimai.load.sql import PlannedWindow, Quarantined, WindowFacts
 from kuaimai.load.targets import open_target
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.load.windows import PlannedWindow
+from kuaimai.transform.mapping import Mapper
 
-START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
 
-
-@pytest.fixture(params=["postgres", "psycopg", "mariadb", "sqlite"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
+# PostgreSQL takes many new records another way than few.
+@pytest.fixture(
+    params=["postgres", "postgres, as if many", "psycopg", "psycopg, as if many", "mariadb", "sqlite"]
+)
+def url(request, tmp_path, monkeypatch):
+    server, _, many = request.param.partition(", ")
+    if server == "sqlite":
         return f"sqlite:///{tmp_path}/target.db"
-    return server_url(request, request.param)
+    if many:
+        monkeypatch.setattr(postgres, "_FEWEST_NEW", 1)
+    return server_url(request, server)
 
 
 def server_url(request, server):
@@ -44,52 +49,6 @@ def target(url):
     target = open_target(url)
     yield target
     target.close()
-
-
-def facts(rank: int = 0, total: int | None = 1, after: int | None = None, window: str = "w1") -> WindowFacts:
-    return WindowFacts(
-        window_id=window,
-        read=rank,
-        pipeline="trades",
-        method="erp.trade.outstock.simple.query",
-        shops=("900001",),
-        dimension="upd_time",
-        window_start=START,
-        window_end=START + timedelta(minutes=5),
-        total_before=total,
-        total_after=total if after is None else after,
-        distinct_keys=total or 0,
-        pages=1,
-        requests=2,
-        attempts=1,
-        run_id="test",
-        first_read_at=START + timedelta(minutes=5),
-        last_read_at=START + timedelta(minutes=5),
-    )
-
-
-def batch(records, rank=0, window="w1"):
-    mapper = Mapper("trade")
-    into = [Rows(table) for table in mapper.tables]
-    assert mapper.map(records, into) == []
-    return [rows.to_arrow(rank=rank, window_id=window) for rows in into]
-
-
-def store(target, records, *, rank=0, total=None, quarantined=()):
-    with target.loading(Mapper("trade").tables) as loading:
-        loading.merge(rank, batch(records, rank))
-        loading.quarantine(quarantined)
-        return loading.seal(facts(rank, len(records) if total is None else total))
-
-
-def bad(key):
-    method = "erp.trade.outstock.simple.query"
-    return Quarantined(0, f"q{key}", "trades", "v", method, key, "why", "{}", "{}", "w1")
-
-
-def rows(target, statement):
-    with target.engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(sa.text(statement))]
 
 
 def test_values_arrive_exact(target):
@@ -215,6 +174,29 @@ def test_quarantined_record_is_closed_when_it_lands_after_all(target, clock):
     )
     assert first == last
     assert resolved is not None
+
+
+def test_slice_that_was_read_before_a_record_went_bad_does_not_close_its_quarantine(target, clock):
+    """Its load was held up: the older state that it brings says nothing about the newer one."""
+    target.now = clock
+    read = datetime.fromtimestamp(clock(), tz=timezone.utc)
+    clock.advance(60)
+    store(target, [order(1)], total=2, quarantined=[bad("7")])
+    clock.advance(60)
+    store(target, [order(7)], read=read)
+    assert rows(target, "SELECT resolved_at FROM kuaimai_quarantine") == [(None,)]
+    store(target, [order(7)], read=read + timedelta(seconds=90))
+    ((resolved,),) = rows(target, "SELECT resolved_at FROM kuaimai_quarantine")
+    assert resolved is not None
+
+
+def test_what_one_pipeline_lands_does_not_close_what_another_has_set_aside(target, clock):
+    """They may ask more of a record: the other one would set it aside again."""
+    target.now = clock
+    store(target, [order(1)], total=2, quarantined=[bad("7")])
+    clock.advance(60)
+    store(target, [order(7)], pipeline="orders_too")
+    assert rows(target, "SELECT resolved_at FROM kuaimai_quarantine") == [(None,)]
 
 
 def test_bad_record_whose_key_also_came_in_good_shape_counts_once(target):

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 
 import pytest
 import requests
@@ -35,8 +36,9 @@ def api():
 
 
 @pytest.fixture
-def book(tmp_path):
-    return f"sqlite:///{tmp_path}/state.db"
+def book(request, tmp_path):
+    server = getattr(request, "param", None)
+    return request.getfixturevalue(server) if server else f"sqlite:///{tmp_path}/state.db"
 
 
 @pytest.fixture
@@ -150,6 +152,19 @@ def test_what_stays_refused_is_set_aside_with_the_reason_and_counted(api, opened
     assert Counter(api.taken) == {"1": 1, "2": 1, "3": 1}
 
 
+def test_slice_that_was_read_before_a_record_was_set_aside_does_not_close_its_quarantine(opened, clock):
+    target = opened()
+    read = datetime.fromtimestamp(clock(), tz=timezone.utc)
+    clock.advance(60)
+    load(target, [order(1)], total=2, quarantined=[bad("7")])
+    clock.advance(60)
+    load(target, [order(7)], read=read)
+    assert rows(target, "SELECT resolved_at FROM kuaimai_quarantine") == [(None,)]
+    load(target, [order(7)], read=read + timedelta(seconds=90))
+    ((resolved,),) = rows(target, "SELECT resolved_at FROM kuaimai_quarantine")
+    assert resolved is not None
+
+
 def test_record_because_of_which_a_whole_request_is_refused_is_found(api, opened):
     api.banned = {"4"}
     verdict = load(opened(**BATCHED), [order(number) for number in range(1, 8)])
@@ -222,28 +237,81 @@ def test_change_of_a_record_that_was_taken_before_is_sent_again(api, opened):
     assert api.records["1"]["sys_memo"] == "new"
 
 
-def _die_between_post_and_verdict(url, book, settled, batched, numbers) -> None:
+@pytest.mark.parametrize("settled", CRASHES)
+def test_record_on_its_way_is_no_doubt_to_another_load(api, opened, settled):
+    first, second = opened(in_doubt=settled), opened(in_doubt=settled)
+
+    def meanwhile(*_, **__):
+        with pytest.raises(Transient, match="another load is sending 1 of the records"):
+            load(second, [order(1, T0 + 1), order(2)])
+
+    first.transport.hooks["response"].append(meanwhile)
+    verdict = load(first, [order(1)])
+    assert (verdict.state, verdict.landed, verdict.quarantined) == ("sealed", 1, 0)
+    assert sorted(api.taken) == ["1", "2"]
+    again = load(opened(in_doubt=settled), [order(1, T0 + 1), order(2)])
+    assert (again.updated, again.unchanged) == (1, 1)
+    assert sorted(api.taken) == ["1", "1", "2"]
+
+
+def test_pause_that_the_api_asks_for_is_no_crash(api, opened, clock, monkeypatch):
+    first, second = opened(in_doubt="resend"), opened(in_doubt="resend")
+    asked = round(first.lease_seconds * 10)
+    api.faults = ["429"]
+    api.retry_after = asked
+
+    def meanwhile(seconds):
+        clock.sleep(seconds - 1)
+        with pytest.raises(Transient, match="another load is sending"):
+            load(second, [order(1)])
+        clock.sleep(1)
+
+    monkeypatch.setattr(first, "sleep", meanwhile)
+    assert load(first, [order(1)]).inserted == 1
+    assert (sum(clock.slept), api.taken) == (asked, ["1"])
+
+
+@pytest.mark.parametrize("book", [None, "pg_url", "maria_url"], indirect=True)
+def test_load_that_outlives_its_lease_does_not_overrule_the_one_that_took_over(api, opened, clock):
+    first, second = opened(in_doubt="ask", **BATCHED), opened(in_doubt="ask", **BATCHED)
+    api.refused = {"1": 1}
+
+    def meanwhile(*_, **__):
+        clock.advance(first.lease_seconds + 1)
+        assert load(second, [order(1)]).inserted == 1
+
+    first.transport.hooks["response"].append(meanwhile)
+    with pytest.raises(Transient, match="another load is sending"):
+        load(first, [order(1)])
+    assert rows(opened(), "SELECT state FROM kuaimai_delivery") == [("taken",)]
+    assert load(opened(in_doubt="ask", **BATCHED), [order(1)]).unchanged == 1
+    assert api.taken == ["1"]
+
+
+def _die_between_post_and_verdict(url, book, settled, settings, moment) -> None:
     """Load, and be killed when the answer is there and not yet written down."""
     transport = requests.Session()
     transport.hooks["response"].append(lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-    made = WriteApi(url, TOKEN, in_doubt=settled, ask_url=f"{url}/{{key}}", **(BATCHED if batched else {}))
-    target = HttpTarget("my_api", open_target(book), api=made, transport=transport)
-    load(target, [order(number) for number in numbers])
+    made = WriteApi(url, TOKEN, in_doubt=settled, ask_url=f"{url}/{{key}}", **settings)
+    target = HttpTarget("my_api", open_target(book, now=lambda: moment), api=made, transport=transport)
+    load(target, [order(1), order(2)])
 
 
-@pytest.mark.parametrize(
-    ("settled", "batched"), [("hold", False), ("resend", True), ("ask", True)], ids=CRASHES
-)
-def test_worker_killed_between_request_and_verdict_posts_nothing_twice(api, opened, book, settled, batched):
+@pytest.mark.parametrize("settled", CRASHES)
+def test_worker_killed_between_request_and_verdict_posts_nothing_twice(api, opened, book, settled, clock):
+    settings = {} if settled == "hold" else BATCHED
     process = multiprocessing.get_context("spawn").Process(
-        target=_die_between_post_and_verdict, args=(api.url, book, settled, batched, [1, 2])
+        target=_die_between_post_and_verdict, args=(api.url, book, settled, settings, clock())
     )
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert api.taken
 
-    settings = BATCHED if batched else {}
+    with pytest.raises(Transient, match="another load is sending"):
+        load(opened(in_doubt=settled, **settings), [order(1), order(2)])
+    # Nobody can be waiting for the answer any more.
+    clock.advance(opened().lease_seconds + 1)
     verdict = load(opened(in_doubt=settled, **settings), [order(1), order(2), order(3)])
     assert verdict.state == "sealed"
     by_request = {request: {row["sid"] for row in posted} for request, posted in api.posts}

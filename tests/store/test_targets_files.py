@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bucket import Bucket, BucketPath
 from loads import bad, facts, load
 from orders import T0, line, order
 
@@ -224,6 +225,52 @@ def test_folder_that_cannot_be_written_is_told(tmp_path, clock):
     with pytest.raises((Transient, ConfigError), match="target lake"):
         load(target, [order(1)])
     target.close()
+
+
+@pytest.fixture
+def bucket(clock, tmp_path):
+    """A target in an object store, and the store."""
+    store = Bucket()
+    book = open_target(f"sqlite:///{tmp_path}/state.db", now=clock)
+    target = FilesTarget("lake", book, root=BucketPath(store))
+    yield target, store
+    target.close()
+
+
+def test_load_that_fails_while_it_writes_leaves_no_partial_object(bucket, monkeypatch):
+    target, store = bucket
+
+    def failing(_self, _table, _rows, file):
+        file.write(b"half")
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Parquet, "write", failing)
+        with pytest.raises(RuntimeError):
+            load(target, [order(1)])
+    assert store.objects == {}
+    assert load(target, [order(1)]).state == "sealed"
+    assert len(store.objects) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (FileNotFoundError("The specified bucket does not exist"), ConfigError, "there is no such bucket"),
+        (PermissionError("Forbidden"), ConfigError, "right to write there"),
+        # A client's own error, of a class that this package does not know.
+        (
+            LookupError("Could not connect to the endpoint"),
+            Transient,
+            r"the store failed at s3://.*LookupError",
+        ),
+    ],
+)
+def test_object_store_that_fails_is_told(bucket, error, kind, told):
+    target, store = bucket
+    store.error = error
+    with pytest.raises(kind, match=told):
+        load(target, [order(1)])
 
 
 def test_partition_by_something_that_is_no_time_is_told(tmp_path, clock):

@@ -140,7 +140,8 @@ def make_plan(
     """
     from kuaimai.airflow.hooks import KuaimaiHook
     from kuaimai.airflow.targets import planned_for
-    from kuaimai.pipeline import planner, stages
+    from kuaimai.pipeline import planner
+    from kuaimai.pipeline.scopes import fetch_scopes
 
     with closing(KuaimaiHook(kuaimai_conn_id)) as hook, planned_for(spec) as targets:
         client = hook.client(LANE)
@@ -149,7 +150,7 @@ def make_plan(
             run=run,
             start=asked.start,
             end=asked.end,
-            shops=asked.chosen(stages.fetch_scopes(spec, client)),
+            shops=asked.chosen(fetch_scopes(spec, client)),
             dimension=dimension or default_dimension(spec),
             client=client,
             rate=hook.settings.requests_per_second,
@@ -176,7 +177,7 @@ class KuaimaiBackfillPlanOperator(_GatewayOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Count and cut."""
-        from kuaimai.pipeline import stages
+        from kuaimai.pipeline.manifests import to_manifest
 
         params = context["params"]
         dry = bool(params["dry_run"])
@@ -193,7 +194,7 @@ class KuaimaiBackfillPlanOperator(_GatewayOperator):
             )
         self.log.info("%s", f"the plan:\n{plan.pretty()}")
         context["ti"].xcom_push(key="plan", value=plan.figures())
-        return [] if dry else [stages.to_manifest(piece) for piece in plan.slices]
+        return [] if dry else [to_manifest(piece) for piece in plan.slices]
 
 
 class KuaimaiBackfillReportOperator(_PipelineOperator):
@@ -218,22 +219,24 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Add up the slices; close the windows of earlier plans that are sealed now."""
         from kuaimai.airflow.targets import opened
-        from kuaimai.pipeline import planner, stages
+        from kuaimai.pipeline import planner
+        from kuaimai.pipeline.manifests import Loaded, from_manifest, to_manifest
+        from kuaimai.pipeline.summary import pretty, summarise
 
         params = context["params"]
         if params["dry_run"]:
             raise AirflowSkipException("a dry run only counts; the log of the task `plan` shows the plan")
         with told():
             spec = self.spec()
-            loaded = [stages.from_manifest(one, stages.Loaded) for one in flat(self.manifests)]
-            summary = stages.summarise(spec, loaded)
+            loaded = [from_manifest(one, Loaded) for one in flat(self.manifests)]
+            summary = summarise(spec, loaded)
             asked = asked_interval(params["from"], params["to"], names=_NAMES)
             now = datetime.now(timezone.utc).timestamp()
             with opened(spec) as targets:
                 for _, target in targets:
                     dimension = params["dimension"] or default_dimension(spec)
                     planner.settle(spec, dimension, asked.start, target, now)
-        self.log.info("%s", stages.pretty(summary))
+        self.log.info("%s", pretty(summary))
         for window in summary.open_windows:
             self.log.warning("not sealed: %s", window)
         if not summary.sealed:
@@ -241,7 +244,7 @@ class KuaimaiBackfillReportOperator(_PipelineOperator):
                 f"{len(summary.open_windows)} of {summary.windows} windows are not sealed: trigger the DAG "
                 "again for the same time, it then reads only these"
             )
-        return {**stages.to_manifest(summary), "sealed": True}
+        return {**to_manifest(summary), "sealed": True}
 
 
 def _pipelines(folder: Path) -> dict[str, Pipeline]:

@@ -28,8 +28,8 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.client import CLOCK_WARNING_SECONDS
 from kuaimai.gateway.session_report import breaker_key
 from kuaimai.gateway.tokens import DAY, TokenRecord
+from kuaimai.pipeline.scopes import SHOP_METHOD, WAREHOUSE_METHOD
 from kuaimai.pipeline.spec import readable_pipelines
-from kuaimai.pipeline.stages import SHOP_METHOD, WAREHOUSE_METHOD
 
 if TYPE_CHECKING:
     from kuaimai.gateway.answers import Answer

@@ -24,7 +24,7 @@ from kuaimai.errors import ConfigError, KuaimaiError, Rejected, SessionError
 if TYPE_CHECKING:
     from kuaimai.gateway.client import Client
     from kuaimai.pipeline.spec import Pipeline
-    from kuaimai.pipeline.stages import Summary
+    from kuaimai.pipeline.summary import Summary
     from kuaimai.state.budgets import Lane
 
 DEFAULT_CONNECTION = "kuaimai_default"
@@ -164,15 +164,17 @@ class KuaimaiPlanOperator(_GatewayOperator):
         """Fetch the shops and cut the run into slices."""
         from kuaimai.airflow.targets import planned_for
         from kuaimai.extract.windows import SCAN
-        from kuaimai.pipeline import stages
+        from kuaimai.pipeline.manifests import to_manifest
+        from kuaimai.pipeline.scopes import fetch_scopes
+        from kuaimai.pipeline.slices import plan_slices
 
         with told():
             spec = self.spec()
             scans = (self.dimension or spec.time.dimension) == SCAN
             asked = scan_interval(context) if scans else run_interval(context)
-            shops = asked.chosen(stages.fetch_scopes(spec, self.client(context)))
+            shops = asked.chosen(fetch_scopes(spec, self.client(context)))
             with planned_for(spec) as targets:
-                slices = stages.plan_slices(
+                slices = plan_slices(
                     spec,
                     run=str(context["run_id"]),
                     start=asked.start,
@@ -187,7 +189,7 @@ class KuaimaiPlanOperator(_GatewayOperator):
         healing = sum(piece.reason == "heal" for piece in slices)
         whose = f"{len(shops)} {spec.scope}s, " if spec.scope else ""
         self.log.info("%s: %s%d slices, %d of them heal", asked, whose, len(slices), healing)
-        return [stages.to_manifest(piece) for piece in slices]
+        return [to_manifest(piece) for piece in slices]
 
 
 class KuaimaiExtractOperator(_GatewayOperator):
@@ -209,18 +211,19 @@ class KuaimaiExtractOperator(_GatewayOperator):
         from kuaimai.extract.windows import Slice
         from kuaimai.gateway.client import CLOCK_WARNING_SECONDS
         from kuaimai.pipeline import stages
+        from kuaimai.pipeline.manifests import from_manifest, to_manifest
 
         def one(manifest: Any) -> dict[str, Any]:
-            extracted = stages.extract(spec, stages.from_manifest(manifest, Slice), client, files)
+            extracted = stages.extract(spec, from_manifest(manifest, Slice), client, files)
             for read in extracted.reads:
                 self.log.info("%s: %s", read.method, read.describe())
-            return stages.to_manifest(extracted)
+            return to_manifest(extracted)
 
         with told():
             spec, client, files = self.spec(), self.client(context), staging()
             done = for_each(self.slice, one)
             given = [self.slice] if isinstance(self.slice, Mapping) else self.slice or ()
-            stages.ended_well((stages.from_manifest(piece, Slice) for piece in given), files)
+            stages.ended_well((from_manifest(piece, Slice) for piece in given), files)
         if abs(client.clock_offset or 0.0) > CLOCK_WARNING_SECONDS:
             self.log.warning(
                 "this machine's clock is %.0f s off the gateway's; at 600 s every call fails (NTP)",
@@ -246,13 +249,14 @@ class KuaimaiTransformOperator(_PipelineOperator):
         """Write typed batches."""
         from kuaimai.airflow.settings import staging
         from kuaimai.pipeline import stages
+        from kuaimai.pipeline.manifests import Extracted, from_manifest, to_manifest
 
         def one(manifest: Any) -> dict[str, Any]:
-            made = stages.transform(spec, stages.from_manifest(manifest, stages.Extracted), files)
+            made = stages.transform(spec, from_manifest(manifest, Extracted), files)
             self.log.info("%d batches, %d bad records", len(made.batches), made.bad)
             for reason, count in made.reasons.items():
                 self.log.info("%d records left out: %s", count, reason)
-            return stages.to_manifest(made)
+            return to_manifest(made)
 
         with told():
             spec, files = self.spec(), staging()
@@ -299,12 +303,14 @@ class KuaimaiLoadOperator(_PipelineOperator):
         from kuaimai.airflow.settings import staging
         from kuaimai.airflow.targets import opened
         from kuaimai.pipeline import stages
+        from kuaimai.pipeline.manifests import Transformed, from_manifest, to_manifest
+        from kuaimai.pipeline.summary import pretty, summarise
 
         def one(manifest: Any) -> dict[str, Any]:
-            transformed = stages.from_manifest(manifest, stages.Transformed)
+            transformed = from_manifest(manifest, Transformed)
             loaded = stages.load(spec, transformed, files, target, name=name)
-            self.log.info("%s: %s", name, stages.pretty(stages.summarise(spec, [loaded])))
-            return stages.to_manifest(loaded)
+            self.log.info("%s: %s", name, pretty(summarise(spec, [loaded])))
+            return to_manifest(loaded)
 
         files = staging()
         with opened(spec, name) as ((_, target),):
@@ -337,27 +343,29 @@ class KuaimaiSealOperator(_PipelineOperator):
         """Add up the slices, and close the windows that they have covered."""
         from kuaimai.airflow.settings import quarantine_hours
         from kuaimai.airflow.targets import opened
-        from kuaimai.pipeline import coverage, stages
+        from kuaimai.pipeline import coverage
+        from kuaimai.pipeline.manifests import Loaded, from_manifest, to_manifest
+        from kuaimai.pipeline.summary import pretty, summarise
 
         with told():
             spec = self.spec()
             manifests = flat(self.manifests)
             failed = [one["failed"] for one in manifests if "failed" in one]
-            loaded = [stages.from_manifest(one, stages.Loaded) for one in manifests if "failed" not in one]
-            summary = stages.summarise(spec, loaded)
+            loaded = [from_manifest(one, Loaded) for one in manifests if "failed" not in one]
+            summary = summarise(spec, loaded)
             with opened(spec, self.target or spec.outlets[0].name) as ((_, target),):
                 coverage.settle(spec.name, [window for one in loaded for window in one.windows], target)
                 held, since = target.oldest_held(spec.name)
                 overdue = (
                     held if since and (time.time() - since.timestamp()) / 3600 > quarantine_hours() else 0
                 )
-        self.log.info("%s", stages.pretty(summary))
+        self.log.info("%s", pretty(summary))
         for change in summary.changes:
             self.log.warning("at the source: %s", change)
         for window in summary.open_windows:
             self.log.warning("not sealed: %s", window)
         self._tell(context, summary, overdue)
-        answer = {**stages.to_manifest(summary), "sealed": summary.sealed}
+        answer = {**to_manifest(summary), "sealed": summary.sealed}
         if failed:
             raise AirflowFailException(f"{len(failed)} slices of the past could not be read: {failed[0]}")
         if not summary.sealed:

@@ -72,14 +72,15 @@ class KuaimaiReconcileOperator(_GatewayOperator):
     def execute(self, context: Context) -> dict[str, int]:
         """Reconcile; skip if the run was triggered for another pipeline."""
         from kuaimai.airflow.settings import staging, target
-        from kuaimai.pipeline import reconcile, stages
+        from kuaimai.pipeline import reconcile
+        from kuaimai.pipeline.scopes import fetch_scopes
 
         with told():
             spec, params = self.spec(), context["params"]
             if params["pipeline"] not in {None, spec.name}:
                 raise AirflowSkipException(f"this run is for {params['pipeline']} only")
             client, asked = self.client(context), _asked(context)
-            shops = asked.chosen(stages.fetch_scopes(spec, client))
+            shops = asked.chosen(fetch_scopes(spec, client))
             outcomes: list[reconcile.Outcome] = []
             for conn_id in spec.databases:
                 with closing(target(conn_id)) as database:

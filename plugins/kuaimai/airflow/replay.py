@@ -132,7 +132,7 @@ Records that could not be stored are whole in `kuaimai_quarantine`, with the rea
 file was mended (a field's `type` and column, a filter, a step), *Trigger* maps them again and
 loads what fits into the same target. What lands is resolved, and moves from *quarantined* to *landed* in the
 count of its window; what still does not fit stays. Nothing is asked of the gateway, and no newer row is moved
-back.
+back. What a write API refused is sent to it once more, and nothing else is.
 
 A person's data is not in quarantine unless the pipeline keeps it as it is.
 

@@ -14,6 +14,7 @@ from kuaimai.errors import KuaimaiError
 if TYPE_CHECKING:
     from kuaimai.load.protocol import Coverage, Target
     from kuaimai.pipeline.outlets import AnyOutlet, HttpOutlet, StatementOutlet
+    from kuaimai.pipeline.qeasy.documents import Documents
     from kuaimai.pipeline.spec import Pipeline
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,17 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
     import requests
 
     from kuaimai.airflow.stores import write_access
+    from kuaimai.errors import ConfigError
     from kuaimai.load.api import RowAnswers, WriteApi
     from kuaimai.load.posting import HttpTarget
 
     access = write_access(outlet.conn_id)
+    documents = _documents(outlet, spec) if outlet.strategy else None
+    if documents is not None and documents.joins is not None and outlet.in_doubt == "ask":
+        raise ConfigError(
+            f"target {outlet.name}: groupCalculate joins records into documents, and none can be asked for",
+            hint="write in_doubt: hold, or resend where the API honours the header Idempotency-Key",
+        )
     api = WriteApi(
         **{**access, "url": access["url"] + outlet.path},
         rows=outlet.rows,
@@ -72,7 +80,9 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
         transport=requests.Session(),
         pipeline_version=spec.fingerprint,
         requests_per_second=outlet.requests_per_second,
-        document=_documents(outlet, spec) if outlet.strategy else None,
+        document=documents,
+        joins=documents.joins if documents else None,
+        keep=documents.keep if documents else None,
     )
 
 
@@ -96,11 +106,12 @@ def _open_statement(outlet: StatementOutlet, spec: Pipeline, book: Any) -> Targe
         again=statement.again,
         id_check=outlet.id_check,
         document=documents,
+        joins=documents.joins,
         pipeline_version=spec.fingerprint,
     )
 
 
-def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Any:
+def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Documents:
     """What a Qeasy strategy makes of a record; it looks up in the pipeline's first database."""
     from kuaimai.airflow.settings import target
     from kuaimai.pipeline.qeasy.compiling import load_strategy

@@ -7,6 +7,7 @@ carries its pipeline, run and slice; manifests name files relative to the root.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import time
@@ -19,6 +20,7 @@ import pyarrow as pa
 
 from kuaimai.errors import ConfigError, Transient
 
+_ZSTD = pa.Codec("zstd")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _SECONDS_A_DAY = 86_400.0
@@ -75,9 +77,10 @@ class Staging:
         path = self._path(name)
         try:
             if not isinstance(path, Path):
-                # Object stores make an object visible when it is complete.
-                with path.open("wb") as file:
-                    yield file
+                # Not the store's own file: closing that puts what is in it, also on the way out of an error.
+                whole = io.BytesIO()
+                yield whole
+                path.fs.pipe_file(path.path, whole.getvalue())
                 return
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -92,10 +95,7 @@ class Staging:
 
     def write_compressed(self, name: str, content: bytes) -> None:
         """Store `content` compressed with Zstandard."""
-        sink = pa.BufferOutputStream()
-        with pa.CompressedOutputStream(sink, "zstd") as stream:
-            stream.write(content)
-        self.write(name, sink.getvalue().to_pybytes())
+        self.write(name, _ZSTD.compress(content, asbytes=True))
 
     def read_compressed(self, name: str) -> bytes:
         """Return what `write_compressed` stored."""
@@ -124,7 +124,7 @@ class Staging:
         """Return the names in a folder, sorted; a folder that is not there has none."""
         try:
             return sorted(path.name for path in self._path(folder).iterdir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # the latter is said of an object store's
             return []
 
     def changed_at(self, name: str) -> float:

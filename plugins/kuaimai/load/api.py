@@ -12,6 +12,7 @@ import requests
 from urllib3.exceptions import NewConnectionError
 
 from kuaimai.errors import ConfigError, KuaimaiError, Rejected, Throttled, Transient
+from kuaimai.gateway.answers import decode_json, encode_json
 from kuaimai.gateway.redaction import redact_text
 
 _LONGEST_REASON = 300
@@ -65,10 +66,11 @@ class WriteApi:
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the API said about one record: taken or not, and why not."""
+    """What the API said about one record: taken or not, why not, and the answer itself as JSON."""
 
     taken: bool
     reason: str = ""
+    answer: bytes = b""
 
 
 class Unknown(KuaimaiError):
@@ -109,7 +111,7 @@ class Writer:
         if not response.ok or response.is_redirect:
             raise self._refusal(response)
         if self.api.answers is None:
-            return [Verdict(taken=True)] * len(bodies)
+            return [Verdict(taken=True, answer=response.content)] * len(bodies)
         return self._verdicts(self.api.answers, response, len(bodies))
 
     def has(self, key: str) -> bool:
@@ -182,21 +184,21 @@ class Writer:
     def _verdicts(self, shape: RowAnswers, response: requests.Response, many: int) -> list[Verdict]:
         place = self._place(response.url)
         try:
-            found: Any = msgspec.json.decode(response.content)
+            found: Any = decode_json(response.content)
             for name in shape.rows.split("."):
                 found = found[name]
             entries = {
                 int(one[shape.index]) if shape.index else position: one for position, one in enumerate(found)
             }
             return [self._verdict(shape, entries.get(at)) for at in range(many)]
-        except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError):
             raise Unknown(f"{place}: the answer has no verdicts under {shape.rows!r}") from None
 
     def _verdict(self, shape: RowAnswers, entry: Any) -> Verdict:
         if entry is None:
             return Verdict(taken=False, reason="the answer does not speak of this record")
         if entry.get(shape.success) in shape.accepted:
-            return Verdict(taken=True)
+            return Verdict(taken=True, answer=encode_json(entry))
         return Verdict(taken=False, reason=self._reason(str(entry.get(shape.message) or "refused")))
 
     def _reason(self, text: str) -> str:

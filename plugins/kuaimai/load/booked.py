@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
@@ -21,21 +21,12 @@ import msgspec
 import pyarrow as pa
 import sqlalchemy as sa
 
-from kuaimai.load.held import Held, resolve
+from kuaimai.load.book import ProofBook
+from kuaimai.load.held import Held, Quarantined, resolve
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import QUARANTINE_TABLE
-from kuaimai.load.sql import (
-    Loading,
-    PlannedWindow,
-    Quarantined,
-    ReadWindow,
-    Scan,
-    Sealing,
-    SqlTarget,
-    Standing,
-    WindowFacts,
-    Written,
-)
+from kuaimai.load.proving import Proving
+from kuaimai.load.windows import PlannedWindow, ReadWindow, Scan, Sealing, Standing, WindowFacts, Written
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table
@@ -49,7 +40,7 @@ class BookedTarget(ABC):
         book: the coordination store's database.
     """
 
-    def __init__(self, name: str, book: SqlTarget) -> None:
+    def __init__(self, name: str, book: ProofBook) -> None:
         self.name = name
         self.book = book
         self.now = book.now
@@ -152,6 +143,8 @@ class BookedLoad(ABC):
     Attributes:
         outside: records that came later than the look-back reaches, where the target can know.
         moment: when the load began.
+        originals: returns records of a read as they came, by key, given the read and keys; what is refused is
+            kept so. By default none are known.
     """
 
     def __init__(self, target: BookedTarget, tables: Sequence[Table]) -> None:
@@ -159,6 +152,7 @@ class BookedLoad(ABC):
         self.tables = tables
         self.outside = 0
         self.moment = datetime.fromtimestamp(target.now(), tz=timezone.utc)
+        self.originals: Callable[[int, Collection[str]], Mapping[str, str]] = lambda _read, _keys: {}
         self._aside: list[Quarantined] = []
         self._left_out: dict[int, set[str]] = {}
 
@@ -210,7 +204,7 @@ class BookedLoad(ABC):
             return proof.seal(self.target.signed(facts))
 
 
-class _Proof(Loading):
+class _Proof(Proving):
     """The transaction that writes the proof of one read."""
 
     def __init__(
@@ -220,7 +214,7 @@ class _Proof(Loading):
         standing: set[str],
         written: dict[int, Written],
     ) -> None:
-        super().__init__(load.target.book, connection, load.tables)
+        super().__init__(load.target.book, connection)
         self.moment = load.moment
         self._standing = standing
         self._written = written
@@ -240,14 +234,18 @@ class _Proof(Loading):
         return len(self.left_out - self._standing)
 
     def _resolve(self, facts: WindowFacts) -> None:
-        """Close quarantined records of this method that have landed after all."""
+        """Close quarantined records of this method that were read after they were set aside, and landed."""
         waiting = self.connection.execute(
             sa.text(
                 f'SELECT "quarantine_id", "record_key" FROM "{QUARANTINE_TABLE}" '
                 'WHERE "pipeline" = :pipeline AND "method" = :method AND "resolved_at" IS NULL '
-                'AND "last_seen_at" < :now'
+                'AND "last_seen_at" < :since'
             ),
-            {"pipeline": facts.pipeline, "method": facts.method, "now": self._now()},
+            {
+                "pipeline": facts.pipeline,
+                "method": facts.method,
+                "since": self._bound(facts.first_read_at),
+            },
         ).fetchall()
         landed = [{"id": row[0], "now": self._now()} for row in waiting if row[1] in self._standing]
         if landed:

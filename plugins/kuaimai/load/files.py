@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import secrets
 from abc import ABC, abstractmethod
@@ -37,11 +38,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kuaimai.errors import ConfigError, Transient
+from kuaimai.errors import ConfigError, KuaimaiError, Transient
+from kuaimai.load.book import ProofBook
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.plain import plain_rows
-from kuaimai.load.sql import SqlTarget, Written
+from kuaimai.load.windows import Written
 from kuaimai.transform.fields import INSTANT
 from kuaimai.transform.tables import CHILD_COUNT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Table
 
@@ -147,7 +149,7 @@ class FilesTarget(BookedTarget):
     """
 
     def __init__(
-        self, name: str, book: SqlTarget, *, root: Any, form: str = "parquet", partition_by: str | None = None
+        self, name: str, book: ProofBook, *, root: Any, form: str = "parquet", partition_by: str | None = None
     ) -> None:
         super().__init__(name, book)
         self.root = root
@@ -326,11 +328,13 @@ def _stamped(table: Table, rows: pa.Table, moment: datetime, batch: str) -> pa.T
 @contextmanager
 def _writing(path: Any, target: str) -> Iterator[IO[bytes]]:
     """Open a file that gets its name when it is whole."""
+    if not isinstance(path, Path) and getattr(path, "protocol", "") in _OBJECT_STORES:
+        # Not the store's own file: closing that puts what is in it, also on the way out of an error.
+        whole = io.BytesIO()
+        yield whole
+        _put(path, whole.getvalue(), target)
+        return
     try:
-        if not isinstance(path, Path) and getattr(path, "protocol", "") in _OBJECT_STORES:
-            with path.open("wb") as file:
-                yield file
-            return
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
         try:
@@ -350,15 +354,31 @@ def _writing(path: Any, target: str) -> Iterator[IO[bytes]]:
         raise _told(err, path, target) from err
 
 
-def _told(err: OSError, path: Any, target: str) -> Exception:
-    if err.errno in _NO_RIGHT:
+def _put(path: Any, content: bytes, target: str) -> None:
+    try:
+        path.fs.pipe_file(path.path, content)
+    except FileNotFoundError as err:
+        raise ConfigError(
+            f"target {target}: {path} cannot be written, there is no such bucket",
+            hint="create it, or name another url",
+        ) from err
+    except Exception as err:
+        # Each store's client has errors of its own for a connection that fails.
+        raise _told(err, path, target) from err
+
+
+def _told(err: Exception, path: Any, target: str) -> KuaimaiError:
+    number = getattr(err, "errno", None)
+    reason = os.strerror(number) if number else type(err).__name__
+    if isinstance(err, PermissionError) or number in _NO_RIGHT:
         return ConfigError(
-            f"target {target}: {path} cannot be written ({os.strerror(err.errno or 0)})",
-            hint="give the Airflow user the right to write there, or name another url",
+            f"target {target}: {path} cannot be written ({reason})",
+            hint="give the Airflow user, or the Connection in the url, the right to write there, or name "
+            "another url",
         )
-    what = "there is no room for" if err.errno in _NO_ROOM else "the store failed at"
+    what = "there is no room for" if number in _NO_ROOM else "the store failed at"
     return Transient(
-        f"target {target}: {what} {path} ({os.strerror(err.errno) if err.errno else type(err).__name__})",
+        f"target {target}: {what} {path} ({reason})",
         hint="the load is repeated; what was written stays and is written again",
     )
 

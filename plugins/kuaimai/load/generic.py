@@ -25,13 +25,14 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from kuaimai.errors import ConfigError, Transient
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import lateness, merge
+from kuaimai.load.database import Beside
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.sql import Beside, Loading, SqlTarget, Written
+from kuaimai.load.lookup import rows_by_key
+from kuaimai.load.sql import Loading, SqlTarget
 from kuaimai.transform.tables import CHILD_COUNT, DELETED_AT, HASH, LOADED_AT, RANK, VERSION, Column, Table
 
 # Keys are indexed, and some databases index no text without a length.
 _LONGEST_KEY = 255
-_AT_ONCE = 500
 _SEEN_COLUMNS = (Column("read", "integer", "读取序号"), Column("key", "id", "主键"))
 
 _TYPES: Mapping[FieldType, Any] = {
@@ -164,7 +165,7 @@ class GenericTarget(SqlTarget):
         """Update one row of a proof table, or insert it; the columns in `keep` stay as first written."""
         names = [column.name for column in columns]
         if not self._has_row(connection, name, key, row):
-            connection.execute(sa.text(_insert(name, names)), dict(row))
+            connection.execute(sa.text(merge.insert(name, names)), dict(row))
             return
         changed = [one for one in names if one != key and one not in keep]
         connection.execute(sa.text(f'UPDATE "{name}" SET {_set(changed)} WHERE "{key}" = :{key}'), dict(row))
@@ -179,7 +180,7 @@ class GenericTarget(SqlTarget):
     ) -> None:
         """Insert one row of a proof table unless its key is there."""
         if not self._has_row(connection, name, key, row):
-            connection.execute(sa.text(_insert(name, [column.name for column in columns])), dict(row))
+            connection.execute(sa.text(merge.insert(name, [column.name for column in columns])), dict(row))
 
     def _has_row(self, connection: sa.engine.Connection, name: str, key: str, row: Mapping[str, Any]) -> bool:
         ask = sa.text(f'SELECT 1 FROM "{name}" WHERE "{key}" = :key')
@@ -203,29 +204,27 @@ class _GenericLoading(Loading):
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
         """Merge one batch of each table, parent first; `read` numbers the slice's reads."""
         rows = self._rows(batches[0])
-        stored = self._stored(self.parent, [row[self.parent.key] for row in rows])
-        written = self._written.setdefault(read, Written())
-        for row in rows:
-            how = _standing(row, stored.get(row[self.parent.key]))
+        keys = [row[self.parent.key] for row in rows]
+        stored = self._stored(self.parent, keys)
+        written = self._written[read]
+        for key, row in zip(keys, rows, strict=True):
+            how = _standing(row, stored.get(key))
             setattr(written, how, getattr(written, how) + 1)
         if self.punctuality:
-            new = [row[self.parent.key] not in stored for row in rows]
+            new = [key not in stored for key in keys]
             late, outside = lateness.counted(
                 batches[0].filter(pa.array(new, pa.bool_())), self.punctuality, read
             )
-            for place, records in late.items():
-                self._late[place] = self._late.get(place, 0) + records
+            self._late.update(late)
             self.outside += outside
-        if rows:
-            keys = [{"key": row[self.parent.key]} for row in rows]
-            self.connection.execute(sa.text(merge.remember_key(read)), keys)
+        self._remember(read, keys)
         self._put(self.parent, rows, stored)
-        versions = self._stored(self.parent, [row[self.parent.key] for row in rows])
+        versions = self._stored(self.parent, keys)
         # Lines count where their order is stored in exactly the version that they came with.
         current = {
-            row[self.parent.key]: row
-            for row in rows
-            if versions[row[self.parent.key]][:2] == (row[VERSION], row[RANK])
+            key: row
+            for key, row in zip(keys, rows, strict=True)
+            if versions[key][:2] == (row[VERSION], row[RANK])
         }
         for child, batch in zip(self.children, batches[1:], strict=True):
             self._merge_lines(child, self._rows(batch), current)
@@ -240,15 +239,18 @@ class _GenericLoading(Loading):
             if line[parent] in current and current[line[parent]][VERSION] == line[VERSION]
         ]
         keys = {(line[child.key], line[parent]) for line in ours}
-        listed = sorted(key for key, row in current.items() if row[CHILD_COUNT] is not None)
-        living = sa.text(
-            f'SELECT "{child.key}", "{parent}" FROM "{child.name}" '
-            f'WHERE "{parent}" IN :keys AND "{DELETED_AT}" IS NULL'
-        ).bindparams(sa.bindparam("keys", expanding=True))
+        listed = [key for key, row in current.items() if row[CHILD_COUNT] is not None]
+        living = rows_by_key(
+            self.connection,
+            child.name,
+            parent,
+            (child.key, parent),
+            listed,
+            condition=f'"{DELETED_AT}" IS NULL',
+        )
         gone = [
             {"key": key, "parent": owner, "now": self._now()}
-            for some in _pieces(listed)
-            for key, owner in self.connection.execute(living, {"keys": some})
+            for key, owner in living
             if (key, owner) not in keys
         ]
         if gone:
@@ -266,7 +268,7 @@ class _GenericLoading(Loading):
         names = [*merge.staged_names(table), LOADED_AT]
         new = [_only(row, names) for row in rows if row[table.key] not in stored]
         if new:
-            self.connection.execute(sa.text(_insert(table.name, names)), new)
+            self.connection.execute(sa.text(merge.insert(table.name, names)), new)
         changed = [
             _only(row, names)
             for row in rows
@@ -283,15 +285,9 @@ class _GenericLoading(Loading):
 
     def _stored(self, table: Table, keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         """Return version, rank, hash and time of disappearance of the rows that are stored, by key."""
-        ask = sa.text(
-            f'SELECT "{table.key}", "{VERSION}", "{RANK}", "{HASH}", "{DELETED_AT}" FROM "{table.name}" '
-            f'WHERE "{table.key}" IN :keys'
-        ).bindparams(sa.bindparam("keys", expanding=True))
-        return {
-            row[0]: tuple(row[1:])
-            for some in _pieces(sorted(keys))
-            for row in self.connection.execute(ask, {"keys": some})
-        }
+        columns = (table.key, VERSION, RANK, HASH, DELETED_AT)
+        found = rows_by_key(self.connection, table.name, table.key, columns, keys)
+        return {row[0]: tuple(row[1:]) for row in found}
 
     def _rows(self, batch: pa.Table) -> list[dict[str, Any]]:
         now = self._now()
@@ -324,15 +320,6 @@ def _gives_way(stored: tuple[Any, ...], row: Mapping[str, Any]) -> bool:
 
 def _only(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: row[name] for name in names}
-
-
-def _pieces(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    for at in range(0, len(keys), _AT_ONCE):
-        yield keys[at : at + _AT_ONCE]
-
-
-def _insert(name: str, names: Sequence[str]) -> str:
-    return f'INSERT INTO "{name}" ({merge.quoted(names)}) VALUES ({", ".join(f":{one}" for one in names)})'
 
 
 def _set(names: Iterable[str]) -> str:

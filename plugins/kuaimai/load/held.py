@@ -1,4 +1,4 @@
-"""Records in quarantine that are mapped once more: which ones wait, and what follows when one has landed.
+"""Records in quarantine: on their way in, held there, and what follows when one has landed after all.
 
 The count of its window moves with it from `quarantined` to `landed` or `filtered`: the seal adds up.
 """
@@ -14,6 +14,24 @@ import msgspec
 import sqlalchemy as sa
 
 from kuaimai.load.proof import QUARANTINE_TABLE, WINDOW_TABLE
+
+AS_SENT = "url"
+"""The only key of `request` where a refused record is kept as it was sent: it cannot be mapped again."""
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """A record on its way to `kuaimai_quarantine`; `read` numbers the slice's reads, the rest are columns."""
+
+    read: int
+    quarantine_id: str
+    pipeline: str
+    pipeline_version: str
+    method: str
+    record_key: str
+    reason: str
+    request: str
+    record: str
+    window_id: str
 
 
 class Held(msgspec.Struct, frozen=True):

@@ -124,11 +124,6 @@ def remember(table: Table, read: int) -> str:
     )
 
 
-def remember_key(read: int) -> str:
-    """Add one key to the list of seen keys."""
-    return f'INSERT INTO "{SEEN}" ("read", "key") VALUES ({int(read)}, :key)'
-
-
 def remember_keys(read: int, count: int) -> str:
     """Add `count` keys, `:key0` and so on, to the list of seen keys."""
     rows = ", ".join(f"({int(read)}, :key{number})" for number in range(count))
@@ -223,30 +218,33 @@ def entomb_orphans(parent: Table, child: Table) -> str:
     """
 
 
+def insert(name: str, names: Sequence[str]) -> str:
+    """Insert one row: its values are bound by the names of their columns."""
+    return f'INSERT INTO "{name}" ({quoted(names)}) VALUES ({", ".join(f":{one}" for one in names)})'
+
+
 def upsert_row(name: str, columns: Sequence[Column], key: str, keep: Sequence[str] = ()) -> str:
     """Insert or replace one row of a proof table; the columns in `keep` stay as first written."""
     names = [column.name for column in columns]
     changed = ", ".join(f'"{one}" = excluded."{one}"' for one in names if one != key and one not in keep)
-    return (
-        f'INSERT INTO "{name}" ({quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
-        f'ON CONFLICT ("{key}") DO UPDATE SET {changed}'
-    )
+    return f'{insert(name, names)} ON CONFLICT ("{key}") DO UPDATE SET {changed}'
 
 
 def insert_row(name: str, columns: Sequence[Column], key: str) -> str:
     """Insert one row of a proof table unless its key is there."""
-    names = [column.name for column in columns]
-    return (
-        f'INSERT INTO "{name}" ({quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
-        f'ON CONFLICT ("{key}") DO NOTHING'
-    )
+    return f'{insert(name, [column.name for column in columns])} ON CONFLICT ("{key}") DO NOTHING'
 
 
 def resolve_quarantine(quarantine: str, table: Table, read: int) -> str:
-    """Close quarantined records of this method whose key has landed after all."""
+    """Close quarantined records of this pipeline and method whose key has landed after all.
+
+    Only what was read after they were set aside (`:since`) closes them: a slice that waited for its load may
+    bring a state from before.
+    """
     return f"""
         UPDATE "{quarantine}" SET "resolved_at" = :now
-        WHERE "method" = :method AND "resolved_at" IS NULL AND "last_seen_at" < :now
+        WHERE "pipeline" = :pipeline AND "method" = :method AND "resolved_at" IS NULL
+          AND "last_seen_at" < :since
           AND "record_key" IN (SELECT "key" FROM "{SEEN}" WHERE "read" = {int(read)})
           AND EXISTS (SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = "record_key")
     """

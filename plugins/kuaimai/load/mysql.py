@@ -298,11 +298,7 @@ def _as_staged(parent: Table) -> str:
 
 
 def _insert(name: str, columns: Sequence[Column]) -> str:
-    names = [column.name for column in columns]
-    return (
-        f'INSERT INTO "{name}" ({merge.quoted(names)}) VALUES ({", ".join(":" + one for one in names)}) '
-        "ON DUPLICATE KEY UPDATE"
-    )
+    return f"{merge.insert(name, [column.name for column in columns])} ON DUPLICATE KEY UPDATE"
 
 
 def _statements(batch: pa.Table, room: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.sql import Written
+from kuaimai.load.windows import Written
 from kuaimai.transform.tables import Table
 
 

@@ -11,9 +11,10 @@ What went out is written down before (`kuaimai.load.deliveries`), and the verdic
 * a request that is refused as a whole is cut in halves until the record is found that is the reason;
 * HTTP 429, 503, no connection: nothing was taken; wait, send again, and leave the rest to the task's retries;
 * no answer, a connection that broke, HTTP 500: nobody knows. The same after a crash between request and
-  verdict. Then `in_doubt` decides: `hold` sends nothing and sets the record aside, `resend` sends the same
-  request with the same `Idempotency-Key`, `ask` asks for the record by its key first. A change of a record
-  that was taken before is always sent again: asking could not tell, and who takes changes takes one twice.
+  verdict, once the time is over in which the dead load could have had its answer (`lease_seconds`). Then
+  `in_doubt` decides: `hold` sends nothing and sets the record aside, `resend` sends the same request with the
+  same `Idempotency-Key`, `ask` asks for the record by its key first. A change of a record that was taken
+  before is always sent again: asking could not tell, and who takes changes takes one twice.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Protocol
 
 import msgspec
@@ -28,17 +30,22 @@ import pyarrow as pa
 import requests
 
 from kuaimai.errors import DataError, KuaimaiError, Rejected, Throttled, Transient
-from kuaimai.gateway.answers import encode_json
+from kuaimai.gateway.answers import decode_json, encode_json
 from kuaimai.gateway.budget import Budget
 from kuaimai.load.api import Unknown, Verdict, WriteApi, Writer
+from kuaimai.load.book import ProofBook
 from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.deliveries import HELD, REFUSED, SENT, TAKEN, Delivery, DeliveryBook
+from kuaimai.load.held import AS_SENT, Quarantined
 from kuaimai.load.lateness import Punctuality
+from kuaimai.load.parts import Document, Documents, Joins, fold
 from kuaimai.load.plain import plain_rows
-from kuaimai.load.sql import Quarantined, Sealing, SqlTarget, WindowFacts, Written
+from kuaimai.load.windows import Sealing, WindowFacts, Written
 from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
 
 _LONGEST_PAUSE = 30.0
+# Seconds beyond the time-outs of a request: clocks of several machines differ, and a machine may stall.
+_SLACK = 60.0
 _IN_DOUBT = "it was sent and not answered for: look whether the API has it"
 
 
@@ -54,16 +61,6 @@ class Writes(Protocol):
         ...
 
 
-class Document(msgspec.Struct, frozen=True):
-    """A record as it is sent: its key, version and rank, its JSON, and the fingerprint of that."""
-
-    key: str
-    version: int
-    rank: int
-    body: bytes
-    content: str
-
-
 class HttpTarget(BookedTarget):
     """A write API.
 
@@ -76,14 +73,18 @@ class HttpTarget(BookedTarget):
         requests_per_second: at most so many.
         clock: monotonic, seconds.
         sleep: waits, seconds.
-        document: makes what is sent of a record, given the tables; None sends nothing of it, and `DataError`
-            sets it aside. By default the record itself is sent.
+        lease_seconds: how long a record that was sent counts as on its way, and no other load touches it; by
+            default what a request can take. After that its load is taken for dead.
+        document: makes what is sent of a record: itself by default. No parts send nothing of it, and
+            `DataError` sets it aside.
+        joins: makes one document of the parts of several records.
+        keep: what is kept of an answer, given as JSON; None keeps nothing.
     """
 
     def __init__(
         self,
         name: str,
-        book: SqlTarget,
+        book: ProofBook,
         *,
         api: WriteApi,
         transport: requests.Session,
@@ -91,14 +92,21 @@ class HttpTarget(BookedTarget):
         requests_per_second: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        document: Callable[[Sequence[Table], Mapping[str, object]], bytes | None] | None = None,
+        lease_seconds: float | None = None,
+        document: Documents | None = None,
+        joins: Joins | None = None,
+        keep: Callable[[bytes], str | None] | None = None,
     ) -> None:
         super().__init__(name, book)
         self.api = api
         self.document = document
+        self.joins = joins
+        self.keep = keep
         self.pipeline_version = pipeline_version
         self.sleep = sleep
         self.transport = transport
+        # Until connected, until answered, and until the budget has room.
+        self.lease_seconds = lease_seconds or _SLACK + 2 * api.timeout + 1 / requests_per_second
         budget = Budget(requests_per_second, now=clock, sleep=sleep)
         self.writer: Writes = Writer(api, transport=transport, spend=budget.spend)
 
@@ -151,25 +159,30 @@ class _HttpLoad(BookedLoad):
 
     def _deliver(self, pipeline: str) -> None:
         if self._delivered is None:
-            self._delivered = _Delivering(self.target, self.target.booked(pipeline), self)
-            self._delivered.all(self._outgoing(self._delivered))
+            self._delivered = _Delivering(self.target, self.target.booked(pipeline))
+            parts: dict[str, list[str]] = {}
+            self._delivered.all(self._outgoing(self._delivered, parts))
+            fold(parts, self._delivered.outcomes, self._delivered.reasons)
 
-    def _outgoing(self, delivering: _Delivering) -> Mapping[str, Document]:
-        """What goes out for each record: itself, or the document that is made of it."""
+    def _outgoing(self, delivering: _Delivering, parts: dict[str, list[str]]) -> Mapping[str, Document]:
+        """What goes out for each record: itself, or what is made of it; `parts` gets the keys of that."""
         make = self.target.document
         if make is None:
             return self._documents
         made = {}
         for key, one in self._documents.items():
             try:
-                body = make(self.tables, msgspec.json.decode(one.body))
+                found = make(self.tables, decode_json(one.body))
             except DataError as err:
                 delivering.reasons[key] = err.message
                 continue
-            if body is None:
+            if not found:
                 delivering.outcomes[key] = "unchanged"  # not for this API, so nothing is missing there
-            else:
-                made[key] = msgspec.structs.replace(one, body=body, content=_digest(body))
+            parts[key] = [part.key for part in found]
+            for part in found:
+                made[part.key] = msgspec.structs.replace(
+                    one, key=part.key, body=part.body, content=_digest(part.body)
+                )
         return made
 
     def standing(self, read: int) -> set[str]:
@@ -191,8 +204,11 @@ class _HttpLoad(BookedLoad):
         return written
 
     def refused(self, facts: WindowFacts) -> list[Quarantined]:
-        """Return the records of a read that the API did not take."""
+        """Return the records of a read that the API did not take, as they came where that is known."""
         reasons = self._delivered.reasons if self._delivered else {}
+        keys = sorted(self._reads.get(facts.read, {}).keys() & reasons.keys())
+        originals = self.originals(facts.read, keys) if keys else {}
+        url = self.target.api.url.split("?")[0]
         return [
             Quarantined(
                 read=facts.read,
@@ -202,11 +218,11 @@ class _HttpLoad(BookedLoad):
                 method=facts.method,
                 record_key=key,
                 reason=reasons[key],
-                request=encode_json({"url": self.target.api.url.split("?")[0]}).decode(),
-                record=self._documents[key].body.decode(),
+                request=encode_json({"target" if key in originals else AS_SENT: url}).decode(),
+                record=originals.get(key) or self._documents[key].body.decode(),
                 window_id=facts.window_id,
             )
-            for key in sorted(self._reads.get(facts.read, {}).keys() & reasons.keys())
+            for key in keys
         ]
 
 
@@ -221,12 +237,13 @@ class _Delivering:
         reasons: by key, why a record was refused or is held.
     """
 
-    def __init__(self, target: HttpTarget, booked: str, load: BookedLoad) -> None:
+    def __init__(self, target: HttpTarget, booked: str) -> None:
         self.outcomes: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
+        self._kept: dict[str, str | None] = {}
         self._target = target
         self._api = target.api
-        self._moment = load.moment
+        self._joins = target.joins
         self._book = DeliveryBook(target.book, booked)
         self._known: dict[str, Delivery] = {}
 
@@ -234,24 +251,36 @@ class _Delivering:
         """Send what has to be sent.
 
         Raises:
+            Transient: another load is sending some of it; the rest is sent.
             KuaimaiError: the API does not answer, or not to us; what was taken until then is written down.
         """
         self._book.prepare()
         self._known = self._book.known(wanted)
+        now = self._target.now()
         doubtful: dict[str, list[Document]] = {}
         fresh: list[Document] = []
+        on_their_way = 0
         for _, one in sorted(wanted.items()):
             known = self._known.get(one.key)
+            if self._is_settled(one, known):
+                continue
             if known is None or known.state in (TAKEN, REFUSED):
-                if not self._is_settled(one, known):
-                    fresh.append(one)
+                fresh.append(one)
+            elif known.is_on_its_way(now):
+                on_their_way += 1
             # What is older than what is in doubt waits: the window that brought that is open, and settles it.
-            elif not self._is_settled(one, known) and (one.version, one.rank) >= (known.version, known.rank):
+            elif (one.version, one.rank) >= (known.version, known.rank):
                 doubtful.setdefault(known.request, []).append(one)
         for group in doubtful.values():
             # Together as they went out: where nothing changed since, the request has the same key as before.
             self._send_by_size(self._cleared(group, _IN_DOUBT))
         self._send_by_size(fresh)
+        if on_their_way:
+            raise Transient(
+                f"target {self._target.name}: another load is sending {on_their_way} of the records",
+                hint="the task tries again and sees what was taken; if that load is dead, its records are "
+                f"settled after {self._target.lease_seconds:.0f} seconds",
+            )
 
     def _is_settled(self, one: Document, known: Delivery | None) -> bool:
         """Return whether a record need not be sent, since the API has taken it, or a newer form, before."""
@@ -264,6 +293,12 @@ class _Delivering:
         return one.key in self.outcomes
 
     def _send_by_size(self, group: Sequence[Document]) -> None:
+        if self._joins is not None:
+            joint, reasons = self._joins.groups(group)
+            self.reasons |= reasons
+            for members in joint:
+                self._send(members)
+            return
         for at in range(0, len(group), self._api.rows):
             self._send(group[at : at + self._api.rows])
 
@@ -276,7 +311,7 @@ class _Delivering:
             if not pending:
                 return
             if attempt < self._api.tries:
-                self._pause(attempt, None)
+                self._target.sleep(_pause(attempt))
         if doubtful:
             raise Transient(
                 f"target {self._target.name}: no answer for {len(doubtful)} records",
@@ -287,25 +322,24 @@ class _Delivering:
         """Send one request; return the records that were refused, and those to send again for no answer."""
         before = {one.key: self._known.get(one.key) for one in group}
         request = _digest("".join(one.content for one in group).encode())
-        sent = self._rows(group, SENT, request=request)
-        self._book.claim(sent, before, self._moment)
-        self._known.update((row.record_key, row) for row in sent)
+        self._claim(self._rows(group, SENT, request=request), before)
         try:
             verdicts = self._post(group, request)
         except Unknown as doubt:
+            self._settle([msgspec.structs.replace(self._known[key], sent_until=None) for key in before])
             return [], self._cleared(group, f"{_IN_DOUBT} ({doubt.message})")
         except Rejected as refusal:
-            self._book.restore(before, self._moment)
-            for key, known in before.items():
-                self._known.pop(key)
-                if known is not None:
-                    self._known[key] = known
             self._find_refused(group, before, refusal)
             return [], []
         except KuaimaiError:
             # Surely not taken: no more in doubt than it was before.
-            self._book.restore(before, self._moment)
+            self._restore(before)
             raise
+        if self._joins is not None:
+            verdicts *= len(group)
+        if self._target.keep is not None:
+            said = zip(group, verdicts, strict=True)
+            self._kept |= {one.key: self._target.keep(it.answer) for one, it in said if it.taken}
         self._take([one for one, verdict in zip(group, verdicts, strict=True) if verdict.taken])
         refused = []
         for one, verdict in zip(group, verdicts, strict=True):
@@ -315,33 +349,40 @@ class _Delivering:
         return refused, []
 
     def _post(self, group: Sequence[Document], request: str) -> list[Verdict]:
-        """Post, and wait where the API asks for it."""
-        bodies = [one.body for one in group]
+        """Post, and wait where the API asks for it; a joint document has one verdict for all."""
+        bodies = [one.body for one in group] if self._joins is None else [self._joins.document(group)]
         for attempt in range(1, self._api.tries):
             try:
                 return self._target.writer.post(bodies, request)
             except Throttled as err:
-                self._pause(attempt, err.retry_after)
+                pause = _pause(attempt, err.retry_after)
             except Transient:
-                self._pause(attempt, None)
+                pause = _pause(attempt)
+            mine = {one.key: self._known[one.key] for one in group}
+            self._claim(list(mine.values()), mine, pause)
+            self._target.sleep(pause)
         return self._target.writer.post(bodies, request)
 
     def _find_refused(
         self, group: Sequence[Document], before: Mapping[str, Delivery | None], refusal: Rejected
     ) -> None:
-        """Cut a request that was refused as a whole in halves, down to the record that is the reason."""
-        if len(group) > 1:
+        """Cut a request that was refused as a whole in halves, down to the record that is the reason.
+
+        A joint document is not cut: its halves would be two documents.
+        """
+        if len(group) > 1 and self._joins is None:
+            self._restore(before)
             middle = len(group) // 2
             self._send(group[:middle])
             self._send(group[middle:])
             return
-        (one,) = group
-        known = before[one.key]
-        if refusal.code == "409" and known is not None and known.state == SENT:
-            # "There already": it was taken when it was sent before.
-            self._take(group)
-        else:
-            self._refuse(one, refusal.message)
+        for one in group:
+            known = before[one.key]
+            if refusal.code == "409" and known is not None and known.state == SENT:
+                # "There already": it was taken when it was sent before.
+                self._take([one])
+            else:
+                self._refuse(one, refusal.message)
 
     def _cleared(self, group: Sequence[Document], reason: str) -> list[Document]:
         """Settle records in doubt; return those that are to be sent again."""
@@ -370,23 +411,44 @@ class _Delivering:
             known = before is not None and before.taken_version is not None
             self.outcomes[one.key] = "updated" if known else "inserted"
             self.reasons.pop(one.key, None)
-        self._write(group, TAKEN)
+        rows = self._rows(group, TAKEN)
+        self._book.take(rows, self._now())
+        self._know(rows)
 
     def _refuse(self, one: Document, reason: str) -> None:
         self.reasons[one.key] = reason
-        self._write([one], REFUSED)
+        self._settle(self._rows([one], REFUSED))
 
     def _hold(self, one: Document, sent: Delivery, reason: str) -> None:
         """Set a record aside; what is in doubt stays what was sent, though the record has changed since."""
         self.reasons[one.key] = reason
-        held = msgspec.structs.replace(sent, state=HELD, reason=reason)
-        self._book.write([held], self._moment)
-        self._known[one.key] = held
+        self._settle([msgspec.structs.replace(sent, state=HELD, reason=reason, sent_until=None)])
 
-    def _write(self, group: Sequence[Document], state: str) -> None:
-        rows = self._rows(group, state)
-        self._book.write(rows, self._moment)
+    def _claim(
+        self, rows: Sequence[Delivery], before: Mapping[str, Delivery | None], pause: float = 0
+    ) -> None:
+        """Write records down as on their way until an answer must be there, after a pause of some seconds."""
+        until = round((self._target.now() + pause + self._target.lease_seconds) * 1000)
+        claimed = [msgspec.structs.replace(row, sent_until=until) for row in rows]
+        self._book.claim(claimed, before, self._now())
+        self._know(claimed)
+
+    def _settle(self, rows: Sequence[Delivery]) -> None:
+        self._book.settle(rows, self._known, self._now())
+        self._know(rows)
+
+    def _restore(self, before: Mapping[str, Delivery | None]) -> None:
+        self._book.restore(before, self._known, self._now())
+        for key, known in before.items():
+            self._known.pop(key)
+            if known is not None:
+                self._known[key] = known
+
+    def _know(self, rows: Sequence[Delivery]) -> None:
         self._known.update((row.record_key, row) for row in rows)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._target.now(), tz=timezone.utc)
 
     def _rows(self, group: Sequence[Document], state: str, *, request: str = "") -> list[Delivery]:
         rows = []
@@ -405,12 +467,14 @@ class _Delivering:
                     taken_version=taken[0],
                     taken_rank=taken[1],
                     taken_content=taken[2],
+                    writeback=self._kept.get(one.key) or (before.writeback if before else None),
                 )
             )
         return rows
 
-    def _pause(self, attempt: int, asked: float | None) -> None:
-        self._target.sleep(min(2.0 ** (attempt - 1), _LONGEST_PAUSE) if asked is None else asked)
+
+def _pause(attempt: int, asked: float | None = None) -> float:
+    return min(2.0 ** (attempt - 1), _LONGEST_PAUSE) if asked is None else asked
 
 
 def _taken(before: Delivery | None) -> tuple[int | None, int | None, str | None]:

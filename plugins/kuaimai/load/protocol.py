@@ -13,9 +13,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from kuaimai.load.held import Held
+from kuaimai.load.held import Held, Quarantined
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Sealing, Standing, WindowFacts
+from kuaimai.load.windows import PlannedWindow, ReadWindow, Sealing, Standing, WindowFacts
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table

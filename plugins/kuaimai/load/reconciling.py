@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from kuaimai.load import merge
+from kuaimai.load.lookup import rows_by_key
 from kuaimai.load.proof import (
     QUARANTINE_TABLE,
     RECONCILE_COLUMNS,
@@ -32,8 +34,6 @@ _SHOP_FIELD = "userId"
 STATUS = "sys_status"
 AMOUNTS = ("payment", "pay_amount")
 _SECOND = timedelta(seconds=1)
-# Keys that one statement names: databases limit how many values they take.
-_KEYS_AT_ONCE = 500
 
 
 class Aside(msgspec.Struct, frozen=True):
@@ -115,13 +115,13 @@ class Ledger:
 
     def states(self, keys: Iterable[str]) -> dict[str, tuple[int, int, str]]:
         """Return version, rank and content hash of those of some keys that are living rows."""
-        found = self._by_key(f'"{VERSION}", "{RANK}", "{HASH}"', keys, "")
+        found = self._by_key((VERSION, RANK, HASH), keys)
         return {row[0]: (int(row[1]), int(row[2]), str(row[3])) for row in found}
 
     def stamps(self, keys: Iterable[str], shops: Iterable[str]) -> dict[str, int]:
         """Return the version of those of some keys that are living rows of some shops, dated by the time."""
         wanted = set(shops)
-        rows = self._by_key(f'"{VERSION}", "{SHOP}"', keys, self._counting())
+        rows = self._by_key((VERSION, SHOP), keys, self._counting())
         return {row[0]: int(row[1]) for row in rows if row[2] in wanted}
 
     def unlisted(
@@ -140,19 +140,11 @@ class Ledger:
             ).fetchall()
         return [row[0] for row in rows]
 
-    def _by_key(self, columns: str, keys: Iterable[str], also: str) -> list[Any]:
-        wanted = sorted(keys)
-        rows: list[Any] = []
+    def _by_key(self, columns: Sequence[str], keys: Iterable[str], also: str = "") -> list[Any]:
+        key = self.header.key
+        living = f'"{DELETED_AT}" IS NULL{also}'
         with self.target.connected() as connection:
-            for at in range(0, len(wanted), _KEYS_AT_ONCE):
-                rows += connection.execute(
-                    sa.text(
-                        f'SELECT "{self.header.key}", {columns} FROM "{self.header.name}" '
-                        f'WHERE "{self.header.key}" IN :keys AND "{DELETED_AT}" IS NULL{also}'
-                    ).bindparams(sa.bindparam("keys", expanding=True)),
-                    {"keys": wanted[at : at + _KEYS_AT_ONCE]},
-                ).fetchall()
-        return rows
+            return rows_by_key(connection, self.header.name, key, (key, *columns), keys, condition=living)
 
     def set_aside(self, pipeline: str, method: str) -> list[Aside]:
         """Return a method's records that are in quarantine and did not land since, the latest of each key."""
@@ -311,9 +303,7 @@ class Ledger:
 
 
 def _insert(name: str, columns: Sequence[Column]) -> str:
-    names = [column.name for column in columns]
-    quoted = ", ".join(f'"{one}"' for one in names)
-    return f'INSERT INTO "{name}" ({quoted}) VALUES ({", ".join(":" + one for one in names)})'
+    return merge.insert(name, [column.name for column in columns])
 
 
 def _id(*parts: str) -> str:

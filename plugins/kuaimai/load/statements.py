@@ -6,7 +6,7 @@ is not executed again, and one bad record is found and set aside without holding
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import requests
 import sqlalchemy as sa
@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from kuaimai.errors import KuaimaiError, Rejected, Transient
 from kuaimai.gateway.answers import decode_json
 from kuaimai.load.api import Unknown, Verdict, WriteApi
+from kuaimai.load.book import ProofBook
+from kuaimai.load.parts import Documents, Joins
 from kuaimai.load.posting import HttpTarget
-from kuaimai.load.sql import SqlTarget
-from kuaimai.transform.tables import Table
 
+# A transaction may wait for locks, one after the other.
+_LEASE_SECONDS = 900.0
 # MySQL's numbers for too many connections, shutdown, broken packets, lock waits, deadlocks and read-only.
 _PASSING = frozenset({1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1290, 1927})
 
@@ -83,21 +85,23 @@ class StatementTarget(HttpTarget):
         rows: records in one transaction, at most.
         again: whether executing it twice does no harm: REPLACE, UPDATE, ON DUPLICATE KEY UPDATE.
         id_check: a record is executed once only, also when it has changed since.
-        document: makes the JSON list of a record's rows.
+        document: makes of a record the JSON list of its rows.
+        joins: makes such a list of the parts of several records.
         pipeline_version: stored with quarantined records.
     """
 
     def __init__(
         self,
         name: str,
-        book: SqlTarget,
+        book: ProofBook,
         *,
         engine: sa.engine.Engine,
         statement: str,
         rows: int,
         again: bool,
         id_check: bool,
-        document: Callable[[Sequence[Table], Mapping[str, object]], bytes | None],
+        document: Documents,
+        joins: Joins | None = None,
         pipeline_version: str = "",
     ) -> None:
         api = WriteApi(
@@ -114,7 +118,9 @@ class StatementTarget(HttpTarget):
             transport=requests.Session(),
             pipeline_version=pipeline_version,
             requests_per_second=1_000,
+            lease_seconds=_LEASE_SECONDS,
             document=document,
+            joins=joins,
         )
         self.writer = StatementWriter(engine, statement)
         self.engine = engine

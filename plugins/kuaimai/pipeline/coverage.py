@@ -11,7 +11,7 @@ from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import DAY, SCAN, Window, cell_start, gaps, sealed_since
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
 from kuaimai.load.protocol import Coverage
-from kuaimai.load.sql import ReadWindow, Sealing
+from kuaimai.load.windows import ReadWindow, Sealing
 from kuaimai.pipeline.spec import CREATED, Pipeline
 
 # Older scans that are still open have been told long ago.

@@ -24,6 +24,8 @@ from kuaimai.load.proof import SEALED
 from kuaimai.load.reconciling import Aside, Ledger
 from kuaimai.load.sql import Loading, SqlTarget
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.manifests import Extracted, Loaded, Transformed
+from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.fields import to_epoch_ms
 from kuaimai.transform.mapping import Mapper, Rows
@@ -242,17 +244,17 @@ class Mending:
         found = self.ask(piece, "ids", ids, alone=sure)
         if not found.reads:
             return
-        extracted = stages.Extracted(piece, (*found.reads, *self.fuller(piece, found)))
+        extracted = Extracted(piece, (*found.reads, *self.fuller(piece, found)))
         transformed = stages.transform(self.pipeline, extracted, self.staging)
         with self.loading(transformed) as loading:
             stages.write_records(loading, transformed, self.staging, range(len(extracted.reads)))
 
-    def loading(self, transformed: stages.Transformed) -> AbstractContextManager[Loading]:
+    def loading(self, transformed: Transformed) -> AbstractContextManager[Loading]:
         """Open a load of a slice, with the columns that were made for fields beyond the catalogue."""
         seen = stages.seen_in(transformed, self.staging)
         return self.target.loading(stages.tables_of(self.pipeline, seen, self.target))
 
-    def whole(self, window: Window, shops: Sequence[Shop]) -> stages.Loaded:
+    def whole(self, window: Window, shops: Sequence[Shop]) -> Loaded:
         """Take a window through the stages as every run does."""
         piece = self.slice(window, shops)
         extracted = stages.extract(self.pipeline, piece, self.client, self.staging, now=self.now)
@@ -290,7 +292,7 @@ class Mending:
             served = [
                 key
                 for key, shop in found.shops.items()
-                if shop in shops and method in stages.serving(self.pipeline, shops[shop])
+                if shop in shops and method in serving(self.pipeline, shops[shop])
             ]
             if rank == 0 or not served or catalog.method(method).ids is None:
                 continue

@@ -128,8 +128,8 @@ class HttpOutlet(_Outlet):
         requests_per_second: at most so many requests.
         timeout_seconds: how long to wait for an answer.
         tries: how often a request, or a record that was refused among others, is sent in one load.
-        strategy: a Qeasy strategy whose target makes the document of each record, looked for beside the
-            pipeline's file; see docs/qeasy.md.
+        strategy: a Qeasy strategy whose target makes the document of each record, found from the pipeline's
+            folder; see docs/qeasy.md.
     """
 
     kind: Literal["http"] = "http"

@@ -16,17 +16,18 @@ from itertools import pairwise
 
 from kuaimai.errors import ConfigError, Rejected, TooLarge
 from kuaimai.extract.paging import window_request
-from kuaimai.extract.windows import BORDER, Shop, Slice, Window, gaps, halves, window_id
+from kuaimai.extract.windows import BORDER, Shop, Slice, Window, gaps, halves
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import READINGS, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Coverage
-from kuaimai.load.sql import PlannedWindow, ReadWindow
+from kuaimai.load.windows import ReadWindow
 from kuaimai.pipeline import coverage
 from kuaimai.pipeline.backfill_plan import BackfillPlan, PlannedDay, wall_clock
+from kuaimai.pipeline.scopes import serving
+from kuaimai.pipeline.slices import planned_window
 from kuaimai.pipeline.spec import Pipeline
-from kuaimai.pipeline.stages import serving
 
 ROWS_PER_SLICE = 20_000
 """At most so many; two neighbours of one day together hold more, so slices have 10,000 or more on average."""
@@ -112,7 +113,7 @@ def plan_backfill(
 
 def announce(plan: BackfillPlan, pipeline: Pipeline, target: Coverage) -> None:
     """Write the plan's windows down as open, so that a slice that is never read leaves a trace."""
-    target.announce([_planned(pipeline.source.method, piece) for piece in plan.slices])
+    target.announce([planned_window(pipeline.source.method, piece) for piece in plan.slices])
 
 
 def settle(pipeline: Pipeline, dimension: str, start: datetime, target: Coverage, now: float) -> None:
@@ -364,21 +365,6 @@ def _left_of(
         for hole in holes:
             for at in range(0, len(group), most):
                 yield hole, group[at : at + most]
-
-
-def _planned(method: str, piece: Slice) -> PlannedWindow:
-    shops = tuple(sorted(shop.id for shop in piece.shops))
-    return PlannedWindow(
-        window_id=window_id(piece.pipeline, method, piece.window, shops, archive=piece.archive),
-        pipeline=piece.pipeline,
-        method=method,
-        shops=shops,
-        dimension=piece.window.dimension,
-        window_start=piece.window.start,
-        window_end=piece.window.end,
-        run_id=piece.run,
-        planned_as=piece.reason,
-    )
 
 
 def _midnight(moment: datetime) -> datetime:

@@ -32,9 +32,11 @@ from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED
 from kuaimai.load.reconciling import AMOUNTS, SHOP, STATUS, Total
-from kuaimai.load.sql import Sealing, SqlTarget, WindowFacts
+from kuaimai.load.sql import SqlTarget
+from kuaimai.load.windows import Sealing, WindowFacts
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.changes import Changes
+from kuaimai.pipeline.manifests import Extracted
 from kuaimai.pipeline.mending import Listed, Mended, Mending
 from kuaimai.pipeline.spec import Pipeline
 
@@ -412,7 +414,7 @@ class _Reconciling:
         piece, aside = what.piece, mending.aside_keys()
         found = mending.ask(piece, "missing", what.missing)
         fuller = mending.fuller(piece, found)
-        extracted = stages.Extracted(piece, (*found.reads, *fuller, *what.extra.reads))
+        extracted = Extracted(piece, (*found.reads, *fuller, *what.extra.reads))
         transformed = stages.transform(self.pipeline, extracted, mending.staging)
         # The records of the slot count in its proof, under a number of their own.
         proof = len(extracted.reads)

@@ -1,13 +1,15 @@
 """Records in quarantine, once more through the mapping as it is now, into the target that they waited for.
 
-What lands, or is left out by the pipeline's rules, is resolved; what still does not fit stays. Nothing is
-asked of the gateway. A person's data is not in quarantine unless it is kept as it is, so fields that are kept
-hashed or masked come out empty.
+What lands, or is left out by the pipeline's rules, is resolved; what still does not fit stays. What a write
+API refused is sent to it once more, each record once, in its fullest form. Nothing is asked of the gateway. A
+person's data is not in quarantine unless it is kept as it is, so fields that are kept hashed or masked come
+out empty.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -17,8 +19,8 @@ import pyarrow.compute as pc
 from kuaimai.errors import DataError
 from kuaimai.extract.skim import record_key
 from kuaimai.gateway.answers import decode_json
-from kuaimai.load.held import Held
-from kuaimai.load.protocol import Target
+from kuaimai.load.held import AS_SENT, Held
+from kuaimai.load.protocol import Load, Target
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.stages import tables_of
 from kuaimai.transform.mapping import Mapper, Rows
@@ -57,55 +59,95 @@ def replay(pipeline: Pipeline, target: Target, ids: Iterable[str] = ()) -> Repla
     chosen = set(ids)
     waiting = [one for one in target.held(pipeline.name) if not chosen or one.quarantine_id in chosen]
     done = Replayed(pipeline.name, len(waiting))
-    groups: dict[tuple[str, str], list[Held]] = {}
+    by_key: dict[str, list[Held]] = {}
     for one in waiting:
-        groups.setdefault((one.method, one.window_id), []).append(one)
-    for (method, window_id), records in sorted(groups.items()):
-        for start in range(0, len(records), pipeline.batch_size):
-            part = records[start : start + pipeline.batch_size]
-            done = _added(done, _replay(pipeline, target, method, window_id, part))
+        by_key.setdefault(one.record_key, []).append(one)
+    keys = sorted(by_key)
+    for start in range(0, len(keys), pipeline.batch_size):
+        part = [one for key in keys[start : start + pipeline.batch_size] for one in by_key[key]]
+        done = _added(done, _replay(pipeline, target, part))
     return done
 
 
-def _replay(
-    pipeline: Pipeline, target: Target, method: str, window_id: str, records: Sequence[Held]
-) -> Replayed:
-    """Replay records of one window, in one load."""
-    if method not in pipeline.source.methods:
-        return _all_still(pipeline, records, f"the pipeline does not use {method} any more")
+class _Mapped(msgspec.Struct):
+    """Records of one method and window as they are mapped now.
+
+    Attributes:
+        method: the method.
+        mapper: knows what was left out, and what was seen of the fields.
+        batches: of those that fit; empty if none do.
+        fitting: key → those.
+        still: reason → how many do not.
+    """
+
+    method: str
+    mapper: Mapper
+    batches: Sequence[pa.Table]
+    fitting: dict[str, list[Held]]
+    still: dict[str, int]
+
+
+def _replay(pipeline: Pipeline, target: Target, records: Sequence[Held]) -> Replayed:
+    """Replay records in one load, so that all forms of a key are in it."""
+    groups: dict[tuple[str, str], list[Held]] = {}
+    for one in records:
+        groups.setdefault((one.method, one.window_id), []).append(one)
+    done = Replayed(pipeline.name, 0)
+    mapped: list[_Mapped] = []
+    for (method, window_id), group in sorted(groups.items()):
+        if method not in pipeline.source.methods:
+            done = _added(done, _all_still(pipeline, group, f"the pipeline does not use {method} any more"))
+            continue
+        found = _map(pipeline, method, window_id, group)
+        done = _added(done, Replayed(pipeline.name, 0, still=found.still))
+        if found.batches:
+            mapped.append(found)
+    if not mapped:
+        return done
+    tables = tables_of(pipeline, [one.mapper.seen(one.method) for one in mapped], target)
+    with target.loading(tables) as loading:
+        for read, found in enumerate(mapped):
+            pairs = zip(found.batches, loading.tables, strict=True)
+            ready = [aligned(batch, table) for batch, table in pairs]
+            marked = loading.marked(list(found.fitting))
+            loading.merge(read, _without_older(ready, loading.tables, marked))
+        for read, found in enumerate(mapped):
+            done = _added(done, _resolve(pipeline, loading, read, found))
+    return done
+
+
+def _resolve(pipeline: Pipeline, loading: Load, read: int, found: _Mapped) -> Replayed:
+    """Resolve what is in the target now, and what the pipeline's rules leave out."""
+    filtered = found.mapper.filtered
+    stored = loading.stored(pipeline.name, read, [key for key in found.fitting if key not in filtered])
+    landed = [one for key in stored for one in found.fitting[key]]
+    left_out = [one for key in filtered if key not in stored for one in found.fitting.get(key, ())]
+    loading.resolve(landed, left_out)
+    missing = sum(map(len, found.fitting.values())) - len(landed) - len(left_out)
+    still = {"the target did not take it": missing} if missing else {}
+    return Replayed(pipeline.name, 0, len(landed), len(left_out), still)
+
+
+def _map(pipeline: Pipeline, method: str, window_id: str, records: Sequence[Held]) -> _Mapped:
     mapper = Mapper(pipeline.record.name, pipeline.rules)
     into = [Rows(table) for table in mapper.tables]
-    still: dict[str, int] = {}
+    still: Counter[str] = Counter()
     fitting: dict[str, list[Held]] = {}
     for number, one in enumerate(records):
-        if _refused_by_target(one):
-            reason = "the target refused it; it is sent again when the record changes"
-            still[reason] = still.get(reason, 0) + 1
+        if _is_kept_as_sent(one):
+            still["it is kept as it was sent; it goes out again when its window is read again"] += 1
             continue
         record = decode_json(one.record.encode())
         if not isinstance(record, dict):
             raise DataError(f"quarantined record {one.quarantine_id} is no object")
         bad = mapper.map([record], into, number)
         if bad:
-            still[bad[0].reason] = still.get(bad[0].reason, 0) + 1
+            still[bad[0].reason] += 1
         else:
             fitting.setdefault(record_key(record, *pipeline.record.key_fields), []).append(one)
-    if not fitting:
-        return Replayed(pipeline.name, 0, still=still)
-    batches = mapper.batches(into, rank=pipeline.source.methods.index(method), window_id=window_id)
-    with target.loading(tables_of(pipeline, [mapper.seen(method)], target)) as loading:
-        ready = [aligned(batch, table) for batch, table in zip(batches, loading.tables, strict=True)]
-        loading.merge(0, _without_older(ready, loading.tables, loading.marked(list(fitting))))
-        stored = loading.stored(pipeline.name, 0, [key for key in fitting if key not in mapper.filtered])
-        landed = [one for key in stored for one in fitting[key]]
-        left_out = [
-            one for key in mapper.filtered if key in fitting and key not in stored for one in fitting[key]
-        ]
-        loading.resolve(landed, left_out)
-    missing = sum(map(len, fitting.values())) - len(landed) - len(left_out)
-    if missing:
-        still["the target did not take it"] = missing
-    return Replayed(pipeline.name, 0, len(landed), len(left_out), still)
+    rank = pipeline.source.methods.index(method)
+    batches = mapper.batches(into, rank=rank, window_id=window_id) if fitting else ()
+    return _Mapped(method, mapper, batches, fitting, dict(still))
 
 
 def _without_older(
@@ -124,9 +166,9 @@ def _without_older(
     ]
 
 
-def _refused_by_target(one: Held) -> bool:
-    """Whether the record fitted, and a write API refused it: then what is kept is what was sent there."""
-    return set(json.loads(one.request or "{}")) == {"url"}
+def _is_kept_as_sent(one: Held) -> bool:
+    """Whether a write API refused the record, and what is kept is what was sent there."""
+    return set(json.loads(one.request or "{}")) == {AS_SENT}
 
 
 def _all_still(pipeline: Pipeline, records: Sequence[Held], reason: str) -> Replayed:

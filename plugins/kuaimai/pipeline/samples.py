@@ -13,8 +13,8 @@ from kuaimai.extract.windows import SCAN, Shop
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, read_envelope
 from kuaimai.gateway.client import Client
+from kuaimai.pipeline.scopes import fetch_scopes, serving
 from kuaimai.pipeline.spec import Pipeline
-from kuaimai.pipeline.stages import fetch_scopes, serving
 
 _HOURS = 24
 # Each record whose lines the list leaves out is a call of its own.

@@ -313,8 +313,13 @@ class Pipeline(_Strict):
 
     @property
     def outlets(self) -> tuple[AnyOutlet, ...]:
-        """The targets, by whichever key they are given."""
-        return self.targets or (SqlOutlet(conn_id=self.target, name=self.target),)
+        """The targets, by whichever key they are given; a strategy is found from the pipeline's folder."""
+        return tuple(map(self._placed, self.targets)) or (SqlOutlet(conn_id=self.target, name=self.target),)
+
+    def _placed(self, outlet: AnyOutlet) -> AnyOutlet:
+        if outlet.kind not in ("http", "statement") or not outlet.strategy:
+            return outlet
+        return outlet.model_copy(update={"strategy": str(Path(self.folder, outlet.strategy))})
 
     @property
     def databases(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""The four stages, as plain functions: each takes the small manifest of the one before and returns its own.
+"""Extract, transform and load, as plain functions: each takes the small manifest of the one before.
 
-Manifests hold paths, counts and windows, never rows; they are what tasks hand to one another.
+What there is to extract is planned in `slices`; what came of a whole run is added up in `summary`.
 """
 
 from __future__ import annotations
@@ -9,42 +9,34 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
+from datetime import timezone
 from functools import partial
 from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
+from kuaimai.errors import Rejected, TooLarge
 from kuaimai.extract.details import composed, read_details
 from kuaimai.extract.paging import CONNECTIONS, Read, read_parts
 from kuaimai.extract.scans import read_everything
 from kuaimai.extract.staging import Staging, safe_name
-from kuaimai.extract.windows import (
-    BORDER,
-    EVERYTHING,
-    SCAN,
-    WAREHOUSE,
-    SealedSpan,
-    Shop,
-    Slice,
-    Window,
-    plan,
-    window_id,
-)
+from kuaimai.extract.windows import BORDER, SCAN, Shop, Slice, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.redaction import redact_params
+from kuaimai.load.booked import BookedLoad
+from kuaimai.load.held import Quarantined
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.proof import CONTESTED, SEALED
-from kuaimai.load.protocol import Coverage, Load, Target
-from kuaimai.load.sql import PlannedWindow, Quarantined, ReadWindow, Scan, Sealing, WindowFacts
-from kuaimai.pipeline import coverage
+from kuaimai.load.protocol import Load, Target
+from kuaimai.load.windows import Scan, WindowFacts
+from kuaimai.pipeline.manifests import Batch, Extracted, LeftOut, Loaded, Transformed
+from kuaimai.pipeline.originals import originals
+from kuaimai.pipeline.scopes import serving
+from kuaimai.pipeline.slices import ASKED, check_reach
 from kuaimai.pipeline.spec import Pipeline, Source
 from kuaimai.transform import drift
 from kuaimai.transform.drift import Seen
@@ -56,312 +48,10 @@ log = logging.getLogger(__name__)
 
 # Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
 BATCHES_AT_ONCE = 4
-SHOP_METHOD = "erp.shop.list.query"
-WAREHOUSE_METHOD = "erp.warehouse.list.query"
-# Reason of a slice that scans because a person asked for it.
-ASKED = "asked"
+# Files of batches live for hours and are read once, whole (docs/adr/0009).
+_BATCH_FILES = pa.ipc.IpcWriteOptions(compression="zstd")
 # Folder beside the raw answers of a slice whose extract task has ended.
 _ENDED = "ended"
-
-
-class Extracted(msgspec.Struct, frozen=True):
-    """A slice whose raw pages are in staging: one or more reads per method that serves its shops."""
-
-    slice: Slice
-    reads: tuple[Read, ...]
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """Files of one batch, parent table first, and the position of the read it came from."""
-
-    read: int
-    files: tuple[str, ...]
-    records: int
-
-
-class Transformed(msgspec.Struct, frozen=True):
-    """A slice as typed batches, and what could not be typed.
-
-    Attributes:
-        extracted: the manifest it was made from.
-        batches: in the order to load.
-        quarantine: staging file of the bad records, JSON lines; empty if there are none.
-        bad: how many different bad records are in it.
-        seen: staging file of what its reads saw of the records' fields, JSON lines.
-        filtered: staging file of the keys that the pipeline's rules left out, JSON lines; empty if none.
-        reasons: why they were left out → how many.
-    """
-
-    extracted: Extracted
-    batches: tuple[Batch, ...]
-    quarantine: str
-    bad: int
-    seen: str = ""
-    filtered: str = ""
-    reasons: dict[str, int] = {}
-
-
-class LeftOut(msgspec.Struct, frozen=True):
-    """Keys of one read that the pipeline's rules left out."""
-
-    read: int
-    keys: tuple[str, ...]
-
-
-class Loaded(msgspec.Struct, frozen=True):
-    """A slice that is in one target, with the verdict on each of its windows.
-
-    `target` is its name. `outside` counts records that came later than the look-back in force reaches,
-    `changes` says what has changed at the source since earlier loads.
-    """
-
-    pipeline: str
-    number: int
-    windows: tuple[Sealing, ...]
-    read: int
-    requests: int
-    outside: int = 0
-    look_back_minutes: int = 0
-    changes: tuple[str, ...] = ()
-    target: str = ""
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """What a run did: records the gateway reported, landed, set aside; windows sealed and left open.
-
-    `read` counts the base method only: the enriching methods return the same records again. `contested` are
-    those of the open windows that scheduled runs will not read again. `outside` counts new records that were
-    made longer ago than the look-back of `look_back_minutes` reaches, `missing` those that a scan did not see
-    and marked as gone, `filtered` those that the pipeline's rules left out. `changes` are new at the source.
-    """
-
-    read: int
-    landed: int
-    quarantined: int
-    inserted: int
-    updated: int
-    unchanged: int
-    stale: int
-    windows: int
-    open_windows: tuple[str, ...]
-    requests: int
-    contested: tuple[Sealing, ...] = ()
-    outside: int = 0
-    look_back_minutes: int = 0
-    missing: int = 0
-    filtered: int = 0
-    changes: tuple[str, ...] = ()
-
-    @property
-    def sealed(self) -> bool:
-        """Whether every window of the run is proven complete."""
-        return not self.open_windows
-
-
-def fetch_scopes(pipeline: Pipeline, client: Client) -> list[Shop]:
-    """Return whose records a pipeline asks for: shops, warehouses, or everything at once.
-
-    Shops of a platform that the pipeline's own method does not serve are left out, and told: a call that
-    names one is refused as a whole.
-
-    Raises:
-        ConfigError: the method serves none of the merchant's shops.
-        DataError: a shop or warehouse has no id, or there are none, which looks the same as a lost right.
-    """
-    if pipeline.scope == "shop":
-        return _served(pipeline, fetch_shops(client))
-    if pipeline.scope == "warehouse":
-        return [Shop(key, WAREHOUSE) for key in sorted(_fetch(client, WAREHOUSE_METHOD))]
-    return [EVERYTHING]
-
-
-def _served(pipeline: Pipeline, shops: Sequence[Shop]) -> list[Shop]:
-    base = catalog.method(pipeline.source.method)
-    served = [shop for shop in shops if shop.source not in base.not_served]
-    others = sorted({shop.source for shop in shops} & base.not_served)
-    if others:
-        log.warning(
-            "%s: %d of %d shops are left out, because %s does not serve %s",
-            pipeline.name,
-            len(shops) - len(served),
-            len(shops),
-            base.name,
-            ", ".join(others),
-        )
-    if not served:
-        raise ConfigError(
-            f"{base.name} serves none of the merchant's platforms: {', '.join(others)}",
-            method=base.name,
-            hint="read orders by erp.trade.outstock.simple.query, which serves all",
-        )
-    return served
-
-
-def fetch_shops(client: Client) -> list[Shop]:
-    """Return all shops of the merchant, page by page.
-
-    Raises:
-        DataError: a shop has no id, or there are no shops, which looks the same as a lost right.
-    """
-    found = _fetch(client, SHOP_METHOD)
-    return sorted(Shop(key, str(row.get("source") or "")) for key, row in found.items())
-
-
-def _fetch(client: Client, method: str) -> dict[str, dict[str, Any]]:
-    """Return all records of a short list, by their key."""
-    entry = catalog.method(method)
-    kind = catalog.record(entry.record or "")
-    found: dict[str, dict[str, Any]] = {}
-    page = 0
-    while True:
-        page += 1
-        paged = {"pageNo": str(page), "pageSize": str(entry.page.max)} if entry.page else {}
-        answer = client.call(method, {**entry.send, **paged})
-        before = len(found)
-        for row in answer.rows(entry.list_keys):
-            key = str(row.get(kind.key) or "")
-            if not key:
-                raise DataError(
-                    f"a {kind.name} without {kind.key} in the answer", method=method, trace_id=answer.trace_id
-                )
-            found[key] = row
-        # Total first; where there is none, a page that brings nothing new ends it.
-        counted = answer.total is not None and len(found) >= answer.total
-        if counted or len(found) == before or not paged:
-            break
-    if not found:
-        raise DataError(
-            f"the list of {kind.name}s is empty",
-            method=method,
-            hint="a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
-        )
-    return found
-
-
-def serving(pipeline: Pipeline, shop: Shop) -> list[str]:
-    """Return the pipeline's methods that return this shop's records."""
-    base = pipeline.source.method
-    return [
-        name
-        for name in pipeline.source.methods
-        if name == base or shop.source not in catalog.method(name).not_served
-    ]
-
-
-def plan_slices(
-    pipeline: Pipeline,
-    *,
-    run: str,
-    start: datetime,
-    end: datetime,
-    shops: Iterable[Shop],
-    live: bool,
-    target: Coverage,
-    dimension: str | None = None,
-    now: Callable[[], float] = time.time,
-) -> list[Slice]:
-    """Return what a run reads, and write it down in the target as windows that are still open.
-
-    Args:
-        pipeline: the pipeline.
-        run: the run's id.
-        start: begin of the run's interval.
-        end: its end.
-        shops: the shops to read.
-        live: a scheduled run reaches back as its dimension says and heals what is unsealed; any other run
-            covers exactly its interval.
-        target: where the coverage is.
-        dimension: the time by which to read; None for the pipeline's own.
-        now: clock, epoch seconds.
-
-    Raises:
-        ConfigError: the interval begins earlier than the method reaches back, or a scheduled run asks for a
-            dimension that the pipeline does not name.
-    """
-    shops = sorted(shops)
-    base = pipeline.source.method
-    method = catalog.method(base)
-    times = method.times
-    dimension = dimension or pipeline.time.dimension
-    further = pipeline.time.further_by(dimension)
-    interval = Window(start, end, dimension)
-    look_back = 0
-    scans = dimension == SCAN
-    if live and not scans:
-        look_back = coverage.look_back_minutes(pipeline, target)
-        interval = coverage.reach(pipeline, interval, look_back)
-    if not scans:
-        _check_reach(base, interval.start, times.reach_days if times else None, now())
-    windows: list[ReadWindow] = []
-    # A scan reads everything: what an earlier one did not get is in it.
-    began = target.began(pipeline.name, dimension) if live and not scans else None
-    heal_since = None
-    if began is not None:
-        heal_since = max(interval.start - timedelta(days=pipeline.time.heal_days), began)
-        windows = coverage.settled_windows(pipeline.name, dimension, target, since=heal_since)
-    slices = plan(
-        pipeline=pipeline.name,
-        run=run,
-        interval=interval,
-        shops=shops,
-        shops_per_call=method.scope.max if method.scope else max(len(shops), 1),
-        longest=interval.end - interval.start if scans else timedelta(days=times.max_days if times else 1),
-        coverage=[
-            SealedSpan(shop, one.method, one.start, one.end, one.state in {SEALED, CONTESTED})
-            for one in windows
-            for shop in one.shops
-        ],
-        methods_of={shop.id: serving(pipeline, shop) for shop in shops},
-        base_method=base,
-        heal_since=heal_since,
-        cell=further.slot if further and live and not scans else None,
-        again=None if further or scans else coverage.missed_overlap(pipeline, windows, base, interval, start),
-        unread={one.window_id: one.unread for one in windows},
-    )
-    if scans and not live:
-        slices = [msgspec.structs.replace(piece, reason=ASKED) for piece in slices]
-    if heal_since is not None:
-        # A dimension that reads whole days does so hours after they ended.
-        until = interval.start if further and further.day_before else start
-        known = coverage.known_since(windows, base, since=heal_since, until=until)
-        slices = [_measured(piece, known, look_back) for piece in slices]
-    target.announce([_planned(base, piece) for piece in slices])
-    return slices
-
-
-def _measured(piece: Slice, known: Mapping[str, datetime], look_back: int) -> Slice:
-    """Let a slice of the present count the records that came late."""
-    since = [known[shop.id] for shop in piece.shops if shop.id in known]
-    if piece.reason != "interval" or len(since) < len(piece.shops):
-        return piece
-    return msgspec.structs.replace(piece, known_since=max(since), look_back_minutes=look_back)
-
-
-def _planned(method: str, piece: Slice) -> PlannedWindow:
-    shops = tuple(sorted(shop.id for shop in piece.shops))
-    return PlannedWindow(
-        window_id=window_id(piece.pipeline, method, piece.window, shops),
-        pipeline=piece.pipeline,
-        method=method,
-        shops=shops,
-        dimension=piece.window.dimension,
-        window_start=piece.window.start,
-        window_end=piece.window.end,
-        run_id=piece.run,
-        planned_as=piece.reason,
-    )
-
-
-def _check_reach(
-    method: str, start: datetime, reach_days: int | None, now: float, *, hint: str | None = None
-) -> None:
-    if reach_days is not None and start.timestamp() < now - reach_days * 86_400:
-        raise ConfigError(
-            f"{start:%Y-%m-%d} is more than {reach_days} days ago; the gateway has archived that time and "
-            "would answer with nothing",
-            method=method,
-            hint=hint or f"begin within the last {reach_days} days",
-        )
 
 
 def extract(
@@ -383,7 +73,7 @@ def extract(
     """
     if not piece.archive and piece.reason != BORDER:
         times = catalog.method(pipeline.source.method).times
-        _check_reach(
+        check_reach(
             pipeline.source.method,
             piece.window.start,
             times.reach_days if times else None,
@@ -548,6 +238,8 @@ def load(
     extracted = transformed.extracted
     with target.loading(tables, _punctuality(extracted)) as loading:
         write_records(loading, transformed, staging, range(len(extracted.reads)))
+        if isinstance(loading, BookedLoad):
+            loading.originals = partial(_originals, pipeline, extracted, staging)
         windows = tuple(
             loading.seal(_facts(pipeline, extracted, number)) for number in range(len(extracted.reads))
         )
@@ -569,6 +261,13 @@ def load(
         changes=tuple(changes),
         target=name,
     )
+
+
+def _originals(
+    pipeline: Pipeline, extracted: Extracted, staging: Staging, number: int, keys: Collection[str]
+) -> dict[str, str]:
+    read = extracted.reads[number]
+    return originals(pipeline, read, staging, keys, given=asked_by(read))
 
 
 def seen_in(transformed: Transformed, staging: Staging) -> list[Seen]:
@@ -619,7 +318,10 @@ def write_records(loading: Load, transformed: Transformed, staging: Staging, num
     """
     for batch in transformed.batches:
         with ExitStack() as files:
-            read = [pq.read_table(files.enter_context(staging.reading(name))) for name in batch.files]
+            read = [
+                pa.ipc.open_file(files.enter_context(staging.reading(name))).read_all()
+                for name in batch.files
+            ]
             loading.merge(numbers[batch.read], list(map(aligned, read, loading.tables)))
     if transformed.quarantine:
         lines = staging.read_compressed(transformed.quarantine).splitlines()
@@ -629,33 +331,6 @@ def write_records(loading: Load, transformed: Transformed, staging: Staging, num
         for line in staging.read_compressed(transformed.filtered).splitlines():
             left_out = msgspec.json.decode(line, type=LeftOut)
             loading.leave_out(numbers[left_out.read], left_out.keys)
-
-
-def summarise(pipeline: Pipeline, loaded: Iterable[Loaded]) -> Summary:
-    """Add up what a run's slices did."""
-    slices = list(loaded)
-    base = [one for piece in slices for one in piece.windows if one.method == pipeline.source.method]
-    everything = [one for piece in slices for one in piece.windows]
-    return Summary(
-        read=sum(piece.read for piece in slices),
-        landed=sum(one.landed for one in base),
-        quarantined=sum(one.quarantined for one in base),
-        inserted=sum(one.inserted for one in everything),
-        updated=sum(one.updated for one in everything),
-        unchanged=sum(one.unchanged for one in everything),
-        stale=sum(one.stale for one in everything),
-        windows=len(everything),
-        open_windows=tuple(
-            f"{one.method} {one.window_id}: {one.reason}" for one in everything if one.state != SEALED
-        ),
-        requests=sum(piece.requests for piece in slices),
-        contested=tuple(one for one in everything if one.state == CONTESTED),
-        outside=sum(piece.outside for piece in slices),
-        missing=sum(one.missing for one in everything),
-        filtered=sum(one.filtered for one in base),
-        changes=tuple(dict.fromkeys(change for piece in slices for change in piece.changes)),
-        look_back_minutes=max((piece.look_back_minutes for piece in slices), default=0),
-    )
 
 
 def slice_folder(piece: Slice) -> str:
@@ -686,10 +361,9 @@ def _write_batch(
 ) -> tuple[str, ...]:
     names = []
     for table, batch in zip(tables, batches, strict=True):
-        name = f"{stem}-{table.name}.parquet"
-        with staging.writing(name) as file:
-            # Nobody searches these files: statistics and dictionaries would only cost.
-            pq.write_table(batch, file, compression="zstd", use_dictionary=False, write_statistics=False)
+        name = f"{stem}-{table.name}.arrow"
+        with staging.writing(name) as file, pa.ipc.new_file(file, batch.schema, options=_BATCH_FILES) as to:
+            to.write_table(batch)
         names.append(name)
     return tuple(names)
 
@@ -757,37 +431,4 @@ def _quarantined(pipeline: Pipeline, extracted: Extracted, number: int, bad: Bad
         request=encode_json(redact_params(read.request)).decode(),
         record=encode_json(record).decode(),
         window_id=_window_id(extracted, read),
-    )
-
-
-def to_manifest(manifest: msgspec.Struct) -> dict[str, Any]:
-    """Return a manifest as the plain JSON that tasks hand to one another."""
-    plain: dict[str, Any] = msgspec.to_builtins(manifest)
-    return plain
-
-
-def from_manifest(plain: Any, kind: type[Any]) -> Any:
-    """Return the manifest in plain JSON.
-
-    Raises:
-        DataError: it is from another version of this package.
-    """
-    try:
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as err:
-        raise DataError(
-            f"the manifest of the task before does not fit: {err}",
-            hint="clear this run from its first task on; it was begun by another version of this package",
-        ) from err
-
-
-def pretty(summary: Summary) -> str:
-    """Return one line for the log."""
-    gone = f", {summary.missing} gone" if summary.missing else ""
-    left_out = f", {summary.filtered} filtered" if summary.filtered else ""
-    state = "sealed" if summary.sealed else f"{len(summary.open_windows)} of {summary.windows} windows open"
-    return (
-        f"{summary.read} records read, {summary.landed} landed, {summary.quarantined} quarantined{left_out} "
-        f"({summary.inserted} new, {summary.updated} updated, {summary.unchanged} unchanged, "
-        f"{summary.stale} superseded{gone}), {summary.requests} requests, {state}"
     )

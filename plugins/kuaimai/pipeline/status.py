@@ -11,7 +11,7 @@ import msgspec
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Target
-from kuaimai.load.sql import Standing
+from kuaimai.load.windows import Standing
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned
 

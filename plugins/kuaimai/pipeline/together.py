@@ -10,7 +10,7 @@ from typing import TypeVar
 from kuaimai.errors import KuaimaiError
 from kuaimai.load.proof import CONTESTED, READINGS, SEALED
 from kuaimai.load.protocol import Coverage
-from kuaimai.load.sql import PlannedWindow, ReadWindow
+from kuaimai.load.windows import PlannedWindow, ReadWindow
 
 log = logging.getLogger(__name__)
 

@@ -12,15 +12,20 @@ def amounts_as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Write 59.800000 as `59.80`: all digits that mean something, at least two places, never an exponent."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    short = column.cast(_TWO_PLACES, safe=False)
-    texts = short.cast(pa.string())
-    longer = pc.fill_null(pc.not_equal(short.cast(column.type), column), fill_value=False)
-    if not pc.any(longer).as_py():
-        return texts
-    # Few, and the same ones again and again (weights), so they are written one by one.
-    distinct = pc.dictionary_encode(pc.filter(column, longer))
-    exact = pa.array([f"{amount:f}".rstrip("0") for amount in distinct.dictionary.to_pylist()], pa.string())
-    return pc.replace_with_mask(texts, longer, exact.take(distinct.indices))
+    # The same amounts come again and again: fees, discounts, and most of all nothing.
+    different = pc.dictionary_encode(column)
+    return _as_text(different.dictionary).take(different.indices)
+
+
+def _as_text(amounts: pa.Array) -> pa.Array:
+    try:
+        return amounts.cast(_TWO_PLACES).cast(pa.string())
+    except pa.ArrowInvalid:
+        pass  # some, weights mostly, have more than two places
+    short = amounts.cast(_TWO_PLACES, safe=False)
+    longer = pc.fill_null(pc.not_equal(short.cast(amounts.type), amounts), fill_value=False)
+    exact = [f"{amount:f}".rstrip("0") for amount in pc.filter(amounts, longer).to_pylist()]
+    return pc.replace_with_mask(short.cast(pa.string()), longer, pa.array(exact, pa.string()))
 
 
 def instants_as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
@@ -18,7 +20,6 @@ from pyarrow import csv
 from kuaimai.extract.skim import LONGEST_KEY
 from kuaimai.gateway.answers import decode_json
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.transform.amounts import amounts_as_text
 from kuaimai.transform.fields import ARROW_TYPES, CONVERTERS, DECIMAL, MOMENTS, NO_TIME_MS
 
 # Neither can be in JSON: control characters are escaped there.
@@ -26,7 +27,6 @@ _BETWEEN_VALUES = b"\x1f"
 _BETWEEN_ROWS = b"\n"
 # Neither can be in UTF-8.
 _BETWEEN_HASHED = b"\xff"
-_HASHED_NULL = b"\xfe"
 
 # A number of so many digits, and 18 places behind them, fits into 128 bits.
 _WHOLE_DIGITS = 20
@@ -216,17 +216,36 @@ def _with_exact(
 
 
 def fingerprints(columns: Sequence[pa.Array]) -> pa.Array:
-    """Return one text per row that is the same for the same content: 24 hexadecimal digits."""
-    texts = [_as_text(column).cast(pa.binary()) for column in columns]
-    rows = pc.binary_join_element_wise(
-        *texts, _BETWEEN_HASHED, null_handling="replace", null_replacement=_HASHED_NULL
+    """Return one text per row that is the same for the same content: 24 hexadecimal digits.
+
+    What is hashed of a row can mean nothing else: which columns are null, then the bits of those of fixed
+    width, then the texts, each with what no UTF-8 holds behind it.
+    """
+    if not len(columns[0]):
+        return pa.array([], pa.string())
+    bits = [np.packbits([column.is_valid().to_numpy(zero_copy_only=False) for column in columns], axis=0).T]
+    bits += [_bits(column) for column in columns if not pa.types.is_string(column.type)]
+    fixed = np.concatenate(bits, axis=1)
+    count, width = fixed.shape
+    rows = pa.Array.from_buffers(pa.binary(width), count, [None, pa.py_buffer(np.ascontiguousarray(fixed))])
+    # A column without any text says nothing that the first bits do not.
+    texts = [column for column in columns if pa.types.is_string(column.type) and column.null_count < count]
+    hashed = pc.binary_join_element_wise(
+        rows.cast(pa.binary()),
+        *(column.cast(pa.binary()) for column in texts),
+        _BETWEEN_HASHED,
+        null_handling="skip",
     )
     return pa.array(
-        [hashlib.blake2b(row, digest_size=12).hexdigest() for row in rows.to_pylist()], pa.string()
+        [hashlib.blake2b(row, digest_size=12).hexdigest() for row in hashed.to_pylist()], pa.string()
     )
 
 
-def _as_text(column: pa.Array) -> pa.Array:
-    if pa.types.is_decimal(column.type):
-        return amounts_as_text(column)
-    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).cast(pa.string())
+def _bits(column: pa.Array) -> npt.NDArray[np.uint8]:
+    """Return the values of fixed width as bytes, a row each; nulls are zeros."""
+    if column.null_count:
+        column = pc.fill_null(column, pa.scalar(0, pa.int64()).cast(column.type))
+    width = column.type.bit_width // 8
+    start = column.offset * width
+    whole = np.frombuffer(column.buffers()[1], np.uint8)
+    return whole[start : start + len(column) * width].reshape(len(column), width)

@@ -212,10 +212,11 @@ class _Sides:
 
     def _flat(self, side: Side) -> tuple[str, ...]:
         if len(side.beat_flat) > 1:
-            self.findings.refuse(
+            self.findings.warn(
                 f"{side.path}beatFlat",
-                "with several arrays it is not documented whether rows are paired or crossed",
-                "flatten one array, and make a second strategy for the other",
+                "with several lists it is not documented whether their elements are paired or crossed",
+                "a record with elements in one of them becomes rows; one with elements in several goes to "
+                "quarantine",
             )
         for number, array in enumerate(side.beat_flat):
             if side.split is not None and side.split.array == array:

@@ -1,4 +1,4 @@
-"""What a strategy's target makes of a mirrored record: the document that a write API gets.
+"""What a strategy's target makes of a mirrored record: the document, or the rows, that are written.
 
 The record comes with the names and the forms that the gateway uses, so that the strategy's templates find
 what they found on the platform: times are epoch milliseconds, ids and amounts are text, lines are under the
@@ -7,6 +7,7 @@ list's own name. Amounts are yuan everywhere, also where the gateway sends fen.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,24 +16,28 @@ from typing import Any
 
 from kuaimai.errors import DataError
 from kuaimai.gateway import catalog
-from kuaimai.gateway.answers import encode_json
+from kuaimai.gateway.answers import decode_json, encode_json
 from kuaimai.gateway.clock import GATEWAY_ZONE
-from kuaimai.pipeline.qeasy.compiled import Compiled, Statement, Target
-from kuaimai.pipeline.qeasy.findings import Findings
+from kuaimai.load.parts import Part
+from kuaimai.pipeline.qeasy.compiled import Compiled, Source, Statement, Target
+from kuaimai.pipeline.qeasy.findings import Findings, near
+from kuaimai.pipeline.qeasy.joining import Grouped, columns_of
 from kuaimai.pipeline.qeasy.lookups import Lookups
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_epoch
-from kuaimai.pipeline.qeasy.rendering import render_writes, shape
+from kuaimai.pipeline.qeasy.rendering import UNFIT, render_writeback, render_writes, shape
 from kuaimai.pipeline.qeasy.scope import is_variable
 from kuaimai.transform.tables import Table
+
+log = logging.getLogger(__name__)
 
 DEFAULT_API = "kuaimai_write_api"
 
 
 class Documents:
-    """Makes a document of each record.
+    """Makes what is written of each record: one document; a document of each flat row; or rows to be grouped.
 
     Args:
-        compiled: a strategy with a source that is mirrored, and a target that is a write API.
+        compiled: a strategy with a source that is mirrored, and a target that is a write API or a statement.
         lookups: landed tables, for `_findCollection`.
         now: clock, epoch seconds.
     """
@@ -41,13 +46,13 @@ class Documents:
         self, compiled: Compiled, lookups: Lookups | None = None, *, now: Callable[[], float] = time.time
     ) -> None:
         self._source = compiled.source
-        # One record, one document; how many of them share a request is the API's setting.
+        # How many documents share a request is the API's setting.
         self._target = None if compiled.target is None else replace(compiled.target, batch=None)
         self._lookups = lookups
         self._now = now
 
-    def __call__(self, tables: Sequence[Table], record: Mapping[str, Any]) -> bytes | None:
-        """Return the document of a record as JSON; None where the strategy's conditions leave it out.
+    def __call__(self, tables: Sequence[Table], record: Mapping[str, Any]) -> list[Part]:
+        """Return what is written of a record; nothing where the strategy's conditions leave it out.
 
         Args:
             tables: of the mirror, parent first.
@@ -58,18 +63,63 @@ class Documents:
         """
         now = datetime.fromtimestamp(self._now(), GATEWAY_ZONE)
         window = RunWindow(now, now, now)
+        key = str(record[tables[0].key])
         shaped = shape(self._source, [as_sent(tables, record)], window)
+        for one in shaped.bad:
+            raise DataError(one.reason)
+        grouping = self._target.grouping if self._target else None
+        if grouping is not None:
+            rows = [(row_key, columns_of(row, grouping)) for row_key, row in shaped.rows]
+            return self._parts(key, rows)
         writes, bad = render_writes(self._target, shaped.rows, window, self._lookups)
-        for one in (*shaped.bad, *bad):
+        for one in bad:
             raise DataError(one.reason)
         if self.statement is not None:
-            return encode_json([row for write in writes for row in write.params]) if writes else None
-        return encode_json(writes[0].params) if writes else None
+            # All rows of a record in one transaction.
+            rows_of_all = [row for write in writes for row in write.params]
+            return [Part(key, encode_json(rows_of_all))] if rows_of_all else []
+        return self._parts(key, [(write.keys[0], write.params) for write in writes])
+
+    def _parts(self, record: str, rows: Sequence[tuple[str, Any]]) -> list[Part]:
+        """Name the rows by their own keys; the one row of a record that is not split is the record."""
+        source = self._source
+        if source is None or not (source.flat or source.split):
+            return [Part(record, encode_json(row)) for _, row in rows]
+        # The strategy's key may be one that several records share, e.g. the number of the platform's order.
+        named = [key if key.startswith(f"{record}-") else f"{record}/{key}" for key, _ in rows]
+        twice = sorted({key for key in named if named.count(key) > 1})
+        if twice:
+            raise DataError(f"{source.path}id: two rows of the record have the key {twice[0]}")
+        return [Part(key, encode_json(row)) for key, (_, row) in zip(named, rows, strict=True)]
 
     @property
     def statement(self) -> Statement | None:
         """The target's statement, where it is a database: documents are then lists of rows."""
         return self._target.statement if self._target else None
+
+    @property
+    def keep(self) -> Callable[[bytes], str | None] | None:
+        """What takes out of an answer what the strategy keeps of it; None where it keeps nothing."""
+        return self._kept if self._target is not None and self._target.writeback else None
+
+    def _kept(self, answer: bytes) -> str | None:
+        """The record was taken, whatever the answer looks like: one that cannot be read is told, no error."""
+        target = self._target
+        now = datetime.fromtimestamp(self._now(), GATEWAY_ZONE)
+        try:
+            said = decode_json(answer)
+            found = render_writeback(target, said, RunWindow(now, now, now)) if target is not None else {}
+        except UNFIT as err:
+            log.warning("nothing is kept as primaryWriteback of an answer: %s", err)
+            return None
+        return encode_json(found).decode() if found else None
+
+    @property
+    def joins(self) -> Grouped | None:
+        """What makes documents of the rows of several records, where the strategy groups them."""
+        if self._target is None or self._target.grouping is None:
+            return None
+        return Grouped(self._target, self._target.grouping, self._lookups, now=self._now)
 
 
 def as_sent(tables: Sequence[Table], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,14 +182,8 @@ def _refuse_unsupported(compiled: Compiled, target: Target, findings: Findings) 
         )
     if "{" in target.api:
         findings.cannot_run(f"{target.path}api", "a path that differs by document", "write a fixed path")
-    flat = source is not None and bool(source.flat or source.split) and target.kind == "http"
-    if source is not None and (flat or target.grouping is not None):
-        where = ("beatFlat" if source.flat else "operation") if flat else ""
-        findings.cannot_run(
-            f"{source.path}{where}" if where else f"{target.path}groupCalculate",
-            "in a DAG a record is one document: flat rows go into a database only, and none are grouped",
-            "list the lines as a field of type array: value: orders, children: {{orders.num}}…",
-        )
+    if source is not None:
+        _check_arrays(source, findings)
     for field, value in target.document_values():
         for name in value.names():
             if is_variable(name):
@@ -148,12 +192,27 @@ def _refuse_unsupported(compiled: Compiled, target: Target, findings: Findings) 
                     f"{name}: a document is made again whenever its record changes, whatever the window",
                     "take a time of the record, or NOW() in a _function",
                 )
-    if target.writeback:
+    if target.writeback and target.kind == "http":
         findings.note(
             f"{target.path}response",
-            "what the API answers is not kept",
-            "look the document up by its own number",
+            "primaryWriteback is kept in the column writeback of kuaimai_delivery, in the coordination store",
+            "join it by record_key",
         )
+    elif target.writeback:
+        findings.note(f"{target.path}response", "a statement has no answer, so nothing is kept of one")
+
+
+def _check_arrays(source: Source, findings: Findings) -> None:
+    """Rows are made of lists that the mirror has; of any other none would ever come."""
+    kind = catalog.record(catalog.method(source.api).record or "")
+    lists = [*kind.children, *(name for name, field in kind.fields.items() if field.type == "json")]
+    places = [(f"beatFlat[{number}]", name) for number, name in enumerate(source.flat)]
+    places += [("operation.arrayKey", source.split)] if source.split else []
+    for where, name in places:
+        if name not in lists:
+            findings.cannot_run(
+                f"{source.path}{where}", f"{source.api} returns no list {name!r}", near(name, lists)
+            )
 
 
 def personal_fields(compiled: Compiled) -> list[str]:
@@ -163,9 +222,12 @@ def personal_fields(compiled: Compiled) -> list[str]:
         return []
     kind = catalog.record(catalog.method(source.api).record or "")
     kinds = {"": kind, **{name: catalog.record(one) for name, one in kind.children.items()}}
-    return sorted(
-        set(_named(kinds, [name for _, value in target.document_values() for name in value.names()]))
-    )
+    names = [name for _, value in target.document_values() for name in value.names()]
+    names += target.grouping.columns if target.grouping else ()
+    # A flat row has the element's fields as <list>_<field>.
+    flat = tuple(f"{array}_" for array in source.flat)
+    dotted = [name.replace("_", ".", 1) if flat and name.startswith(flat) else name for name in names]
+    return sorted(set(_named(kinds, dotted)))
 
 
 def _named(kinds: Mapping[str, catalog.Record], names: Iterable[str]) -> Iterable[str]:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from kuaimai.errors import ConfigError
+from kuaimai.pipeline.qeasy.places import Places
 
 # refused   it is not compiled: a key is unknown, a value cannot mean anything, or a feature is missing
 # not_run   it compiles and its requests can be rendered, but nothing here can send them
@@ -30,40 +31,52 @@ class Finding:
         path: the strategy's own field path, e.g. `request[2].value`; empty for the whole file.
         message: what is so.
         fix: what to do about it.
+        line: where that is in the file, from 1; 0 for the whole file.
     """
 
     level: Level
     path: str
     message: str
     fix: str = ""
+    line: int = 0
 
     def __str__(self) -> str:
         """Return it as one line."""
+        at = f"line {self.line}: " if self.line else ""
         where = f"{self.path}: " if self.path else ""
-        return f"{where}{self.message}" + (f" → {self.fix}" if self.fix else "")
+        return f"{at}{where}{self.message}" + (f" → {self.fix}" if self.fix else "")
 
 
 @dataclass
 class Findings:
-    """Collects remarks while a strategy is read and compiled; all of them are told at once."""
+    """Collects remarks while a strategy is read and compiled; all of them are told at once.
 
+    Attributes:
+        places: where things stand in the file.
+        found: the remarks, in the order they were found.
+    """
+
+    places: Places = field(default_factory=Places)
     found: list[Finding] = field(default_factory=list)
 
     def refuse(self, path: str, message: str, fix: str = "") -> None:
         """Note why the strategy cannot be compiled."""
-        self.found.append(Finding("refused", path, message, fix))
+        self._add("refused", path, message, fix)
 
     def cannot_run(self, path: str, message: str, fix: str = "") -> None:
         """Note why the strategy cannot be run here, though it can be compiled."""
-        self.found.append(Finding("not_run", path, message, fix))
+        self._add("not_run", path, message, fix)
 
     def warn(self, path: str, message: str, fix: str = "") -> None:
         """Note a dangerous setting."""
-        self.found.append(Finding("danger", path, message, fix))
+        self._add("danger", path, message, fix)
 
     def note(self, path: str, message: str, fix: str = "") -> None:
         """Note a setting that means something else here, or nothing."""
-        self.found.append(Finding("note", path, message, fix))
+        self._add("note", path, message, fix)
+
+    def _add(self, level: Level, path: str, message: str, fix: str) -> None:
+        self.found.append(Finding(level, path, message, fix, self.places.line(path) if path else 0))
 
     def of(self, *levels: Level) -> list[Finding]:
         """Return the remarks of some levels, in the order they were found."""
@@ -79,7 +92,8 @@ class Findings:
         if against:
             more = len(against) - _MOST_TOLD
             told = "; ".join(str(one) for one in against[:_MOST_TOLD])
-            raise ConfigError(f"strategy {file}: {told}" + (f"; and {more} more" if more > 0 else ""))
+            joint = ", " if against[0].line else ": "
+            raise ConfigError(f"strategy {file}{joint}{told}" + (f"; and {more} more" if more > 0 else ""))
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ remark says so, because the data that was synchronised there may be wrong alread
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from kuaimai.pipeline.qeasy.findings import LEVELS, Finding, Findings, Level, ne
 from kuaimai.pipeline.qeasy.mirror import reads_records, to_pipeline
 from kuaimai.pipeline.qeasy.reading import read_strategy
 from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES, is_variable
-from kuaimai.pipeline.qeasy.strategy import Field, Side
+from kuaimai.pipeline.qeasy.strategy import Field, Grouping, Side
 from kuaimai.pipeline.qeasy.templates import Literal, Placeholder, Template, Value
 
 _TITLES: dict[Level, str] = {
@@ -86,7 +86,8 @@ class Report:
         for level in LEVELS:
             for one in self.findings:
                 if one.level == level:
-                    lines.append(f"  {_TITLES[level]}: {one.path or 'the file'}: {one.message}")
+                    where = f"line {one.line}, {one.path}" if one.line else one.path or "the file"
+                    lines.append(f"  {_TITLES[level]}: {where}: {one.message}")
                     if one.fix:
                         lines.append(f"    → {one.fix}")
         return "\n".join(lines)
@@ -322,16 +323,23 @@ class _Source(_Side):
         if self.source.remedy_crontab:
             self.findings.warn(
                 f"{self.path}omissionRemedy",
-                "a remedy reads again and compares nothing"
+                "it is not run here; on the platform it reads again and compares nothing"
                 + (
                     "; with idCheck true it finds missing rows, never changed ones"
                     if self.source.id_check
                     else ""
                 ),
-                "here every window is proven by count, and kuaimai_reconcile compares every night",
+                "seals take its place: a window stays open, and is read again, until the gateway's count is "
+                "there; orders are compared once more every night, by kuaimai_reconcile",
             )
 
     def _envelope(self) -> None:
+        if self.side.auto_fill:
+            self.findings.note(
+                f"{self.path}autoFillResponse",
+                "nothing is added to response: the catalogue knows the fields, and a new one is told once",
+                "kuaimai preview shows the fields of real rows",
+            )
         given = self.side.other_response
         if self.source.kind == "kuaimai" and given:
             status = given.get("StatusValue")
@@ -361,13 +369,26 @@ class _Target(_Side):
             return
         self.values(target.values())
         self.omitted(target.request)
+        self._rhythm(target)
         self._source_fields(target)
+        if target.grouping is not None:
+            self._grouping(target.grouping)
         if target.statement is not None:
             self._statement(target.statement)
         if target.batch is not None and target.batch.rows > 1:
             self.findings.note(
                 f"{self.path}operation.rows",
                 f"{target.batch.rows} rows share one request: an API that fails it as a whole fails them all",
+            )
+
+    def _rhythm(self, target: made.Target) -> None:
+        source = self.compiled.source
+        if source is not None and source.crontab and target.crontab not in ("", source.crontab):
+            places = (f"{self.path}crontab", "target.crontab", "target_crontab")
+            self.findings.note(
+                next((one for one in places if one in self.findings.places.lines), places[0]),
+                f"{target.crontab} has no effect here: what the source brings is written at once",
+                f"the source's crontab is the rhythm of both: {source.crontab}",
             )
 
     def _source_fields(self, target: made.Target) -> None:
@@ -382,15 +403,54 @@ class _Target(_Side):
         for array in source.flat:
             child = kind.children.get(array)
             known |= {f"{array}_{name}" for name in (catalog.record(child).fields if child else ())}
-        for one, value in target.document_values():
-            for name in value.names():
-                head = name.split(".")[0]
-                if not is_variable(name) and head not in known:
-                    self.findings.warn(
-                        f"{one.path}.value",
-                        f"{source.api} returns no field {head!r} that the catalogue knows",
-                        near(head, sorted(known)),
-                    )
+        named = [
+            (f"{one.path}.value", name)
+            for one, value in target.document_values()
+            for name in value.names()
+            if not is_variable(name)
+        ]
+        what = f"{source.api} returns no field {{!r}} that the catalogue knows"
+        grouping = target.grouping
+        if grouping is not None:
+            columns = [(f"{self.path}groupCalculate", name) for name in grouping.columns]
+            self._unknown(columns, known, what)
+            known = {
+                *grouping.header,
+                *grouping.calculate,
+                *([grouping.target_body] if grouping.body else ()),
+            }
+            what = "{!r} is no part of a document: it is neither grouped nor calculated"
+        self._unknown(named, known, what)
+
+    def _unknown(self, named: Iterable[tuple[str, str]], known: set[str], what: str) -> None:
+        for where, name in named:
+            head = name.split(".")[0]
+            if head not in known:
+                self.findings.warn(where, what.format(head), near(head, sorted(known)))
+
+    def _grouping(self, grouping: Grouping) -> None:
+        source = self.compiled.source
+        where = f"{self.path}groupCalculate"
+        self.findings.note(
+            where,
+            "here a document is made of the new rows of one load: a window of some shops",
+            "for a document of a day let the source's crontab run once a day",
+        )
+        if source is None:
+            return
+        numbered = [name for name in grouping.header if name in (source.key, source.number)]
+        if source.flat and numbered:
+            self.findings.warn(
+                f"{where}.headerGroup",
+                f"beatFlat numbers {', '.join(numbered)} by row (-1, -2…): every row is its own document",
+                "group by fields that are no id and no number of the source",
+            )
+        if not source.id_check:
+            self.findings.warn(
+                where,
+                "with idCheck false a row that changes is written once more, in a document with other rows",
+                "write idCheck true where the other side adds documents up",
+            )
 
     def _statement(self, statement: made.Statement) -> None:
         where = f"{self.path}otherRequest"

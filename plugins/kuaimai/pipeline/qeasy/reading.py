@@ -17,6 +17,7 @@ from kuaimai.errors import ConfigError
 from kuaimai.pipeline.cron import five_fields
 from kuaimai.pipeline.qeasy import keys
 from kuaimai.pipeline.qeasy.findings import Findings, near
+from kuaimai.pipeline.qeasy.places import places_in
 from kuaimai.pipeline.qeasy.strategy import (
     Batch,
     Condition,
@@ -62,13 +63,11 @@ def parse_strategy(text: str, name: str, file: str = "") -> tuple[Strategy, Find
     Raises:
         ConfigError: the text is no JSON.
     """
-    findings = Findings()
     try:
         content = json.loads(
             text,
             parse_float=Decimal,
             parse_constant=_no_constant,
-            object_pairs_hook=lambda pairs: _object(pairs, findings),
         )
     except json.JSONDecodeError as err:
         raise ConfigError(
@@ -79,20 +78,15 @@ def parse_strategy(text: str, name: str, file: str = "") -> tuple[Strategy, Find
         raise ConfigError(f"strategy {file or name} is not valid JSON: {told}") from err
     if _depth(content) > _DEEPEST:
         raise ConfigError(f"strategy {file or name} nests deeper than {_DEEPEST} levels: it is no strategy")
+    places = places_in(text)
+    findings = Findings(places)
+    for path in places.twice:
+        findings.refuse(path, "the same key stands twice in one object", "delete one")
     return _Reader(findings).file(content, name), findings
 
 
 def _no_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
-
-
-def _object(pairs: list[tuple[str, Any]], findings: Findings) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        findings.refuse("", f"the same key stands twice in one object: {', '.join(twice)}", "delete one")
-    return made
 
 
 def _depth(value: Any) -> int:

@@ -16,12 +16,12 @@ from kuaimai.pipeline.qeasy.formats import as_text
 from kuaimai.pipeline.qeasy.lookups import Lookups
 from kuaimai.pipeline.qeasy.moments import RunWindow, to_wall
 from kuaimai.pipeline.qeasy.scope import Scope, value_at
-from kuaimai.pipeline.qeasy.shaping import Row, filtered, flattened, formatted, grouped, split
+from kuaimai.pipeline.qeasy.shaping import Row, filtered, flattened, formatted, joined, parted, split
 
 # Where a strategy uses the size of a page without saying it.
 DEFAULT_PAGE_SIZE = 200
 # What a row can be wrong in; a number with a million digits is only noticed where it is written.
-_UNFIT = (DataError, ValueError, ArithmeticError)
+UNFIT = (DataError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def shape(source: Source | None, rows: Iterable[Row], window: RunWindow) -> Shap
     for row in rows:
         try:
             passed, dropped = _shaped(source, row, now)
-        except _UNFIT as err:
+        except UNFIT as err:
             bad.append(Bad(_key_or_nothing(row, source.key), str(err), row))
             continue
         good += passed
@@ -195,9 +195,7 @@ def _shaped(source: Source, row: Row, now: datetime) -> tuple[list[tuple[str, Ro
         if kept is None:
             out.append(key_of(part, source.key))
             continue
-        flat = [kept]
-        for array in source.flat:
-            flat = flattened(kept, array, source.key, source.number)
+        flat = flattened(kept, source.flat, source.key, source.number) if source.flat else [kept]
         good += [(key_of(one, source.key), formatted(one, source.formats, now)) for one in flat]
     return good, out
 
@@ -217,7 +215,7 @@ def key_of(row: Mapping[str, Any], path: str) -> str:
 def _key_or_nothing(row: Mapping[str, Any], path: str) -> str:
     try:
         return key_of(row, path)
-    except _UNFIT:
+    except UNFIT:
         return ""
 
 
@@ -237,9 +235,8 @@ def render_writes(
     documents: list[tuple[tuple[str, ...], Any]] = []
     for keys, row in _documents(target, rows, bad):
         try:
-            scope = Scope(window, row=row, lookups=lookups)
-            documents.append((keys, _document(target, scope)))
-        except _UNFIT as err:
+            documents.append((keys, document_of(target, row, window, lookups)))
+        except UNFIT as err:
             bad.append(Bad("+".join(keys), str(err), row))
     return tuple(_written(target, documents, window)), tuple(bad)
 
@@ -251,17 +248,22 @@ def _documents(
     if grouping is None:
         yield from (((key,), row) for key, row in rows)
         return
-    groups: dict[tuple[str, ...], list[tuple[str, Row]]] = {}
-    for key, row in rows:
-        header = tuple(as_text(value_at(row, name)) for name in grouping.header)
-        groups.setdefault(header, []).append((key, row))
-    for members in groups.values():
-        keys = tuple(key for key, _ in members)
+    for places in parted([row for _, row in rows], grouping):
+        keys = tuple(rows[place][0] for place in places)
+        members = [rows[place][1] for place in places]
         try:
-            for document in grouped([row for _, row in members], grouping):
-                yield keys, document
-        except _UNFIT as err:
-            bad.append(Bad("+".join(keys), str(err), {"rows": [row for _, row in members]}))
+            yield keys, joined(members, grouping)
+        except UNFIT as err:
+            bad.append(Bad("+".join(keys), str(err), {"rows": members}))
+
+
+def document_of(target: Target, row: Row, window: RunWindow, lookups: Lookups | None = None) -> Any:
+    """Return the document that a target makes of one row; of a statement the bound values.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    return _document(target, Scope(window, row=row, lookups=lookups))
 
 
 def _document(target: Target, scope: Scope) -> Any:

@@ -171,16 +171,23 @@ _LOGICS: dict[str, Callable[[Any, Any], bool]] = {
 # Rows from arrays
 
 
-def flattened(row: Row, array: str, key: str, number: str) -> list[Row]:
+def flattened(row: Row, arrays: Sequence[str], key: str, number: str) -> list[Row]:
     """Return one row per element: the parent's fields, the element's as `<array>_<field>`, numbered keys.
 
     The key gets the suffix -1, -2… by position, so that it changes when the source orders its lines anew.
+    Of several arrays one may have elements: whether the platform would pair or cross them is not documented.
 
     Raises:
-        DataError: the field is not an array of objects.
+        DataError: a field is not an array of objects, or several have elements.
     """
-    parent = {name: value for name, value in row.items() if name != array}
+    full = [array for array in arrays if _elements(row, array)]
+    if len(full) > 1:
+        raise DataError(
+            f"beatFlat: {' and '.join(full)} have elements, and it is not documented how both become rows"
+        )
+    parent = {name: value for name, value in row.items() if name not in arrays}
     made = []
+    array = full[0] if full else arrays[0]
     for place, element in enumerate(_elements(row, array), start=1):
         if not isinstance(element, Mapping):
             raise DataError(f"beatFlat: {array} holds {type(element).__name__}, not objects")
@@ -238,36 +245,48 @@ def formatted(row: Row, formats: Iterable[tuple[str, str, str, Format]], now: da
 # Documents from rows
 
 
-def grouped(rows: Iterable[Row], grouping: Grouping) -> list[Row]:
-    """Return the documents that flat rows make: header columns, and lines under the target's array.
+def parted(rows: Sequence[Mapping[str, Any]], grouping: Grouping) -> list[list[int]]:
+    """Return the documents that flat rows make, each as the places of its rows.
+
+    Rows of one document have the same header columns. One with more lines than may be is several documents,
+    each with whole lines.
+    """
+    documents: dict[tuple[str, ...], dict[tuple[str, ...], list[int]]] = {}
+    for place, row in enumerate(rows):
+        lines = documents.setdefault(_same(row, grouping.header), {})
+        lines.setdefault(_same(row, grouping.body), []).append(place)
+    made = []
+    for lines in documents.values():
+        most = (grouping.most_lines if grouping.body else None) or len(lines)
+        found = list(lines.values())
+        made += [
+            sorted(place for line in found[start : start + most] for place in line)
+            for start in range(0, len(found), most)
+        ]
+    return made
+
+
+def joined(rows: Sequence[Mapping[str, Any]], grouping: Grouping) -> Row:
+    """Return the document of rows that belong to one: header columns, and lines under the target's array.
 
     Columns that are neither grouped nor calculated are not part of a document, as on the platform.
 
     Raises:
         DataError: a calculation meets a value that is no number.
     """
-    documents: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        key = tuple(as_text(value_at(row, name)) for name in grouping.header)
-        documents.setdefault(key, []).append(row)
-    made = []
-    for members in documents.values():
-        lines = _lines(members, grouping)
-        most = grouping.most_lines or max(len(lines), 1)
-        for start in range(0, max(len(lines), 1), most):
-            header = {name: value_at(members[0], name) for name in grouping.header}
-            header |= _calculated(members, grouping, header=True)
-            part = lines[start : start + most]
-            made.append({**header, grouping.target_body: part} if grouping.body else header)
-    return made
+    header = {name: value_at(rows[0], name) for name in grouping.header}
+    header |= _calculated(rows, grouping, header=True)
+    return {**header, grouping.target_body: _lines(rows, grouping)} if grouping.body else header
 
 
-def _lines(rows: list[Row], grouping: Grouping) -> list[Row]:
-    if not grouping.body:
-        return []
-    lines: dict[tuple[str, ...], list[Row]] = {}
+def _same(row: Mapping[str, Any], columns: Iterable[str]) -> tuple[str, ...]:
+    return tuple(as_text(value_at(row, name)) for name in columns)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]], grouping: Grouping) -> list[Row]:
+    lines: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        lines.setdefault(tuple(as_text(value_at(row, name)) for name in grouping.body), []).append(row)
+        lines.setdefault(_same(row, grouping.body), []).append(row)
     return [
         {
             **{name: value_at(members[0], name) for name in grouping.body},
@@ -277,7 +296,7 @@ def _lines(rows: list[Row], grouping: Grouping) -> list[Row]:
     ]
 
 
-def _calculated(rows: list[Row], grouping: Grouping, *, header: bool) -> Row:
+def _calculated(rows: Iterable[Mapping[str, Any]], grouping: Grouping, *, header: bool) -> Row:
     """A column of the flattened array belongs to the lines, any other to the header."""
     made: Row = {}
     prefix = f"{grouping.body_name}_"

@@ -108,6 +108,11 @@ class Grouping:
     most_lines: int | None
     calculate: Mapping[str, str]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a flat row that it uses; all others are not part of a document."""
+        return tuple(dict.fromkeys((*self.header, *self.body, *self.calculate)))
+
 
 @dataclass(frozen=True)
 class Side:
