@@ -19,7 +19,7 @@ from bench_ways import LIMITS, WAYS
 from measure import HERE
 
 DOCS = HERE.parent / "docs"
-OURS = "kuaimai-2"
+OURS = "kuaimai-4"
 USUAL_ORDERS, USUAL_LATENCY = 20_000, 0.05
 LATENCIES = (0.0, 0.05, 0.2)
 LANGUAGES = {"en": "benchmarks.md", "zh-CN": "benchmarks.zh-CN.md"}
@@ -184,6 +184,7 @@ class Report:
         return {
             "ratios": self.ratios(USUAL_ORDERS, USUAL_LATENCY),
             "ratios_200k": self.ratios(200_000, USUAL_LATENCY),
+            "ratios_1m": self.ratios(1_000_000, USUAL_LATENCY),
             "ratios_limited": self.ratios(USUAL_ORDERS, USUAL_LATENCY, 15),
             "latencies": self.latencies(),
             "memory": self.by_memory(),

@@ -1,7 +1,7 @@
 """This package: the slices of a run, each through extract, transform and load, by a few processes.
 
 This is what a LocalExecutor with so many processes runs, without its scheduler. Shops are fetched and slices
-planned first. The base method only, as the other ways read one method.
+planned first, as a backfill plans them. The base method only, as the other ways read one method.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timedelta
 from functools import cache
@@ -29,7 +30,7 @@ from kuaimai.gateway.budget import Budget, SharedBudget  # noqa: E402
 from kuaimai.gateway.client import Client, FixedSession  # noqa: E402
 from kuaimai.gateway.wire import App, Wire  # noqa: E402
 from kuaimai.load.targets import open_target  # noqa: E402
-from kuaimai.pipeline import stages  # noqa: E402
+from kuaimai.pipeline import planner, stages  # noqa: E402
 from kuaimai.pipeline.manifests import Loaded, from_manifest, to_manifest  # noqa: E402
 from kuaimai.pipeline.scopes import fetch_shops  # noqa: E402
 from kuaimai.pipeline.slices import plan_slices  # noqa: E402
@@ -105,10 +106,33 @@ def planned(pipeline: Pipeline) -> list[Slice]:
     return pieces
 
 
+def backfilled(pipeline: Pipeline) -> Sequence[Slice]:
+    """Plan the slices as the DAG for backfills does: by what the gateway counts, not by the clock."""
+    start, end = (datetime.fromisoformat(one) for one in FACTS["interval"])
+    target = open_target(driver(FACTS["target"]))
+    with requests.Session() as transport:
+        asking = client(transport)
+        plan = planner.plan_backfill(
+            pipeline,
+            run="bench",
+            start=start,
+            end=end,
+            shops=fetch_shops(asking),
+            dimension=pipeline.time.dimension,
+            client=asking,
+            rate=FACTS["rate_limit"] or UNLIMITED,
+            target=target,
+            now=(end + timedelta(hours=1)).timestamp,
+        )
+    planner.announce(plan, pipeline, target)
+    target.close()
+    return plan.slices
+
+
 def main(processes: int) -> None:
     """Plan, read, write, and say what was sealed."""
     pipeline = base_only()
-    pieces = planned(pipeline)
+    pieces = backfilled(pipeline)
     with (
         tempfile.TemporaryDirectory(prefix="kuaimai-bench-") as folder,
         ProcessPoolExecutor(processes) as pool,
