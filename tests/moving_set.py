@@ -119,9 +119,16 @@ class MemoryPath:
     def __truediv__(self, name: str) -> MemoryPath:
         return MemoryPath(self.files, f"{self.path}/{name}")
 
+    @property
+    def fs(self) -> MemoryPath:
+        """The store itself."""
+        return self
+
+    def pipe_file(self, name: str, content: bytes) -> None:
+        self.files[name] = content
+
     def open(self, mode: str) -> io.BytesIO:
-        if "w" in mode:
-            return _Written(self.files, self.path)
+        assert mode == "rb"
         if self.path not in self.files:
             raise FileNotFoundError(self.path)
         return io.BytesIO(self.files[self.path])
@@ -142,17 +149,6 @@ class MemoryPath:
 
     def _below(self) -> list[str]:
         return [name for name in self.files if name.startswith(f"{self.path}/")]
-
-
-class _Written(io.BytesIO):
-    def __init__(self, files: dict[str, bytes], path: str) -> None:
-        super().__init__()
-        self.files, self.path = files, path
-
-    def close(self) -> None:
-        if not self.closed:
-            self.files[self.path] = self.getvalue()
-        super().close()
 
 
 class MemoryStaging(Staging):
