@@ -11,6 +11,7 @@ from kuaimai.extract.skim import record_key, skim
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.rules import Rules, Step
 
 T0 = 1_772_326_800_000
 
@@ -87,6 +88,14 @@ def test_lines_are_numbered_by_their_content_not_by_their_place():
     assert keys(once) == ["1/466/11/0", "1/466/11/1", "1/466/11/2", "1/466/12/0"]
     assert sorted(row["count"] for row in once) == [5, 5, 5, 80]
     assert {row["purchase_order_id"] for row in once} == {"1"}
+
+
+def test_lines_are_numbered_where_a_step_adds_columns_to_them():
+    step = Step("costs:add", {"cost": "yuan"})
+    mapper = Mapper("purchase", Rules(steps={"purchase_line": step}))
+    into = [Rows(table) for table in mapper.tables]
+    assert mapper.map([purchase(1, (466, 11, 5), (466, 11, 80))], into) == []
+    assert keys(into[1].newest().to_pylist()) == ["1/466/11/0", "1/466/11/1"]
 
 
 def test_record_that_comes_twice_has_its_lines_once():
