@@ -103,6 +103,13 @@ def test_record_that_comes_twice_has_its_lines_once():
     assert [(row["_key"], row["count"]) for row in rows] == [("1/466/11/0", 6)]
 
 
+def test_empty_code_is_no_key():
+    for read in (by_columns, by_values):
+        (rows,), bad = read("customer", [{"code": ""}, {"code": "K1"}])
+        assert [row["code"] for row in rows] == ["K1"]
+        assert [one.reason for one in bad] == ["code: the key is missing"]
+
+
 ids = st.sampled_from([None, 0, -1, 466, "466", 9_007_199_254_740_993, "", "12,3x", 1.5, True])
 counts = st.sampled_from([None, 0, 5, "5", "x"])
 purchases = st.builds(
