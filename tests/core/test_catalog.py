@@ -218,7 +218,8 @@ def test_fault_in_a_method_is_told(edited, name, old, new, told):
     ("name", "old", "new", "told"),
     [
         ("purchase", "key: id", "key: ident", "key: no field 'ident'"),
-        ("purchase", "key: id", "key: quantity", "neither an id nor a text"),
+        ("purchase", "key: id", "key: quantity", "key: is no id"),
+        ("purchase", "key: id", "key: code", "key: is no id"),
         ("purchase", "key: id", "key: id\n  key_of: [id]", "key_of: belongs to"),
         ("purchase", "version: [modified", "version: [changed", "version: no time 'changed'"),
         ("purchase", "purchase_line }", "purchase_lines }", "no kind 'purchase_lines'"),

@@ -11,6 +11,7 @@ from kuaimai.extract.skim import record_key, skim
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.rules import Rules, Step
 
 T0 = 1_772_326_800_000
 
@@ -89,9 +90,24 @@ def test_lines_are_numbered_by_their_content_not_by_their_place():
     assert {row["purchase_order_id"] for row in once} == {"1"}
 
 
+def test_lines_are_numbered_where_a_step_adds_columns_to_them():
+    step = Step("costs:add", {"cost": "yuan"})
+    mapper = Mapper("purchase", Rules(steps={"purchase_line": step}))
+    into = [Rows(table) for table in mapper.tables]
+    assert mapper.map([purchase(1, (466, 11, 5), (466, 11, 80))], into) == []
+    assert keys(into[1].newest().to_pylist()) == ["1/466/11/0", "1/466/11/1"]
+
+
 def test_record_that_comes_twice_has_its_lines_once():
     (_, rows), _ = by_columns("purchase", [purchase(1, (466, 11, 5))], [purchase(1, (466, 11, 6))])
     assert [(row["_key"], row["count"]) for row in rows] == [("1/466/11/0", 6)]
+
+
+def test_empty_code_is_no_key():
+    for read in (by_columns, by_values):
+        (rows,), bad = read("customer", [{"code": ""}, {"code": "K1"}])
+        assert [row["code"] for row in rows] == ["K1"]
+        assert [one.reason for one in bad] == ["code: the key is missing"]
 
 
 ids = st.sampled_from([None, 0, -1, 466, "466", 9_007_199_254_740_993, "", "12,3x", 1.5, True])

@@ -15,6 +15,7 @@ from order_loads import START, bad, batch, facts, rows, store
 from orders import T0, line, order
 
 from kuaimai.errors import ConfigError, Transient
+from kuaimai.gateway import catalog
 from kuaimai.load import merge, postgres
 from kuaimai.load.proof import MOST_TRIES
 from kuaimai.load.targets import open_target
@@ -456,6 +457,12 @@ def maria(maria_url):
     target = open_target(maria_url)
     yield target
     target.close()
+
+
+def test_mysql_has_tables_for_every_kind_of_record(maria):
+    for kind in catalog.record_names():
+        with maria.loading(Mapper(kind).tables):
+            pass
 
 
 def test_mariadb_columns_carry_the_chinese_names_and_the_zone_as_comments(maria):

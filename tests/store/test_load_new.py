@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 from order_loads import batch, facts, rows, store
@@ -9,7 +11,7 @@ from orders import T0, line, order
 
 from kuaimai.load import merge, postgres
 from kuaimai.load.targets import open_target
-from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.mapping import Mapper, Rows
 
 
 @pytest.fixture
@@ -42,6 +44,22 @@ def test_only_what_is_known_is_staged(target, staged):
     assert staged == ["1", "2"]
     assert (done.inserted, done.updated, done.unchanged, done.landed) == (2, 1, 1, 4)
     assert (done.state, rows(target, "SELECT count(*) FROM kuaimai_trade_line")) == ("sealed", [(4,)])
+
+
+def test_of_records_that_belong_to_others_only_what_is_known_is_staged(target, monkeypatch):
+    staged = []
+    usual = target.stage
+    monkeypatch.setattr(
+        target, "stage", lambda *a: (staged.extend(a[2]["sys_sku_id"].to_pylist()), usual(*a))
+    )
+    mapper = Mapper("sku")
+    for skus in ([1, 2], [1, 2, 3]):
+        into = [Rows(table) for table in mapper.tables]
+        assert mapper.map([{"sysItemId": 9, "sysSkuId": one} for one in skus], into) == []
+        with target.loading(mapper.tables) as loading:
+            loading.merge(0, mapper.batches(into, rank=0, window_id="w"))
+    assert staged == ["1", "2"]
+    assert rows(target, "SELECT count(*) FROM kuaimai_sku") == [(3,)]
 
 
 def test_a_new_order_that_brings_a_stored_line_is_merged(target, staged):
@@ -85,6 +103,31 @@ def test_another_load_that_is_quicker_is_merged_with(target, staged, monkeypatch
     assert staged == ["1", "2", "3"]
     assert (done.inserted, done.stale, done.landed, done.state) == (2, 1, 3, "sealed")
     assert rows(target, "SELECT payment::text FROM kuaimai_trade WHERE sid = '2'") == [("9.00",)]
+
+
+def test_loads_that_copy_and_loads_that_only_merge_do_not_wait_in_a_circle(target, monkeypatch):
+    store(target, [order(1)])
+    monkeypatch.setattr(postgres, "_FEWEST_NEW", 2)
+    other = open_target(str(target.url.render_as_string(hide_password=False)))
+    states = []
+    merging = threading.Thread(
+        target=lambda: states.append(store(other, [order(1, T0 + 2), order(2, T0 + 2)], window_id="w2").state)
+    )
+    usual = target.upsert
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    def met(table):
+        # 2 and 3 are copied, and 1 is not merged yet.
+        merging.start()
+        while merging.is_alive() and not rows(target, waiting):
+            pass
+        return usual(table)
+
+    monkeypatch.setattr(target, "upsert", met)
+    states.append(store(target, [order(1, T0 + 1), order(2, T0 + 1), order(3, T0 + 1)]).state)
+    merging.join()
+    other.close()
+    assert states == ["sealed", "sealed"]
 
 
 def test_an_error_that_is_no_such_race_ends_the_load(target, monkeypatch):

@@ -292,15 +292,15 @@ def gives_way(old: str, new: str) -> str:
     """
 
 
-def upsert_from(table: Table, source: str) -> str:
-    """Merge what `source` gives as `s`, the rest of a SELECT, in the order of keys."""
+def upsert_from(table: Table, source: str, first: str = "") -> str:
+    """Merge what `source` gives as `s`, the rest of a SELECT, in the order of `first`, and then of keys."""
     staged = staged_names(table)
     names = [*staged, LOADED_AT]
     changed = ", ".join(f'"{name}" = excluded."{name}"' for name in names if name != table.key)
     return f"""
         INSERT INTO "{table.name}" ({quoted(names)})
         SELECT {", ".join(f's."{name}"' for name in staged)}, :now {source}
-        ORDER BY s."{table.key}"
+        ORDER BY {first}s."{table.key}"
         ON CONFLICT ("{table.key}") DO UPDATE SET {changed}, "{DELETED_AT}" = NULL
         WHERE {gives_way(f'"{table.name}"', "excluded")}
     """

@@ -119,10 +119,14 @@ class PostgresTarget(SqlTarget):
         )
 
     def upsert(self, table: Table) -> Sequence[str]:
-        """Insert or update; what was stored in a newer version meanwhile leaves the stage, and its lines."""
+        """Insert or update; what was stored in a newer version meanwhile leaves the stage, and its lines.
+
+        New records come first, as in a load that copies them: or the two would wait in a circle.
+        """
         stage = merge.stage_name(table)
+        stored = f'(SELECT 1 FROM "{table.name}" t WHERE t."{table.key}" = s."{table.key}")'
         return (
-            merge.upsert(table),
+            merge.upsert_from(table, f'FROM "{stage}" s WHERE true', f"{stored} NULLS FIRST, "),
             f"""
             DELETE FROM "{stage}" s WHERE (
                 SELECT t."{VERSION}" = s."{VERSION}" AND t."{RANK}" = s."{RANK}"
@@ -202,7 +206,7 @@ class _PostgresLoading(Loading):
     def _owned(self, batches: Sequence[pa.Table]) -> Iterator[tuple[pa.Table, str]]:
         """Yield each batch with the column that holds the key of the record it belongs to."""
         for table, batch in zip(self.tables, batches, strict=True):
-            yield batch, table.parent or table.key
+            yield batch, table.key if table is self.parent else table.parent or table.key
 
     def _held_up(self, batches: Sequence[pa.Table]) -> Iterator[pa.Array]:
         """Yield the keys of records that own stored lines already, or bring lines that are stored."""

@@ -1,4 +1,4 @@
-"""Amounts and instants as exact text: for fingerprints, and for databases that are given text."""
+"""Amounts and instants as exact text, for targets that are given text."""
 
 from __future__ import annotations
 

@@ -791,7 +791,7 @@ class _Shape:
         def contents() -> Sequence[str]:
             by_column = [
                 pa.array([row[at] for row in rows], ARROW_TYPES[one.type])
-                for at, one in enumerate(self.table.columns)
+                for at, one in enumerate(self.table.fields)
                 if at != self.key_position
             ]
             texts: list[str] = columns.fingerprints(by_column).to_pylist()
