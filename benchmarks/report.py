@@ -200,7 +200,22 @@ class Report:
             "load_most": f"{max(loads):.1f}",
             "from": min(run["at"] for run in ways["runs"])[:10],
             **self.bound(),
+            **self.times(),
         }
+
+    def times(self) -> dict[str, str]:
+        """How many times faster than others we are, with many orders and with few."""
+        others = {"http": "http-operator", "documented": "dlt-documented", "expert": "dlt-expert"}
+        return {
+            f"times_{name}{few}": self._times(way, orders)
+            for name, way in others.items()
+            for few, orders in (("", 200_000), ("_few", USUAL_ORDERS))
+        }
+
+    def _times(self, way: str, orders: int) -> str:
+        ours = self.results.run(OURS, orders, USUAL_LATENCY)
+        other = self.results.run(way, orders, USUAL_LATENCY)
+        return f"{other['wall'] / ours['wall']:.1f}" if ours and other else self.word("not run")
 
     def bound(self) -> dict[str, str]:
         """What parsing, exploding and PostgreSQL's own work allow on these cores, and our share of it."""

@@ -48,8 +48,10 @@ log = logging.getLogger(__name__)
 
 # Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
 BATCHES_AT_ONCE = 4
-# Files of batches live for hours and are read once, whole (docs/adr/0009).
-_BATCH_FILES = pa.ipc.IpcWriteOptions(compression="zstd")
+# Files of batches live for hours and are read once, whole (docs/adr/0009). By one thread: several keep more
+# memory than they save time.
+_BATCHES_WRITTEN = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+_BATCHES_READ = pa.ipc.IpcReadOptions(use_threads=False)
 # Folder beside the raw answers of a slice whose extract task has ended.
 _ENDED = "ended"
 
@@ -319,7 +321,7 @@ def write_records(loading: Load, transformed: Transformed, staging: Staging, num
     for batch in transformed.batches:
         with ExitStack() as files:
             read = [
-                pa.ipc.open_file(files.enter_context(staging.reading(name))).read_all()
+                pa.ipc.open_file(files.enter_context(staging.reading(name)), options=_BATCHES_READ).read_all()
                 for name in batch.files
             ]
             loading.merge(numbers[batch.read], list(map(aligned, read, loading.tables)))
@@ -362,7 +364,10 @@ def _write_batch(
     names = []
     for table, batch in zip(tables, batches, strict=True):
         name = f"{stem}-{table.name}.arrow"
-        with staging.writing(name) as file, pa.ipc.new_file(file, batch.schema, options=_BATCH_FILES) as to:
+        with (
+            staging.writing(name) as file,
+            pa.ipc.new_file(file, batch.schema, options=_BATCHES_WRITTEN) as to,
+        ):
             to.write_table(batch)
         names.append(name)
     return tuple(names)
