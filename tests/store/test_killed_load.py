@@ -5,54 +5,27 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from datetime import datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
+from loads import batch, facts
 from orders import order
 
 from kuaimai.load.targets import open_target
-from kuaimai.load.windows import WindowFacts
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
 
-START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
 ORDERS = [1, 2, 3]
-
-
-def facts() -> WindowFacts:
-    return WindowFacts(
-        window_id="w1",
-        read=0,
-        pipeline="trades",
-        method="erp.trade.outstock.simple.query",
-        shops=("900001",),
-        dimension="upd_time",
-        window_start=START,
-        window_end=START + timedelta(minutes=5),
-        total_before=len(ORDERS),
-        total_after=len(ORDERS),
-        distinct_keys=len(ORDERS),
-        pages=1,
-        requests=2,
-        attempts=1,
-        run_id="test",
-        first_read_at=START + timedelta(minutes=5),
-        last_read_at=START + timedelta(minutes=5),
-    )
 
 
 def load(url: str, *, die_after: int | None = None) -> None:
     """Merge one batch per order, then seal; die before the statement with this number."""
     target = open_target(url)
-    mapper = Mapper("trade")
-    with target.loading(mapper.tables) as loading:
+    with target.loading(Mapper("trade").tables) as loading:
         for number, sid in enumerate(ORDERS):
             if number == die_after:
                 os.kill(os.getpid(), signal.SIGKILL)
-            into = [Rows(table) for table in mapper.tables]
-            mapper.map([order(sid)], into)
-            loading.merge(0, [rows.to_arrow(rank=0, window_id="w1") for rows in into])
-        loading.seal(facts())
+            loading.merge(0, batch([order(sid)]))
+        loading.seal(facts(total=len(ORDERS)))
         if die_after == len(ORDERS):
             os.kill(os.getpid(), signal.SIGKILL)
     target.close()
