@@ -144,7 +144,7 @@ def main(orders: int, profiled: str | None) -> None:
                 extracted = figures.take("extract", lambda: stages.extract(pipeline, piece, client, staging))
             raw = sum(file.stat().st_size for file in folder.glob("staging/**/*.zst"))
             transformed = figures.take("transform", lambda: stages.transform(pipeline, extracted, staging))
-            typed = sum(file.stat().st_size for file in folder.glob("staging/**/*.parquet"))
+            typed = sum(file.stat().st_size for file in folder.glob("staging/**/*.arrow"))
             load = lambda: stages.load(pipeline, transformed, staging, target)  # noqa: E731
             summaries = [figures.take("load, all new", load), figures.take("load, unchanged", load)]
             with target.engine.begin() as connection:
