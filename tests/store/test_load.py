@@ -22,7 +22,6 @@ from kuaimai.load.targets import open_target
 from kuaimai.load.windows import PlannedWindow
 from kuaimai.transform.mapping import Mapper
 
-
 # PostgreSQL by either driver; SQLAlchemy 1.4 knows no psycopg 3.
 POSTGRES = ["postgres"] if sa.__version__.startswith("1.") else ["postgres", "psycopg"]
 
