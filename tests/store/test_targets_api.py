@@ -367,7 +367,7 @@ def test_records_set_aside_before_count_and_coverage_is_the_targets_own(opened):
 
 def test_two_loads_with_the_same_record_send_it_once(api, opened, monkeypatch):
     """Both looked into the book before either sent: windows share their edges, and DAGs their records."""
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
     known = DeliveryBook.known
 
     def known_to_both(self, keys):
