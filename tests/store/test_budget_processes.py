@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from itertools import pairwise
 
 import pytest
+from workers import workers
 
 from kuaimai.state import Store
 
@@ -26,7 +26,7 @@ def test_processes_never_get_the_same_slot_nor_slots_closer_than_the_rate(reques
         url = f"sqlite:///{tmp_path}/s.db"
     else:
         url = request.getfixturevalue({"postgres": "pg_url", "mariadb": "maria_url"}[database])
-    context = multiprocessing.get_context("spawn")
+    context = workers()
     slots = context.Queue()
     processes = [context.Process(target=_take_many, args=(url, slots)) for _ in range(3)]
     for process in processes:
