@@ -90,7 +90,7 @@ def plan_slices(
         heal_since=heal_since,
         cell=further.slot if further and live and not scans else None,
         again=None if further or scans else coverage.missed_overlap(pipeline, windows, base, interval, start),
-        unread={one.window_id: one.unread for one in windows},
+        unread=_unread(pipeline.name, dimension, windows),
     )
     if scans and not live:
         slices = [msgspec.structs.replace(piece, reason=ASKED) for piece in slices]
@@ -101,6 +101,18 @@ def plan_slices(
         slices = [_measured(piece, known, look_back) for piece in slices]
     target.announce([planned_window(base, piece) for piece in slices])
     return slices
+
+
+def _unread(pipeline: str, dimension: str, windows: Iterable[ReadWindow]) -> dict[str, int]:
+    """Return how often each window was planned and not read to its end, by the id of its question.
+
+    A target that is no database, or one of several, knows it under another id.
+    """
+    found: dict[str, int] = {}
+    for one in windows:
+        asked = window_id(pipeline, one.method, Window(one.start, one.end, dimension), one.shops)
+        found[asked] = max(one.unread, found.get(asked, 0))
+    return found
 
 
 def _measured(piece: Slice, known: Mapping[str, datetime], look_back: int) -> Slice:
