@@ -425,17 +425,18 @@ def _facts(pipeline: Pipeline, extracted: Extracted, number: int) -> WindowFacts
 
 
 def _scan(pipeline: Pipeline, piece: Slice, read: Read) -> Scan | None:
-    """Return what a scan of the base method says about records that it did not see; None for other reads."""
-    if read.window.dimension != SCAN or read.rank:
+    """Return what a scan says about records that it did not see; None for reads of a stretch of time."""
+    if read.window.dimension != SCAN:
         return None
     entry = catalog.method(read.method)
     asked = piece.reason == ASKED
-    if pipeline.source.params:
-        return None  # the gateway was asked for some of the records: the others are there all the same
+    if read.rank or pipeline.source.params:
+        # Only the base method has them all; and of a selection the others are there all the same.
+        return Scan(asked=asked, marks=False)
     if entry.scope is None or not any(read.shops):
         return Scan(asked=asked)
     if entry.scope.field is None:
-        return None  # whose a stored record is cannot be told
+        return Scan(asked=asked, marks=False)  # whose a stored record is cannot be told
     field = catalog.record(entry.record or "").fields[entry.scope.field]
     column = pipeline.rules.of(pipeline.record.name, field.name).column or field.column
     return Scan(column, read.shops, asked)
