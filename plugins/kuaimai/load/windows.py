@@ -43,7 +43,7 @@ class Scan(msgspec.Struct, frozen=True):
 class WindowFacts(msgspec.Struct, frozen=True):
     """What the extract and transform stages know about one window; the loader adds what landed.
 
-    `scan` is there for a reading of everything: once it is proven, rows that it did not see are marked as gone.
+    `scan` is there for a reading of everything: once it is proven, rows that it did not see are marked.
     """
 
     window_id: str
