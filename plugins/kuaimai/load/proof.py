@@ -56,7 +56,8 @@ WINDOW_COLUMNS: tuple[Column, ...] = (
     Column(
         "planned_as",
         "text",
-        "首次计划的来源（interval、heal、asked、backfill、border、reconcile；missed 为早于补读范围、没有读过的时间）",
+        "首次计划的来源（interval、heal、asked、backfill、border、reconcile；"
+        "missed 为早于补读范围、没有读过的时间）",
     ),
     Column("found_only", "integer", "由本窗口首次带来的主键累计数（此前任何时间维度都没有带来过）"),
     Column(
