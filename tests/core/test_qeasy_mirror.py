@@ -10,7 +10,7 @@ import strategy_cases as cases
 
 from kuaimai.errors import ConfigError, DataError
 from kuaimai.load.parts import Document
-from kuaimai.pipeline.qeasy.compiling import load_strategy
+from kuaimai.pipeline.qeasy.compiling import load_strategy, load_text
 from kuaimai.pipeline.qeasy.documents import Documents
 from kuaimai.pipeline.qeasy.lint import lint_strategy
 from kuaimai.pipeline.spec import load_pipeline, load_pipelines, pipeline_files
@@ -276,6 +276,49 @@ def test_a_mirrored_record_becomes_the_strategys_document():
     assert make(TABLES, {**RECORD, "sys_status": "CANCEL"}) == []
     with pytest.raises(DataError, match="qty"):
         make(TABLES, {**RECORD, "trade_line": [{"id": "1", "num": "1.5"}]})
+
+
+STRICT = """[
+  {"api": "erp.trade.list.query", "effect": "QUERY", "id": "sid", "beatFlat": ["orders"],
+   "formatResponse": [
+     {"old": "payTime", "new": "day", "format": "date"},
+     {"old": "tid", "new": "short", "format": "round"}]},
+  {"api": "writeapi", "effect": "EXECUTE", "method": "POST", "request": [
+    {"field": "n", "value": "{{sid}}"},
+    {"field": "lines", "type": "object", "children": [
+      {"field": "code",
+       "type": "int", "value": "{{orders_sysOuterId|date}}"}]}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, "orders.json, line 5: [0].formatResponse[1] (tid): not a number: 'T1'"),
+        (
+            {"tid": "5"},
+            "orders.json, line 9: [1].request[1].children[0] (code): {{orders_sysOuterId|date}}: not a time",
+        ),
+    ],
+)
+def test_why_a_record_is_set_aside_names_the_line_of_the_setting(changed, told):
+    make = Documents(load_text(STRICT), file="orders.json", now=lambda: 0)
+    with pytest.raises(DataError) as refused:
+        make(TABLES, {**RECORD, **changed})
+    assert refused.value.message.startswith(told)
+
+
+def test_lines_of_detail_calls_have_the_name_that_the_strategy_gives_them(mirror):
+    source = {**OURS["purchases_with_lines"]["metadata"], "beatFlat": ["list"]}
+    target = cases.target(("code", "{{list_itemOuterId}}"), ("order", "{{code}}"))
+    pipeline = mirror(source, target)
+    assert [outlet.kind for outlet in pipeline.outlets] == ["sql", "http"]
+    make = Documents(cases.compiled(source, target), now=lambda: 0)
+    tables = Mapper("purchase").tables
+    record = {"id": "7", "code": "PO7", "purchase_line": [{"id": "1", "item_outer_id": "DEMO-A"}]}
+    (part,) = make(tables, record)
+    assert (part.key, json.loads(part.body)) == ("7-1", {"code": "DEMO-A", "order": "PO7-1"})
+    assert "returns no list 'rows'" in mirror({**source, "beatFlat": ["rows"]}, target)
 
 
 def test_a_mirrored_record_becomes_the_rows_of_a_statement():

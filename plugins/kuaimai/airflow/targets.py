@@ -119,7 +119,8 @@ def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Document
     from kuaimai.pipeline.qeasy.lookups import SqlLookups
 
     lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
-    return Documents(load_strategy(Path(spec.folder, outlet.strategy)), lookups)
+    file = Path(spec.folder, outlet.strategy)
+    return Documents(load_strategy(file), lookups, file=file.name)
 
 
 def _root(url: str) -> Any:

@@ -15,6 +15,7 @@ from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.pipeline.qeasy import compiled as made
 from kuaimai.pipeline.qeasy.compiling import SIZE_FIELDS, compile_strategy
+from kuaimai.pipeline.qeasy.documents import lists_of
 from kuaimai.pipeline.qeasy.expressions import Expression
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.fields import literal_number
@@ -398,10 +399,11 @@ class _Target(_Side):
         if source is None or record is None:
             return
         kind = catalog.record(record)
-        known = {*kind.fields, *kind.children, *(new for _, _, new, _ in source.formats)}
+        lists = lists_of(source)
+        known = {*kind.fields, *lists, *(new for _, _, new, _ in source.formats)}
         known |= {alias for one in kind.fields.values() for alias in one.aliases}
         for array in source.flat:
-            child = kind.children.get(array)
+            child = lists.get(array)
             known |= {f"{array}_{name}" for name in (catalog.record(child).fields if child else ())}
         named = [
             (f"{one.path}.value", name)
