@@ -1,6 +1,6 @@
 """Side by side: this package and what a user would pick instead, on one gateway and one PostgreSQL.
 
-    make bench                                           everything at small sizes; minutes
+    make bench                                           all that bench.py selects
     python benchmarks/bench_ways.py --orders 20000 --latency 0.05 kuaimai-2 session
     python benchmarks/bench_ways.py --orders 50000 --latency 0 download-1 download-8 parse write
     python benchmarks/bench_ways.py --list
@@ -20,6 +20,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -96,6 +97,7 @@ LIMITS = {
           for n in (1, 8, 32)),
         Way("parse", "orjson, and from there to Arrow tables", "limits.py", "parse", ()),
         Way("write", "COPY of prepared rows and merge", "limits.py", "write"),
+        Way("bare-work", "parse, explode, COPY and merge by a process a core", "limits.py", "bare-work"),
     )
 }  # fmt: skip
 USUAL = [
@@ -193,10 +195,15 @@ def median(former: list[dict[str, Any]], result: dict[str, Any]) -> dict[str, An
     return {**by_wall[len(by_wall) // 2], "walls": [one["wall"] for one in by_wall]}
 
 
-def keep(result: dict[str, Any], facts: dict[str, Any], results: Path = RESULTS) -> None:
+def keep(
+    result: dict[str, Any],
+    facts: dict[str, Any],
+    results: Path = RESULTS,
+    *,
+    same: Sequence[str] = ("way", "orders", "latency", "rate_limit"),
+) -> None:
     """Add a run to the results; the same way under the same conditions replaces its former run."""
     stored = json.loads(results.read_text()) if results.exists() else {"runs": []}
-    same = ("way", "orders", "latency", "rate_limit")
     runs = [one for one in stored["runs"] if any(one.get(name) != result.get(name) for name in same)]
     results.parent.mkdir(exist_ok=True)
     results.write_text(json.dumps({**stored, **facts, "runs": [*runs, result]}, indent=1) + "\n")

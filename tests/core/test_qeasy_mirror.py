@@ -66,10 +66,43 @@ def test_window_rhythm_and_page_size_are_the_strategys_own(mirror):
         ("_function FROM_UNIXTIME({{LAST_SYNC_TIME}} - 600, '%Y-%m-%d %H:%i:%s')", 10),
         ("_function FROM_UNIXTIME({{LAST_SYNC_TIME}} - 1801, '%Y-%m-%d %H:%i:%s')", 31),
         ("_function FROM_UNIXTIME({{CURRENT_TIME}} - 3600, '%Y-%m-%d %H:%i:%s')", 55),
+        ("{{DAYS_AGO_1|datetime}}", 1435),
+        ("_function FROM_UNIXTIME(UNIX_TIMESTAMP() - 3600, '%Y-%m-%d %H:%i:%s')", 55),
     ],
 )
 def test_a_window_that_begins_earlier_is_an_overlap(mirror, start, minutes):
     assert mirror(orders(fields={"startTime": start})).time.overlap_minutes == minutes
+
+
+def test_what_asks_for_no_time_reads_everything_where_the_method_can(mirror, tmp_path):
+    pages = [{"field": "pageNo", "value": "1"}, {"field": "pageSize", "value": "100"}]
+    stock = cases.source(api="stock.api.status.query", id="sysSkuId", request=pages)
+    assert mirror(stock).time.dimension == "scan"
+    findings = lint_strategy(tmp_path / "strategy.json").findings
+    (told,) = [one for one in findings if "everything" in one.message]
+    assert told.level == "note"
+    changes = [
+        {"field": "startStockModified", "value": "{{LAST_SYNC_TIME|datetime}}"},
+        {"field": "endStockModified", "value": "{{CURRENT_TIME|datetime}}"},
+    ]
+    assert mirror({**stock, "request": [*pages, *changes]}).time.dimension == "modified"
+    assert "it asks for no time that the method knows" in mirror(orders(fields={"startTime": None}))
+
+
+def test_what_every_request_carries_may_stand_in_the_strategy(mirror):
+    def aftersales(version):
+        fields = {
+            "asVersion": version,
+            "startModified": "{{LAST_SYNC_TIME|datetime}}",
+            "endModified": "{{CURRENT_TIME|datetime}}",
+        }
+        request = [{"field": name, "value": value} for name, value in fields.items()]
+        return cases.source(api="erp.aftersale.list.query", id="id", request=request)
+
+    assert dict(mirror(aftersales("2")).source.params) == {}
+    assert "[0].value: asVersion 1: erp.aftersale.list.query is asked with 2 → write 2" in mirror(
+        aftersales("1")
+    )
 
 
 def test_fixed_parameters_are_kept(mirror):
@@ -95,14 +128,14 @@ def test_details_that_the_catalogue_knows(mirror):
     ("changed", "told"),
     [
         ({"startTime": "2026-01-01 00:00:00"}, "a fixed time: every run would read the same"),
-        ({"startTime": "{{DAYS_AGO_2|datetime}}"}, "a fixed time"),
+        ({"startTime": "{{DAYS_AGO_2|datetime}}"}, "it begins 1 day, 23:55:00 before the run's window"),
         ({"startTime": "_function {{LAST_SYNC_TIME}} - 600000"}, "LAST_SYNC_TIME is in seconds"),
         (
             {"timeType": "modified"},
             "it asks for no time that the method knows → known are upd_time (timeType=",
         ),
         ({"status": "_function CONCAT('a', {{CURRENT_TIME}})"}, "would be another in every request"),
-        ({"userIds": "900001"}, "is set by the pipeline itself"),
+        ({"userIds": "900001"}, "here the method is asked for every shop, one after the other"),
         ({"startTimes": "x"}, "knows no parameter 'startTimes'"),
     ],
 )

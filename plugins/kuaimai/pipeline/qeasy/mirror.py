@@ -15,6 +15,7 @@ from typing import Any
 import pydantic
 
 from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.pipeline.qeasy.compiled import Compiled, Source
@@ -24,7 +25,6 @@ from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.findings import Findings
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_wall
 from kuaimai.pipeline.qeasy.rendering import source_request
-from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES
 from kuaimai.pipeline.qeasy.templates import Literal
 from kuaimai.pipeline.spec import Pipeline
 
@@ -33,6 +33,8 @@ DEFAULT_SCHEDULE = "*/5 * * * *"
 # Any window will do to see by how much the strategy's own reaches further.
 _START = datetime(2026, 1, 2, 3, 0, tzinfo=GATEWAY_ZONE)
 _PROBE = RunWindow(_START, _START + timedelta(minutes=5), _START + timedelta(minutes=5))
+_DAY = timedelta(days=1)
+_NEXT_DAY = RunWindow(_PROBE.start + _DAY, _PROBE.end + _DAY, _PROBE.now + _DAY)
 _MOST_OVERLAP = timedelta(days=1)
 _PAGING = frozenset({*PAGE_FIELDS, *SIZE_FIELDS, "usehasnext", "usecursor", "cursor"})
 
@@ -174,10 +176,14 @@ def pipeline_name(path: Path) -> str:
 def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[str, Any]:
     """The dimension that the strategy asks by, and how far its window reaches back before the run's."""
     findings = compiled.findings
-    asked = source_request(source, _PROBE)
-    params = asked.params if isinstance(asked.params, dict) else {}
+    params = _params(source, _PROBE)
     times = method.times.dimensions if method.times else {}
     fields = {one.field.name: one for one in source.request}
+    ends = {name for one in times.values() for name in (one.start, one.end)}
+    if method.times and method.times.optional and not ends & params.keys():
+        told = "it asks for no time: every run reads everything, and marks what is gone"
+        findings.note(f"{source.path}request", told, "for an hour's changes only, ask by the time of change")
+        return {"dimension": SCAN}
     # Where the strategy leaves the kind of time out, the gateway takes its first one.
     fits = [
         (name, one)
@@ -195,15 +201,10 @@ def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[st
         return {}
     name, dimension = fits[0]
     start = fields[dimension.start]
-    if not any(one in WINDOW_VARIABLES for one in (start.value.names() if start.value else ())):
-        findings.cannot_run(
-            f"{start.field.path}.value",
-            "a fixed time: every run would read the same",
-            "write {{LAST_SYNC_TIME|datetime}}; for the past use the DAG kuaimai_backfill",
-        )
+    early = _begin(source, start, findings)
+    if early is None:
         return {}
-    early = _moment(params[dimension.start], start, findings)
-    overlap = timedelta() if early is None else to_wall(_PROBE.start) - early
+    overlap = to_wall(_PROBE.start) - early
     if not timedelta() <= overlap <= _MOST_OVERLAP:
         findings.cannot_run(
             f"{start.field.path}.value",
@@ -218,12 +219,22 @@ def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[st
     return found
 
 
-def _moment(value: Any, field: CompiledField, findings: Findings) -> datetime | None:
+def _begin(source: Source, field: CompiledField, findings: Findings) -> datetime | None:
+    """Where the window of a run begins, wall clock; it has to move with the runs."""
+    name, where = field.field.name, f"{field.field.path}.value"
     try:
-        return read_time(value)
+        early, later = (read_time(_params(source, window)[name]) for window in (_PROBE, _NEXT_DAY))
     except ValueError as err:
-        findings.cannot_run(f"{field.field.path}.value", str(err), "write {{LAST_SYNC_TIME|datetime}}")
+        findings.cannot_run(where, str(err), "write {{LAST_SYNC_TIME|datetime}}")
         return None
+    if early is None or later is None or later - early != _DAY:
+        findings.cannot_run(
+            where,
+            "a fixed time: every run would read the same",
+            "write {{LAST_SYNC_TIME|datetime}}; for the past use the DAG kuaimai_backfill",
+        )
+        return None
+    return early
 
 
 def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[str, str]:
@@ -231,8 +242,7 @@ def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[s
     ours = set()
     for one in method.times.dimensions.values() if method.times else ():
         ours |= {one.start, one.end, *one.send}
-    asked = source_request(source, _PROBE)
-    params = asked.params if isinstance(asked.params, dict) else {}
+    params = _params(source, _PROBE)
     found = {}
     for field in source.request:
         name = field.field.name
@@ -240,7 +250,15 @@ def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[s
             continue
         if params[name] == "":
             continue  # the gateway takes no empty parameter
-        if isinstance(field.value, Literal):
+        if name in method.send:
+            _as_always(name, str(params[name]), method, field, findings)
+        elif method.scope is not None and name == method.scope.param:
+            findings.cannot_run(
+                f"{field.field.path}.value",
+                f"{name}: here the method is asked for every {method.scope.of}, one after the other",
+                "delete it, and let the strategy's condition choose what is written",
+            )
+        elif isinstance(field.value, Literal):
             found[name] = str(params[name])
         else:
             findings.cannot_run(
@@ -249,3 +267,21 @@ def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[s
                 "write a fixed value",
             )
     return found
+
+
+def _as_always(
+    name: str, value: str, method: catalog.Method, field: CompiledField, findings: Findings
+) -> None:
+    """What every request to a method carries may stand in the strategy too, if it says the same."""
+    wanted = method.send[name]
+    if value != wanted:
+        findings.cannot_run(
+            f"{field.field.path}.value",
+            f"{name} {value}: {method.name} is asked with {wanted}",
+            f"write {wanted}",
+        )
+
+
+def _params(source: Source, window: RunWindow) -> dict[str, Any]:
+    asked = source_request(source, window).params
+    return asked if isinstance(asked, dict) else {}
