@@ -144,7 +144,7 @@ def _map(pipeline: Pipeline, method: str, window_id: str, records: Sequence[Held
         if bad:
             still[bad[0].reason] += 1
         else:
-            fitting.setdefault(record_key(record, *pipeline.record.key_fields), []).append(one)
+            fitting.setdefault(record_key(record, pipeline.record), []).append(one)
     rank = pipeline.source.methods.index(method)
     batches = mapper.batches(into, rank=rank, window_id=window_id) if fitting else ()
     return _Mapped(method, mapper, batches, fitting, dict(still))
