@@ -166,11 +166,15 @@ class KuaimaiPlanOperator(_GatewayOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Fetch the shops and cut the run into slices."""
+        from kuaimai.airflow.notifications import KuaimaiNotifier
         from kuaimai.airflow.targets import planned_for
-        from kuaimai.extract.windows import SCAN
+        from kuaimai.extract.windows import SCAN, Window
         from kuaimai.pipeline.manifests import to_manifest
         from kuaimai.pipeline.scopes import fetch_scopes
         from kuaimai.pipeline.slices import plan_slices
+
+        def missed(lost: Window) -> None:
+            KuaimaiNotifier("missed", details=lost.dimension, window=(lost.start, lost.end)).notify(context)
 
         with told():
             spec = self.spec()
@@ -187,6 +191,7 @@ class KuaimaiPlanOperator(_GatewayOperator):
                     live=asked.live,
                     target=targets,
                     dimension=self.dimension,
+                    on_missed=missed,
                 )
         if slices and slices[0].look_back_minutes:
             self.log.info("look-back by creation: %.1f hours", slices[0].look_back_minutes / 60)
