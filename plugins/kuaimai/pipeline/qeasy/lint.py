@@ -324,14 +324,13 @@ class _Source(_Side):
         if self.source.remedy_crontab:
             self.findings.warn(
                 f"{self.path}omissionRemedy",
-                "it is not run here; on the platform it reads again and compares nothing"
+                "on the platform it reads again and compares nothing"
                 + (
                     "; with idCheck true it finds missing rows, never changed ones"
                     if self.source.id_check
                     else ""
                 ),
-                "seals take its place: a window stays open, and is read again, until the gateway's count is "
-                "there; orders are compared once more every night, by kuaimai_reconcile",
+                "here every window is counted; compare sums once after the move",
             )
 
     def _envelope(self) -> None:
@@ -370,7 +369,6 @@ class _Target(_Side):
             return
         self.values(target.values())
         self.omitted(target.request)
-        self._rhythm(target)
         self._source_fields(target)
         if target.grouping is not None:
             self._grouping(target.grouping)
@@ -380,16 +378,6 @@ class _Target(_Side):
             self.findings.note(
                 f"{self.path}operation.rows",
                 f"{target.batch.rows} rows share one request: an API that fails it as a whole fails them all",
-            )
-
-    def _rhythm(self, target: made.Target) -> None:
-        source = self.compiled.source
-        if source is not None and source.crontab and target.crontab not in ("", source.crontab):
-            places = (f"{self.path}crontab", "target.crontab", "target_crontab")
-            self.findings.note(
-                next((one for one in places if one in self.findings.places.lines), places[0]),
-                f"{target.crontab} has no effect here: what the source brings is written at once",
-                f"the source's crontab is the rhythm of both: {source.crontab}",
             )
 
     def _source_fields(self, target: made.Target) -> None:
@@ -436,7 +424,7 @@ class _Target(_Side):
         self.findings.note(
             where,
             "here a document is made of the new rows of one load: a window of some shops",
-            "for a document of a day let the source's crontab run once a day",
+            "for a document of a day give the target a crontab of its own that runs once a day",
         )
         if source is None:
             return
