@@ -464,7 +464,7 @@ def test_database_that_is_not_there_is_named(pg_url):
 
 def test_server_that_does_not_answer_is_tried_again_later():
     target = open_target("postgresql+psycopg2://postgres@127.0.0.1:1/none")
-    with pytest.raises(Transient, match="check that it runs.*nothing of this window was stored"):
+    with pytest.raises(Transient, match=r"check that it runs.*nothing of this window was stored"):
         store(target, [order(1)])
 
 
@@ -672,5 +672,5 @@ def test_mariadb_database_that_is_not_there_is_named(maria_url):
 def test_mysql_server_that_does_not_answer_is_tried_again_later():
     pytest.importorskip("pymysql")
     target = open_target("mysql+pymysql://root@127.0.0.1:1/none")
-    with pytest.raises(Transient, match="check that it runs.*nothing of this window was stored"):
+    with pytest.raises(Transient, match=r"check that it runs.*nothing of this window was stored"):
         store(target, [order(1)])

@@ -302,8 +302,8 @@ def _our_error(err: BaseException | None, url: sa.engine.URL) -> ConfigError | T
     if "row-level security" in text:  # COPY refuses such tables, an INSERT refuses single rows
         return ConfigError(
             f"{where} is held by row-level security: {text}",
-            hint=f'ALTER ROLE "{url.username}" BYPASSRLS, or make that user the owner of the kuaimai_ tables, '
-            "without FORCE ROW LEVEL SECURITY",
+            hint=f'ALTER ROLE "{url.username}" BYPASSRLS, or make that user the owner of the '
+            "kuaimai_ tables, without FORCE ROW LEVEL SECURITY",
         )
     if state == _NO_RIGHT:
         return ConfigError(
