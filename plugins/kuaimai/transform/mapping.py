@@ -113,8 +113,8 @@ class Rows:
                 texts = pa.array([more.get(name) for more in self._more], pa.string())
                 single = single.append_column(_NEW + name, texts)
             parts.append(single)
-        rows = pa.concat_tables([schema.empty_table(), *parts], promote_options="default").combine_chunks()
-        return _newest(rows, self.table.key)
+        rows = pa.concat_tables(parts or [schema.empty_table()], promote_options="default")
+        return _newest(rows.combine_chunks(), self.table.key)
 
     def to_arrow(self, *, rank: int, window_id: str) -> pa.Table:
         """Return the rows as a batch."""
@@ -406,11 +406,14 @@ class Mapper:
         if met is not None:
             good = self._left_out(good, met, keys)
         header = [*own, versions, pa.array(counts, pa.int32()), at]
-        tables = [_part(header, self.header.schema, more).filter(good)]
+        tables = [_part(header, self.header.schema, more)]
         for shape, columns_, new, parents in children:
             nothing = pa.nulls(len(parents), pa.int32())
             part = [*columns_, versions.take(parents), nothing, at.take(parents)]
-            tables.append(_part(part, shape.schema, new).filter(good.take(parents)))
+            tables.append(_part(part, shape.schema, new))
+        if not pc.all(good, skip_nulls=False).as_py():
+            masks = [good, *(good.take(parents) for *_, parents in children)]
+            tables = [table.filter(mask) for table, mask in zip(tables, masks, strict=True)]
         return tables, pc.filter(at, bad).to_pylist()
 
     def _left_out(self, good: pa.Array, met: pa.Array, keys: pa.Array) -> pa.Array:
