@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import IO
 
 import pyarrow as pa
+from tests.installation import START, mirror
 
 from kuaimai.extract.staging import Staging
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.scopes import fetch_scopes
 from kuaimai.pipeline.slices import plan_slices
-from tests.installation import START, mirror
 
 DAY = timedelta(days=1)
 # A batch of 400 orders with their lines takes several times as much.
