@@ -112,7 +112,7 @@ class Mapper:
         bad = []
         for number, sent in enumerate(records, start=position):
             record = _completed(sent, given)
-            key = record_key(record, *self.kind.key_fields)
+            key = record_key(record, self.kind)
             try:
                 met = self.header.met(record)
                 if met is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -15,10 +14,8 @@ from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.transform import columns
 from kuaimai.transform.fields import CONVERTERS
-from kuaimai.transform.personal import hashed, masked
+from kuaimai.transform.personal import KEPT, Kept
 from kuaimai.transform.rules import Rules
-
-_KEPT: Mapping[str, Callable[[str | None], str | None]] = MappingProxyType({"hash": hashed, "mask": masked})
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Plan:
     def of(cls, one: catalog.Field, kind: catalog.Record, rules: Rules, *, plain: bool = False) -> Plan:
         """The plan for a field of a kind of record; `plain` for what filters look at."""
         rule = rules.of(kind.name, one.name)
-        keep = None if plain else _KEPT.get(rule.keep or "")
+        keep = None if plain else KEPT.get(rule.keep or "")
         sent = kind.fields[one.name].type
         wanted: FieldType = rule.type or sent
         if keep:
@@ -49,6 +46,8 @@ class Plan:
             ValueError: it does not fit.
         """
         sent = next((record[name] for name in self.spellings if record.get(name) is not None), None)
+        if isinstance(sent, Kept):  # what it was, which filters look at, is not known
+            return sent.text if self.keep else None
         try:
             value = CONVERTERS[self.type](sent)
         except ValueError as err:
