@@ -22,7 +22,7 @@ demo-once: ## One interval without a UI, checked against the sandbox's truth; th
 
 test: ## All tests: the core without Airflow, then everything on Airflow 3.3 and on 2.11
 	@$(RUN) tools/environments.py --that-fit core airflow3 airflow2
-	@exec $(RUN) tools/run_tests.py $(if $(SERIAL),--serial)
+	@exec $(RUN) tools/run_tests.py
 
 lint: ## ruff (rules and format) and mypy
 	@$(RUN) tools/environments.py core airflow3
