@@ -90,6 +90,7 @@ def _open_statement(outlet: StatementOutlet, spec: Pipeline, book: Any) -> Targe
     from kuaimai.airflow.settings import target
     from kuaimai.errors import ConfigError
     from kuaimai.load.statements import StatementTarget
+    from kuaimai.pipeline.qeasy.statements import MAIN_PARAMS
 
     documents = _documents(outlet, spec)
     statement = documents.statement
@@ -107,6 +108,8 @@ def _open_statement(outlet: StatementOutlet, spec: Pipeline, book: Any) -> Targe
         id_check=outlet.id_check,
         document=documents,
         joins=documents.joins,
+        following=documents.following,
+        main=MAIN_PARAMS,
         pipeline_version=spec.fingerprint,
     )
 

@@ -19,6 +19,7 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import decode_json, encode_json
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.parts import Part
+from kuaimai.load.statements import Following
 from kuaimai.pipeline.qeasy.compiled import Compiled, Source, Statement, Target
 from kuaimai.pipeline.qeasy.findings import Findings, near
 from kuaimai.pipeline.qeasy.joining import Grouped, columns_of
@@ -106,6 +107,12 @@ class Documents:
     def statement(self) -> Statement | None:
         """The target's statement, where it is a database: documents are then lists of rows."""
         return self._target.statement if self._target else None
+
+    @property
+    def following(self) -> list[Following]:
+        """The statements that follow it, for lines of a row."""
+        further = self.statement.further if self.statement else ()
+        return [Following(one.params.field.name, one.text, one.last) for one in further]
 
     @property
     def keep(self) -> Callable[[bytes], str | None] | None:
