@@ -32,11 +32,9 @@ lint: ## ruff (rules and format) and mypy
 	.venv-airflow3/bin/mypy
 	.venv-airflow3/bin/mypy tools demo
 
-bench: ## Benchmarks (many minutes); see benchmarks/
+bench: ## Every benchmark, some 40 minutes; BENCH=--whole for hours, BENCH=--resume to go on, BENCH=--list
 	@$(RUN) tools/environments.py airflow3 bench
-	@for each in parse stages idle_run; do .venv-airflow3/bin/python benchmarks/bench_$$each.py || exit 1; done
-	@for each in memory budget ways; do .venv-bench/bin/python benchmarks/bench_$$each.py || exit 1; done
-	@.venv-bench/bin/python benchmarks/report.py
+	@exec .venv-bench/bin/python benchmarks/bench.py $(BENCH)
 
 lock: ## Resolve constraints/*.txt anew from pyproject.toml, keeping the pins that still fit
 	@$(RUN) tools/lock.py

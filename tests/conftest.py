@@ -21,7 +21,7 @@ def pytest_configure() -> None:
         "quick",
         max_examples=40,
         derandomize="CI" in os.environ,
-        # How long an example takes says something of the machine only.
+        # A busy machine is no error.
         deadline=None,
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )

@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from asking import FACTS, Table, page_form, ready, signed

@@ -188,7 +188,7 @@ def quarantined(name: str, bad: BadRecord) -> Quarantined:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(found=records)
 def test_both_ways_give_the_same_and_nothing_is_lost(folder, name, found):
     spec, answer = pipeline(folder, name), sent(found)
@@ -217,7 +217,7 @@ def without_nulls(batch):
 
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("where", ["target", "postgres_target", "maria_target"])
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(found=records)
 def test_they_land_or_are_set_aside_and_the_seal_adds_up(folder, request, where, name, found):
     database = request.getfixturevalue(where)

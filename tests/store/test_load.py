@@ -22,11 +22,12 @@ from kuaimai.load.targets import open_target
 from kuaimai.load.windows import PlannedWindow
 from kuaimai.transform.mapping import Mapper
 
+# PostgreSQL by either driver; SQLAlchemy 1.4 knows no psycopg 3.
+POSTGRES = ["postgres"] if sa.__version__.startswith("1.") else ["postgres", "psycopg"]
+
 
 # PostgreSQL takes many new records another way than few.
-@pytest.fixture(
-    params=["postgres", "postgres, as if many", "psycopg", "psycopg, as if many", "mariadb", "sqlite"]
-)
+@pytest.fixture(params=[*POSTGRES, *(f"{each}, as if many" for each in POSTGRES), "mariadb", "sqlite"])
 def url(request, tmp_path, monkeypatch):
     server, _, many = request.param.partition(", ")
     if server == "sqlite":
@@ -38,9 +39,6 @@ def url(request, tmp_path, monkeypatch):
 
 def server_url(request, server):
     if server == "psycopg":
-        pytest.importorskip("psycopg")
-        if sa.__version__.startswith("1."):
-            pytest.skip("SQLAlchemy 1.4 knows no psycopg 3")
         return request.getfixturevalue("pg_url").replace("+psycopg2", "+psycopg")
     return request.getfixturevalue({"postgres": "pg_url", "mariadb": "maria_url"}[server])
 

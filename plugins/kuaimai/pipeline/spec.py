@@ -265,8 +265,23 @@ class Pipeline(_Strict):
         if self.targets and "target" in self.model_fields_set:
             raise ValueError("targets: `target` is short for a single one; give only one of the two keys")
         check_names(self.targets)
+        self._check_rhythms()
         self.rules  # noqa: B018 - checks fields, filters and steps
         return self
+
+    def _check_rhythms(self) -> None:
+        """A target with a schedule of its own has a DAG, beside those of the pipeline."""
+        apart = [outlet.name for outlet in self.targets if outlet.schedule]
+        if apart and len(apart) == len(self.targets):
+            raise ValueError(
+                "targets: every one has a schedule of its own, so the pipeline's would write nothing; "
+                "leave it out of the first, and give the pipeline that `schedule`"
+            )
+        for name in apart:
+            if name in self.time.dimensions:
+                raise ValueError(
+                    f"targets: {name!r} is also a time, whose DAG has that name; rename the target"
+                )
 
     def _known_methods(self) -> dict[str, catalog.Method]:
         """Return the methods by name; all return the same kind of record."""
@@ -303,9 +318,10 @@ class Pipeline(_Strict):
                         f"source.params: {method.name} needs {' or '.join(group)}; {_instead(method, group)}"
                     )
 
-    def dag_id(self, further: Further | None = None) -> str:
-        """Return the id of its own DAG, or of that of a further time dimension."""
-        return f"kuaimai_{self.name}" + (f"__{further.dimension}" if further else "")
+    def dag_id(self, further: Further | None = None, outlet: AnyOutlet | None = None) -> str:
+        """Return the id of its own DAG, or of that of a further time dimension or of a target."""
+        apart = further.dimension if further else outlet.name if outlet else ""
+        return f"kuaimai_{self.name}" + (f"__{apart}" if apart else "")
 
     def dags(self, path: Path) -> dict[str, str]:
         """Return the ids of all its DAGs, and where each is written, for messages.
@@ -316,6 +332,11 @@ class Pipeline(_Strict):
         found = {self.dag_id(): self.place("name")}
         found |= {
             self.dag_id(one): self.place(f"time.further.{at}") for at, one in enumerate(self.time.further)
+        }
+        found |= {
+            self.dag_id(outlet=one): self.place(f"targets.{at}.schedule")
+            for at, one in enumerate(self.targets)
+            if one.schedule
         }
         return {dag: where or f"strategy {path}" for dag, where in found.items()}
 
@@ -334,6 +355,11 @@ class Pipeline(_Strict):
     def outlets(self) -> tuple[AnyOutlet, ...]:
         """The targets, by whichever key they are given; a strategy is found from the pipeline's folder."""
         return tuple(map(self._placed, self.targets)) or (SqlOutlet(conn_id=self.target, name=self.target),)
+
+    @property
+    def apart(self) -> tuple[AnyOutlet, ...]:
+        """The targets with a schedule, and so a DAG, of their own."""
+        return tuple(outlet for outlet in self.outlets if outlet.schedule)
 
     def _placed(self, outlet: AnyOutlet) -> AnyOutlet:
         if outlet.kind not in ("http", "statement") or not outlet.strategy:
