@@ -22,7 +22,8 @@ from kuaimai.airflow.interval import ZONE, RunInterval
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import KuaimaiRefreshTokenOperator, _GatewayOperator, told
 from kuaimai.errors import ConfigError
-from kuaimai.pipeline.reconcile import DAYS, can_reconcile
+from kuaimai.pipeline.comparison import comparison
+from kuaimai.pipeline.reconcile import DAYS
 from kuaimai.pipeline.spec import Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class KuaimaiReconcileOperator(_GatewayOperator):
     """Compare the last days of a pipeline with the gateway and mend what differs.
 
     Returns:
-        How many orders were missing, repaired and marked as gone, and how many requests it took.
+        How many records were missing, repaired and marked as gone, and how many requests it took.
     """
 
     def execute(self, context: Context) -> dict[str, int]:
@@ -79,6 +80,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
             spec, params = self.spec(), context["params"]
             if params["pipeline"] not in {None, spec.name}:
                 raise AirflowSkipException(f"this run is for {params['pipeline']} only")
+            if params["shops"] and spec.scope != "shop":
+                raise AirflowSkipException(f"this run is for some shops; {spec.name} are read of all at once")
             client, asked = self.client(context), _asked(context)
             shops = asked.chosen(fetch_scopes(spec, client))
             outcomes: list[reconcile.Outcome] = []
@@ -125,7 +128,7 @@ def _pipelines(folder: Path) -> dict[str, Path]:
             pipeline: Pipeline = load_pipeline(path)
         except ConfigError:
             continue
-        if can_reconcile(pipeline) and pipeline.databases:
+        if comparison(pipeline) and pipeline.databases:
             found.setdefault(pipeline.name, path)
     return found
 
@@ -140,9 +143,8 @@ def _without(folder: Path, compared: Mapping[str, Path]) -> str:
     if not others:
         return ""
     return (
-        f"Only orders are compared. Not compared: {', '.join(others)}; what is gone of records that are read "
-        "as a whole, their own scans find.\n"
-        f"仅核对订单；不核对 {', '.join(others)}，全量读取的数据由其自身的扫描发现删除。\n"
+        f"Not compared: {', '.join(others)}; what is read as a whole is compared by its own scans.\n"
+        f"不核对 {', '.join(others)}；全量读取的数据由其自身的扫描核对。\n"
     )
 
 
@@ -177,11 +179,13 @@ _DOC = """
 ### The last days once more / 夜间核对
 
 Every night at 04:10 each pipeline's yesterday and the seven days before it are counted again, by creation,
-per group of shops and two hours, and by the time of change, for changes that no window has shown. A quiet
-night costs one small request for each, by change fewer. Where something differs:
+per group of shops and two hours (records other than orders: a day), and by the time of change, for changes
+that no window has shown. A quiet night costs one small request for each, by change fewer. Where something
+differs:
 
-* orders that are missing, or newer at the gateway, are read by their ids and loaded as always;
-* orders that the gateway has no longer get a `_deleted_at`, with their lines; no row is ever removed;
+* records that are missing, or newer at the gateway, are read by their ids and loaded as always; where the
+  method takes no ids (receipts, returns of purchases), with their day;
+* records that the gateway has no longer get a `_deleted_at`, with their lines; no row is ever removed;
 * windows that could not be sealed, *open* or *contested*, are read again.
 
 **What did it find?** `SELECT * FROM kuaimai_reconcile ORDER BY day DESC`
