@@ -71,7 +71,7 @@ class KuaimaiReconcileOperator(_GatewayOperator):
     """
 
     def execute(self, context: Context) -> dict[str, int]:
-        """Reconcile; skip if the run was triggered for another pipeline."""
+        """Reconcile; skip what the run was not triggered for, and a pipeline that nobody reads."""
         from kuaimai.airflow.settings import staging, target
         from kuaimai.pipeline import reconcile
         from kuaimai.pipeline.scopes import fetch_scopes
@@ -87,6 +87,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
             outcomes: list[reconcile.Outcome] = []
             for conn_id in spec.databases:
                 with closing(target(conn_id)) as database:
+                    if not database.standing(spec.name).dimensions:
+                        continue  # nobody reads it: to compare would be to begin
                     outcome = reconcile.reconcile(
                         spec,
                         # Answers are staged by run: what one database lacks is not what another does.
@@ -102,6 +104,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
                 outcomes.append(outcome)
             for outcome in outcomes:
                 reconcile.check(outcome)
+        if not outcomes:
+            raise AirflowSkipException(f"nothing was read yet; unpause kuaimai_{spec.name} if you need it")
         return {
             **{
                 name: sum(outcome.total(name) for outcome in outcomes)
@@ -187,6 +191,8 @@ differs:
   method takes no ids (receipts, returns of purchases), with their day;
 * records that the gateway has no longer get a `_deleted_at`, with their lines; no row is ever removed;
 * windows that could not be sealed, *open* or *contested*, are read again.
+
+Only pipelines that are read are compared: one whose DAG was never unpaused is skipped.
 
 **What did it find?** `SELECT * FROM kuaimai_reconcile ORDER BY day DESC`
 **How much did we sell?** `SELECT * FROM kuaimai_reconcile_total ORDER BY day DESC, shop, status`
