@@ -151,14 +151,18 @@ class KuaimaiPlanOperator(_GatewayOperator):
 
     Args:
         dimension: the time by which to read; None for the pipeline's own.
+        targets: names of the targets that the run writes; None for all.
 
     Returns:
         One small dict per slice, for `expand`.
     """
 
-    def __init__(self, *, dimension: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, dimension: str | None = None, targets: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.dimension = dimension
+        self.targets = targets
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Fetch the shops and cut the run into slices."""
@@ -177,7 +181,7 @@ class KuaimaiPlanOperator(_GatewayOperator):
             scans = (self.dimension or spec.time.dimension) == SCAN
             asked = scan_interval(context) if scans else run_interval(context)
             shops = asked.chosen(fetch_scopes(spec, self.client(context)))
-            with planned_for(spec) as targets:
+            with planned_for(spec, self.targets) as targets:
                 slices = plan_slices(
                     spec,
                     run=str(context["run_id"]),
