@@ -27,7 +27,7 @@ CREATED = "created"
 # The suffix of a Qeasy strategy in the folder of pipelines.
 STRATEGY = ".json"
 # DAGs that are no pipelines.
-_OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session"})
+_OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session", "status"})
 
 _NAME = r"^[a-z][a-z0-9_]*$"
 
