@@ -22,7 +22,7 @@ demo-once: ## One interval without a UI, checked against the sandbox's truth; th
 
 test: ## All tests: the core without Airflow, then everything on Airflow 3.3 and on 2.11
 	@$(RUN) tools/environments.py --that-fit core airflow3 airflow2
-	@exec $(RUN) tools/run_tests.py $(if $(SERIAL),--serial)
+	@exec $(RUN) tools/run_tests.py
 
 lint: ## ruff (rules and format) and mypy
 	@$(RUN) tools/environments.py core airflow3
@@ -32,11 +32,9 @@ lint: ## ruff (rules and format) and mypy
 	.venv-airflow3/bin/mypy
 	.venv-airflow3/bin/mypy tools demo
 
-bench: ## Benchmarks (many minutes); see benchmarks/
+bench: ## Every benchmark, some 40 minutes; BENCH=--whole for hours, BENCH=--resume to go on, BENCH=--list
 	@$(RUN) tools/environments.py airflow3 bench
-	@for each in parse stages idle_run; do .venv-airflow3/bin/python benchmarks/bench_$$each.py || exit 1; done
-	@for each in memory budget ways; do .venv-bench/bin/python benchmarks/bench_$$each.py || exit 1; done
-	@.venv-bench/bin/python benchmarks/report.py
+	@exec .venv-bench/bin/python benchmarks/bench.py $(BENCH)
 
 lock: ## Resolve constraints/*.txt anew from pyproject.toml, keeping the pins that still fit
 	@$(RUN) tools/lock.py

@@ -29,10 +29,12 @@ from measure import HERE, Postgres, gateway
 sys.path.insert(0, str(ROOT / "plugins"))
 
 RESULTS = HERE / "results" / "budget.json"
+PROMISED_SHARE = 0.97
 RATE = 15
 PROCESSES = 4
 THREADS = 4
 ORDERS = 20_000
+PATIENCE_SECONDS = 180.0  # for the imports of all processes on a busy machine
 
 
 def spend(url: str, store_url: str, seconds: float, day: tuple[str, str], together: Any) -> None:
@@ -61,7 +63,7 @@ def spend(url: str, store_url: str, seconds: float, day: tuple[str, str], togeth
                     {**asked, "pageNo": "1", "pageSize": str(PAGE_SIZE)},
                 )
 
-        together.wait()  # imports take their time
+        together.wait(PATIENCE_SECONDS)  # imports take their time
         until = time.time() + seconds
         threads = [threading.Thread(target=work) for _ in range(THREADS)]
         for thread in threads:
@@ -95,7 +97,7 @@ def measure(store: str, store_url: str, *, seconds: float, latency: float) -> di
         ]
         for process in processes:
             process.start()
-        together.wait()
+        together.wait(PATIENCE_SECONDS)
         begun = time.time()
         for process in processes:
             process.join(seconds + 60)
@@ -146,7 +148,10 @@ def main() -> int:
                     f"(allowed {result['allowed_in_one_second']})",
                     flush=True,
                 )
-                missed += result["most_in_one_second"] > result["allowed_in_one_second"]
+                missed += (
+                    result["most_in_one_second"] > result["allowed_in_one_second"]
+                    or result["used"] < PROMISED_SHARE
+                )
         finally:
             postgres.close()
     return 1 if missed else 0

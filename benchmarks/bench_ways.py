@@ -1,6 +1,6 @@
 """Side by side: this package and what a user would pick instead, on one gateway and one PostgreSQL.
 
-    make bench                                           everything at small sizes; minutes
+    make bench                                           all that bench.py selects
     python benchmarks/bench_ways.py --orders 20000 --latency 0.05 kuaimai-2 session
     python benchmarks/bench_ways.py --orders 50000 --latency 0 download-1 download-8 parse write
     python benchmarks/bench_ways.py --list
@@ -20,12 +20,14 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 from corpus import END, PAGE_SIZE, ROOT, START, Corpus, corpus
 from measure import HERE, Postgres, gateway, run
 
@@ -96,6 +98,7 @@ LIMITS = {
           for n in (1, 8, 32)),
         Way("parse", "orjson, and from there to Arrow tables", "limits.py", "parse", ()),
         Way("write", "COPY of prepared rows and merge", "limits.py", "write"),
+        Way("bare-work", "parse, explode, COPY and merge by a process a core", "limits.py", "bare-work"),
     )
 }  # fmt: skip
 USUAL = [
@@ -193,10 +196,15 @@ def median(former: list[dict[str, Any]], result: dict[str, Any]) -> dict[str, An
     return {**by_wall[len(by_wall) // 2], "walls": [one["wall"] for one in by_wall]}
 
 
-def keep(result: dict[str, Any], facts: dict[str, Any], results: Path = RESULTS) -> None:
+def keep(
+    result: dict[str, Any],
+    facts: dict[str, Any],
+    results: Path = RESULTS,
+    *,
+    same: Sequence[str] = ("way", "orders", "latency", "rate_limit"),
+) -> None:
     """Add a run to the results; the same way under the same conditions replaces its former run."""
     stored = json.loads(results.read_text()) if results.exists() else {"runs": []}
-    same = ("way", "orders", "latency", "rate_limit")
     runs = [one for one in stored["runs"] if any(one.get(name) != result.get(name) for name in same)]
     results.parent.mkdir(exist_ok=True)
     results.write_text(json.dumps({**stored, **facts, "runs": [*runs, result]}, indent=1) + "\n")
@@ -218,6 +226,25 @@ def versions(postgres: Postgres) -> dict[str, str]:
     if airflow:
         found["apache-airflow"], found["apache-airflow-providers-http"] = airflow
     return {**found, "postgresql": postgres.version}
+
+
+def is_wrong(result: dict[str, Any]) -> bool:
+    """Whether a run went as it should not; where a limit is set, failing is what others are measured for."""
+    if result["rate_limit"] and not result["way"].startswith("kuaimai"):
+        return False
+    return bool(result["wrong"] or result["ended"] != "ok")
+
+
+def told(result: dict[str, Any]) -> str:
+    """Return a run as one line."""
+    return (
+        f"{result['way']:24} {result['orders']:>8,} orders {result['latency'] * 1000:>4.0f} ms "
+        f"{result['orders_per_second']:>6,}/s  {result['wall']:>6.1f} s  "
+        f"CPU {result['cpu']:>6.1f}  PG {result['postgres_cpu']:>5.1f}  "
+        f"server {result['server_cpu']:>4.1f}  {result['peak_mib']:>5.0f} MiB  "
+        f"load {result['load_before']}  "
+        f"{result['wrong'] or result['ended']}  {result['output'] or ''}"
+    )
 
 
 def main() -> int:
@@ -245,25 +272,23 @@ def main() -> int:
             for latency in options.latency:
                 taken: dict[str, list[dict[str, Any]]] = {}
                 for name in (options.ways or USUAL) * options.repeat:
-                    result = measure(
-                        known[name],
-                        data,
-                        postgres,
-                        latency=latency,
-                        rate_limit=options.rate_limit,
-                        most_seconds=options.most_seconds,
-                    )
+                    try:
+                        result = measure(
+                            known[name],
+                            data,
+                            postgres,
+                            latency=latency,
+                            rate_limit=options.rate_limit,
+                            most_seconds=options.most_seconds,
+                        )
+                    except (OSError, ValueError, psycopg2.Error) as error:
+                        # The gateway or the database, not the way: the others can still be measured.
+                        print(f"{name:24} could not be measured: {error!r}", flush=True)
+                        wrong += 1
+                        continue
                     keep(median(taken.setdefault(name, []), result), facts, options.results)
-                    wrong += bool(result["wrong"] or result["ended"] != "ok")
-                    print(
-                        f"{name:24} {options.orders:>8,} orders {latency * 1000:>4.0f} ms "
-                        f"{result['orders_per_second']:>6,}/s  {result['wall']:>6.1f} s  "
-                        f"CPU {result['cpu']:>6.1f}  PG {result['postgres_cpu']:>5.1f}  "
-                        f"server {result['server_cpu']:>4.1f}  {result['peak_mib']:>5.0f} MiB  "
-                        f"load {result['load_before']}  "
-                        f"{result['wrong'] or result['ended']}  {result['output'] or ''}",
-                        flush=True,
-                    )
+                    wrong += is_wrong(result)
+                    print(told(result), flush=True)
         finally:
             postgres.close()
     return 1 if wrong else 0

@@ -73,13 +73,18 @@ def run(
     words = threading.Thread(target=lambda: peak.errors.append(process.stderr.read()))  # type: ignore[union-attr]
     words.start()
     assert process.stdout is not None
-    text = process.stdout.read()
-    # wait4 gives the CPU time of the whole tree: of every descendant that was waited for.
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.monotonic() - started
+    try:
+        text = process.stdout.read()
+        # wait4 gives the CPU time of the whole tree: of every descendant that was waited for.
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - started
+    except BaseException:  # Ctrl-C, or the step took too long: nothing of the way may go on
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        late.cancel()
+        peak.stop()
     process.returncode = os.waitstatus_to_exitcode(status)
-    late.cancel()
-    peak.stop()
     words.join()
     time.sleep(0.3)  # the postmaster reaps the backends that just ended
     ended = "ok" if process.returncode == 0 else "too slow" if wall >= most_seconds else "failed"

@@ -7,84 +7,36 @@ The words are in report.en.md and report.zh-CN.md, with a name in braces where f
 
 from __future__ import annotations
 
-import json
 import string
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from bench_faults import FAULTS
 from bench_memory import PROMISED_MIB, STAGES
 from bench_ways import LIMITS, WAYS
+from findings import (
+    EVERY_OURS,
+    MANY_ORDERS,
+    OURS,
+    USUAL_LATENCY,
+    USUAL_ORDERS,
+    Goal,
+    Results,
+    Run,
+    bound,
+    cpu,
+    goals,
+    most_orders,
+    times,
+)
 from measure import HERE
+from words import CHINESE, OUTCOMES, WAYS_UNDER_FAULTS, WORDS
+from words import FAULTS as FAULTS_IN_WORDS
 
 DOCS = HERE.parent / "docs"
-OURS = "kuaimai-4"
-USUAL_ORDERS, USUAL_LATENCY = 20_000, 0.05
 LATENCIES = (0.0, 0.05, 0.2)
 LANGUAGES = {"en": "benchmarks.md", "zh-CN": "benchmarks.zh-CN.md"}
-
-Run = dict[str, Any]
-
-# What a table says: English, Chinese.
-WORDS: dict[str, tuple[str, str]] = {
-    "way": ("way", "方式"),
-    "slower": ("this package is faster by", "本包快多少倍"),
-    "rate": ("orders/s", "单/秒"),
-    "cpu_ratio": ("it takes CPU, times ours", "CPU 为本包的倍数"),
-    "cpu": ("CPU s", "CPU 秒"),
-    "pg": ("PostgreSQL CPU s", "PostgreSQL CPU 秒"),
-    "peak": ("peak MiB, all processes", "内存峰值 MiB（全部进程）"),
-    "runs": ("runs", "次数"),
-    "orders": ("orders", "订单数"),
-    "stage": ("stage", "阶段"),
-    "seconds": ("seconds", "秒"),
-    "not run": ("not run", "未测"),
-    "failed": ("failed", "失败"),
-    "too slow": ("too slow", "过慢"),
-    "latency": ("latency", "延迟"),
-    "requests": ("requests", "请求数"),
-    "store": ("store", "协调库"),
-    "used": ("share of the budget", "预算使用率"),
-    "most": ("most in one second", "一秒内最多"),
-    "allowed": ("allowed", "允许"),
-}
-NAMES_CHINESE = {
-    "kuaimai-2": "本包，2 个进程",
-    "kuaimai-3": "本包，3 个进程",
-    "kuaimai-4": "本包，4 个进程",
-    "article": "种子文章的简单循环（requests.post、executemany）",
-    "session": "简单循环，改用 Session 与多行 insert",
-    "http-operator": "Airflow HttpOperator 加 pagination_function，executemany",
-    "http-operator-multirow": "Airflow HttpOperator 加 pagination_function，多行 insert",
-    "dlt-documented": "dlt，照文档写，全部字段",
-    "dlt-documented-columns": "dlt，照文档写，字段与本包相同",
-    "dlt-tuned": "dlt，调优（按天并行、worker、文件大小）",
-    "dlt-expert": "dlt，专家写法（线程、手工摊平为 Arrow、csv 装载）",
-    "dlt-expert-upsert": "dlt，专家写法，合并策略 upsert",
-    "dlt-expert-adbc": "dlt，专家写法，经 ADBC 装载 Parquet",
-    "download-1": "下载即丢弃，1 个连接",
-    "download-8": "下载即丢弃，8 个连接",
-    "download-32": "下载即丢弃，32 个连接",
-}
-
-
-class Results:
-    """The runs in the files below results/."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ways = self._read(folder / "ways.json")
-        self.memory = self._read(folder / "memory.json")
-        self.budget = self._read(folder / "budget.json")
-
-    def _read(self, file: Path) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"runs": []}
-        return found
-
-    def run(self, way: str, orders: int, latency: float, limit: int = 0) -> Run | None:
-        """Return what was measured of a way under these conditions, or None."""
-        wanted = {"way": way, "orders": orders, "latency": latency, "rate_limit": limit}
-        return next((one for one in self.ways["runs"] if wanted.items() <= one.items()), None)
 
 
 class Report:
@@ -100,7 +52,7 @@ class Report:
 
     def title(self, way: str) -> str:
         """A way's name in words."""
-        return NAMES_CHINESE[way] if self.chinese else {**WAYS, **LIMITS}[way].title
+        return CHINESE[way] if self.chinese else {**WAYS, **LIMITS}[way].title
 
     def speed(self, run: Run | None) -> str:
         """Orders a second, or why there are none."""
@@ -108,7 +60,7 @@ class Report:
             return self.word("not run")
         if run["ended"] != "ok":
             return self.word(run["ended"])
-        return "**wrong**" if run["wrong"] else f"{run['orders_per_second']:,}"
+        return f"**{self.word('wrong')}**" if run["wrong"] else f"{run['orders_per_second']:,}"
 
     def ratios(self, orders: int, latency: float, limit: int = 0) -> str:
         """Every way beside ours, the slowest first."""
@@ -125,7 +77,7 @@ class Report:
                 [
                     self.title(run["way"]),
                     f"**{run['wall'] / ours['wall']:.1f}**" if good else "",
-                    f"{_cpu(run) / _cpu(ours):.1f}" if good else "",
+                    f"{cpu(run) / cpu(ours):.1f}" if good else "",
                     self.speed(run),
                     *(f"{run[name]:.1f}" if good else "" for name in ("cpu", "postgres_cpu")),
                     f"{run['peak_mib']:.0f}",
@@ -145,7 +97,7 @@ class Report:
                 rows.append([self.title(name), *map(self.speed_of(name), runs)])
         return table(head, rows)
 
-    def speed_of(self, name: str) -> Any:
+    def speed_of(self, name: str) -> Callable[[Run | None], str]:
         """How a way's speed is told: a limit measures itself, without the start of a process."""
         if name in LIMITS:
             return lambda run: (
@@ -176,17 +128,103 @@ class Report:
         ]
         return table(head, rows)
 
+    def by_fault(self) -> str:
+        """What became of each way under each fault."""
+        found = {(run["fault"], run["way"]): run for run in self.results.faults["runs"]}
+        ways = [way for way in WAYS_UNDER_FAULTS if any((fault, way) in found for fault in FAULTS)]
+        head = [self.word("fault"), *(WAYS_UNDER_FAULTS[way][self.chinese] for way in ways)]
+        rows = [
+            [FAULTS_IN_WORDS[fault][self.chinese], *(self.became(found.get((fault, way))) for way in ways)]
+            for fault in FAULTS
+        ]
+        return table(head, rows) if ways else f"*{self.word('not run')}*"
+
+    def became(self, run: Run | None) -> str:
+        """What became of one way under one fault."""
+        if run is None:
+            return self.word("not run")
+        kind = "held" if run["outcome"] == "ok" and run["quarantined"] else run["outcome"]
+        words = OUTCOMES[kind][self.chinese]
+        return words.format(missing=f"{run['missing']:,}", held=run["quarantined"])
+
+    def silent(self) -> dict[str, str]:
+        """How often rows were missing without a word."""
+        runs = [run for run in self.results.faults["runs"] if run["fault"] != "none"]
+        ours = [run for run in runs if run["way"] == "kuaimai"]
+        others = [run for run in runs if run["way"] != "kuaimai"]
+        return {
+            "fault_orders": f"{max((run['orders'] for run in runs), default=0):,}",
+            "silent_ours": str(sum(run["outcome"] == "silent" for run in ours)),
+            "trials_ours": str(len(ours)),
+            "silent_others": str(sum(run["outcome"] == "silent" for run in others)),
+            "trials_others": str(len(others)),
+        }
+
+    def by_goal(self) -> str:
+        """What was promised, what was reached, and whether that is enough."""
+        head = [self.word(name) for name in ("goal", "reached", "verdict")]
+        return table(head, map(self.goal, goals(self.results)))
+
+    def goal(self, goal: Goal) -> list[str]:
+        """One goal as a row."""
+        name = self.word(f"goal {goal.name}").format(promised=PROMISED_MIB)
+        if not goal.reached:
+            return [name, self.word("not run"), ""]
+        reached = f"**{goal.reached}**"
+        if goal.orders:
+            reached = self.word("at").format(most=goal.reached, orders=f"{goal.orders:,}")
+        verdict = self.word("yes" if goal.met else "no")
+        limit = bound(self.results)
+        if goal.wanted and limit:
+            possible = max(limit.by_cpu, limit.together or 0.0)
+            verdict = self.word("beyond").format(wanted=f"{goal.wanted:,.0f}", bound=f"{possible:,.0f}")
+        return [name, reached, verdict]
+
+    def headroom(self) -> str:
+        """What the gateway can serve, beside what the fastest way took from it."""
+        head = [self.word(one) for one in ("latency", "connections", "fastest", "headroom", "server_cpu")]
+        rows = []
+        for latency in LATENCIES:
+            served = self.results.run("download-32", USUAL_ORDERS, latency)
+            taken = [
+                run
+                for way in WAYS
+                for orders in (MANY_ORDERS, USUAL_ORDERS)
+                if (run := self.results.good(way, orders, latency))
+            ]
+            if not served or not taken:
+                continue
+            fastest = max(taken, key=lambda run: run["orders"] / run["wall"])
+            rate, able = (
+                fastest["orders"] / fastest["wall"],
+                served["orders"] / served["output"]["seconds"],
+            )
+            rows.append(
+                [
+                    f"{latency * 1000:.0f} ms",
+                    f"{able:,.0f}",
+                    f"{rate:,.0f}",
+                    f"{able / rate:.0f}",
+                    f"{fastest['server_cpu'] / fastest['wall']:.1%}",
+                ]
+            )
+        return table(head, rows)
+
     def figures(self) -> Mapping[str, str]:
         """Everything that the text names in braces."""
         ways = self.results.ways
         machine = ways["machine"]
         loads = [run["load_before"] for run in ways["runs"]]
         return {
+            "faults": self.by_fault(),
+            **self.silent(),
+            "goals": self.by_goal(),
             "ratios": self.ratios(USUAL_ORDERS, USUAL_LATENCY),
-            "ratios_200k": self.ratios(200_000, USUAL_LATENCY),
+            "ratios_200k": self.ratios(MANY_ORDERS, USUAL_LATENCY),
             "ratios_1m": self.ratios(1_000_000, USUAL_LATENCY),
             "ratios_limited": self.ratios(USUAL_ORDERS, USUAL_LATENCY, 15),
             "latencies": self.latencies(),
+            "headroom": self.headroom(),
             "memory": self.by_memory(),
             "budget": self.by_budget(),
             "promised_mib": str(PROMISED_MIB),
@@ -199,51 +237,44 @@ class Report:
             "load_least": f"{min(loads):.1f}",
             "load_most": f"{max(loads):.1f}",
             "from": min(run["at"] for run in ways["runs"])[:10],
-            **self.bound(),
-            **self.times(),
+            **self.limit(),
+            **self.times_with_few(),
         }
 
-    def times(self) -> dict[str, str]:
-        """How many times faster than others we are, with many orders and with few."""
-        others = {"http": "http-operator", "documented": "dlt-documented", "expert": "dlt-expert"}
+    def times_with_few(self) -> dict[str, str]:
+        """How many times faster than others we are with few orders."""
+        found = {name: times(self.results, name, USUAL_ORDERS) for name in ("http", "documented", "expert")}
         return {
-            f"times_{name}{few}": self._times(way, orders)
-            for name, way in others.items()
-            for few, orders in (("", 200_000), ("_few", USUAL_ORDERS))
+            f"times_{name}": self.word("not run") if one is None else f"{one:.1f}"
+            for name, one in found.items()
         }
 
-    def _times(self, way: str, orders: int) -> str:
-        ours = self.results.run(OURS, orders, USUAL_LATENCY)
-        other = self.results.run(way, orders, USUAL_LATENCY)
-        return f"{other['wall'] / ours['wall']:.1f}" if ours and other else self.word("not run")
-
-    def bound(self) -> dict[str, str]:
-        """What parsing, exploding and PostgreSQL's own work allow on these cores, and our share of it."""
-        parse = self.results.run("parse", USUAL_ORDERS, 0.0)
-        write = self.results.run("write", USUAL_ORDERS, 0.0)
-        names = ("parse_cpu", "explode_cpu", "write_cpu", "bound", "ours", "share", "share_by_cpu")
-        ours = self.results.run(OURS, 200_000, USUAL_LATENCY) or self.results.run(
-            OURS, USUAL_ORDERS, USUAL_LATENCY
-        )
-        if not (parse and write and ours):
+    def limit(self) -> dict[str, str]:
+        """What the bare work allows on these cores, and our share of it."""
+        names = ("bound_orders", "parse_cpu", "explode_cpu", "write_cpu", "bound", "together", "ours_orders",
+                 "ours", "share", "share_together", "share_by_cpu")  # fmt: skip
+        limit, orders = bound(self.results), most_orders(self.results, OURS)
+        runs = [run for way in EVERY_OURS if (run := self.results.good(way, orders))]
+        if not limit or not runs:
             return dict.fromkeys(names, self.word("not run"))
-        work = parse["output"]["parse"] + parse["output"]["explode"] + write["postgres_cpu"]
-        bound = USUAL_ORDERS / work * self.results.ways["machine"]["cores"]
+        # The same number of processes everywhere in the report.
+        ours = next((run for run in runs if run["way"] == OURS), runs[0])
+        rate = ours["orders"] / ours["wall"]
+        none = self.word("not run")
         values = (
-            f"{parse['output']['parse']:.1f}",
-            f"{parse['output']['explode']:.1f}",
-            f"{write['postgres_cpu']:.1f}",
-            f"{bound:,.0f}",
-            f"{ours['orders_per_second']:,}",
-            f"{ours['orders_per_second'] / bound:.0%}",
-            f"{work / USUAL_ORDERS / (_cpu(ours) / ours['orders']):.0%}",
+            f"{limit.orders:,}",
+            f"{limit.parse:.1f}",
+            f"{limit.explode:.1f}",
+            f"{limit.write:.1f}",
+            f"{limit.by_cpu:,.0f}",
+            f"{limit.together:,.0f}" if limit.together else none,
+            f"{orders:,}",
+            f"{rate:,.0f}",
+            f"{rate / limit.by_cpu:.0%}",
+            f"{rate / limit.together:.0%}" if limit.together else none,
+            f"{limit.work / (cpu(ours) / ours['orders']):.0%}",
         )
         return dict(zip(names, values, strict=True))
-
-
-def _cpu(run: Run) -> float:
-    """CPU seconds of a way and of PostgreSQL for it."""
-    return float(run["cpu"]) + float(run["postgres_cpu"])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -6,12 +6,9 @@ Importing this imports no Airflow: the settings must be in the environment befor
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 
 def settings(home: Path) -> dict[str, str]:
@@ -24,6 +21,8 @@ def settings(home: Path) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__API_AUTH__JWT_SECRET": os.urandom(32).hex(),  # 3.x
         "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",  # 2.x warns without it
+        # A task that is due is seen at once: a run has six of them, one after the other.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
 
@@ -53,14 +52,6 @@ class Home:
     def airflow(self, *arguments: str, timeout: float = 120) -> str:
         """Run an `airflow` command and return its standard output; the error shows both outputs."""
         return self.run("-m", "airflow", *arguments, timeout=timeout)
-
-    def airflow_json(self, *arguments: str) -> Any:
-        """Run an `airflow` command that lists something and return what it lists."""
-        lines = self.airflow(*arguments, "--output", "json").splitlines()
-        for start in range(len(lines)):  # log lines may come first, and begin with a bracket as well
-            with contextlib.suppress(ValueError):
-                return json.loads("\n".join(lines[start:]))
-        return []
 
     def run(self, *arguments: str, timeout: float = 120) -> str:
         """Run the interpreter with these arguments in the home folder."""

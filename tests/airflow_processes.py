@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from airflow_home import Home
 
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
+_PORTS = range(20_000, 30_000)
 
 
 def airflow_line() -> int:
@@ -39,10 +41,12 @@ def drop_in(home: Home, *dag_files: str) -> None:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a free port below those that clients are given: none of them takes it until it is used."""
+    for port in random.sample(_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,14 @@ from mariadb_server import admin, running_mariadb
 
 def pytest_configure() -> None:
     """Try a few dozen examples at every run; other ones each time, but for CI, which judges one change."""
-    hypothesis.settings.register_profile("quick", max_examples=40, derandomize="CI" in os.environ)
+    hypothesis.settings.register_profile(
+        "quick",
+        max_examples=40,
+        derandomize="CI" in os.environ,
+        # A busy machine is no error.
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
     hypothesis.settings.load_profile("quick")
 
 

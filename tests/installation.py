@@ -66,11 +66,11 @@ class Mirror:
         self.runs = 0
 
     def run(
-        self, start: datetime, end: datetime, *, live: bool = False, dimension: str | None = None
+        self, start: datetime, end: datetime, *, live: bool = False, dimension: str | None = None, **plan: Any
     ) -> Summary:
-        """Do what one DAG run does."""
+        """Do what one DAG run does; further arguments go to its plan."""
         self.runs += 1
-        plan = plan_slices(
+        slices = plan_slices(
             self.pipeline,
             run=f"run-{self.runs}",
             start=start,
@@ -80,8 +80,9 @@ class Mirror:
             target=self.target,
             dimension=dimension,
             now=self.clock,
+            **plan,
         )
-        loaded = [self.one(piece) for piece in plan]
+        loaded = [self.one(piece) for piece in slices]
         settle(self.pipeline.name, [window for one in loaded for window in one.windows], self.target)
         return summarise(self.pipeline, loaded)
 

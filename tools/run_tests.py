@@ -1,4 +1,4 @@
-"""Run all tests: the core first, then all environments side by side.
+"""Run all tests: the core first, then what needs Airflow, side by side where the processors allow it.
 
 ``python3 tools/run_tests.py`` runs everything; ``... core airflow3`` only those environments. One line
 per suite as it ends, the log of what failed, and one closing line that sums it up. The environments
@@ -25,21 +25,58 @@ from xml.etree import ElementTree as ET
 from environments import ENVIRONMENTS, ROOT
 
 LOGS = ROOT / "build" / "tests"
-# What waits for real Airflow processes comes last: by then the other lines leave it the processors.
-WITH_AIRFLOW = ("tests/provider", "tests/dags", "tests/install", "tests/e2e")
-FOLDERS = {
-    # The core needs no server. The store is about databases and processes, the mirror lets the
-    # sandbox misbehave for hours of its time.
-    "core": ("tests/core", "tests/sandbox", "tests/store", "tests/mirror"),
-    "airflow3": WITH_AIRFLOW,
-    # The databases again: Airflow 2.11 brings SQLAlchemy 1.4.
-    "airflow2": ("tests/store", *WITH_AIRFLOW),
-}
 SUITE_MINUTES = 20  # a suite that takes longer hangs
-# Suites without Airflow share nothing but the processors; one worker for each, and long tests are taken over.
-SIDE_BY_SIDE = {"core": ("-n", "auto", "--dist", "worksteal")}
 SHOWN_LINES = 300  # of a failed suite's log; the whole is in build/tests/
 NO_TESTS = 5  # pytest's exit code
+PROCESSORS = os.cpu_count() or 1
+# One worker for each processor, and long tests are taken over.
+ON_ALL = ("-n", "auto", "--dist", "worksteal")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Folders of tests that one pytest runs in one environment.
+
+    Attributes:
+        environment: its name in `ENVIRONMENTS`.
+        folders: below tests/.
+        processors: how many it keeps busy.
+        options: what pytest is told besides.
+    """
+
+    environment: str
+    folders: tuple[str, ...]
+    processors: int = 1
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What its files in build/tests/ are called."""
+        return "-".join((self.environment, *self.folders))
+
+
+# Stages follow one another; within a stage, what takes longest begins first. Suites with Airflow have one
+# process each: to start Airflow in further ones would cost more than they save.
+STAGES = (
+    # The core needs no server. Alone, so that its time says something.
+    (Suite("core", ("core",), PROCESSORS, ON_ALL),),
+    # Databases and processes; and the mirror, which lets the sandbox misbehave for hours of its time.
+    (Suite("core", ("sandbox", "store", "mirror"), PROCESSORS, ON_ALL),),
+    (
+        Suite("airflow2", ("store",)),  # again, because Airflow 2.11 brings SQLAlchemy 1.4
+        Suite("airflow3", ("install",)),
+        Suite("airflow2", ("install",)),
+        Suite("airflow3", ("provider",)),
+        Suite("airflow2", ("provider",)),
+        Suite("airflow3", ("dags",)),
+        Suite("airflow2", ("dags",)),
+    ),
+    # Schedulers with their tasks fill two processors; with less, they would wait for one another.
+    (
+        Suite("airflow3", ("e2e",), 2),
+        Suite("airflow2", ("e2e",), 2),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -68,32 +105,40 @@ class Runner:
         self.talking = threading.Lock()
         self.stopped = False
 
-    def line(self, name: str, folders: tuple[str, ...]) -> Count:
-        """Run suites of one environment, one after the other, and return their sum."""
-        if not ENVIRONMENTS[name].fits:
-            print(f"{name:<26} not run: it needs another Python than {sys.version.split()[0]}", flush=True)
-            return Count(skipped=1)
-        total = Count()
-        for folder in folders:
-            if any((ROOT / folder).rglob("test_*.py")) and not self.stopped:
-                total += self.suite(name, folder)
-        return total
+    def stage(self, suites: list[Suite]) -> Count:
+        """Run suites, as many at a time as there are processors for, and return their sum."""
+        if not suites:
+            return Count()
+        side_by_side = max(1, PROCESSORS // max(suite.processors for suite in suites))
+        with ThreadPoolExecutor(side_by_side) as pool:
+            try:
+                return sum(pool.map(self.suite, suites), Count())
+            except BaseException:
+                self.stop()  # or the pool would wait for what runs
+                raise
 
-    def suite(self, name: str, folder: str) -> Count:
-        """Run one folder of tests in one environment, print how it went and return its count."""
-        stem = f"{name}-{Path(folder).name}"
-        log, report = LOGS / f"{stem}.log", LOGS / f"{stem}.xml"
+    def suite(self, suite: Suite) -> Count:
+        """Run one suite, print how it went and return its count."""
+        if self.stopped:
+            return Count()
+        log, report = LOGS / f"{suite.name}.log", LOGS / f"{suite.name}.xml"
         report.unlink(missing_ok=True)
         command = [
-            *(str(ENVIRONMENTS[name].python), "-m", "pytest", folder, "--durations=10", "--color=no"),
-            *("-o", f"cache_dir=.pytest_cache/{stem}", "-o", f"faulthandler_timeout={SUITE_MINUTES * 45}"),
-            *(f"--junitxml={report}", *SIDE_BY_SIDE.get(name, ()), *self.pytest_options),
+            *(str(ENVIRONMENTS[suite.environment].python), "-m", "pytest", "--durations=10", "--color=no"),
+            *(f"tests/{folder}" for folder in suite.folders),
+            *(
+                "-o",
+                f"cache_dir=.pytest_cache/{suite.name}",
+                "-o",
+                f"faulthandler_timeout={SUITE_MINUTES * 45}",
+            ),
+            *(f"--junitxml={report}", *suite.options, *self.pytest_options),
         ]
         # A developer's own Airflow or Python settings must not decide what is tested.
         foreign = ("AIRFLOW", "KUAIMAI", "PYTHON")
         settings = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         # A folder for everything temporary, so that whatever a killed suite leaves can be found.
-        settings["TMPDIR"] = tempfile.mkdtemp(prefix=f"kuaimai-{stem}-")
+        settings["TMPDIR"] = tempfile.mkdtemp(prefix="kuaimai-tests-")
         started = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -115,17 +160,19 @@ class Runner:
                 stop_databases(Path(settings["TMPDIR"]))
                 shutil.rmtree(settings["TMPDIR"], ignore_errors=True)
                 self.running.pop(process.pid, None)
+        if self.stopped:
+            return Count()
         count = read_report(report)
         if code not in (0, NO_TESTS) and count.failed == 0:
             count += Count(failed=1)  # it broke before or after the tests themselves
         with self.talking:
-            label = f"{name} {folder}"
-            print(f"{label:<26} {count}  ({time.monotonic() - started:.0f} s)", flush=True)
+            label = f"{suite.environment} {', '.join(suite.folders)}"
+            print(f"{label:<28} {count}  ({time.monotonic() - started:.0f} s)", flush=True)
             if count.failed:
                 why = "stopped, took too long" if code is None else f"exit code {code}"
-                print(f"--- {stem}: {why}; from {log.relative_to(ROOT)}:")
+                print(f"--- {suite.name}: {why}; from {log.relative_to(ROOT)}:")
                 print(shown(log), flush=True)
-                print(f"--- end of {stem}", flush=True)
+                print(f"--- end of {suite.name}", flush=True)
         return count
 
     def stop(self) -> None:
@@ -175,11 +222,11 @@ def shown(log: Path) -> str:
 
 def main() -> int:
     """Run the suites and print the closing line; return 1 if anything failed."""
+    known = list(dict.fromkeys(suite.environment for stage in STAGES for suite in stage))
     parser = argparse.ArgumentParser(description="Run all tests in their environments.")
-    parser.add_argument("names", nargs="*", metavar="environment", help=", ".join(FOLDERS))
-    parser.add_argument("--serial", action="store_true", help="one environment after the other")
+    parser.add_argument("names", nargs="*", metavar="environment", help=", ".join(known))
     options, pytest_options = parser.parse_known_args()
-    names = options.names or list(FOLDERS)
+    names = options.names or known
     LOGS.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     runner = Runner(pytest_options)
@@ -188,18 +235,16 @@ def main() -> int:
     # A terminated run must not leave servers behind any more than an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     total = Count()
-    pool = ThreadPoolExecutor(max_workers=1 if options.serial else len(names))
-    folders = {name: FOLDERS[name] for name in names}
+    for name in names:
+        if not ENVIRONMENTS[name].fits:
+            print(f"{name:<28} not run: it needs another Python than {sys.version.split()[0]}", flush=True)
+            total += Count(skipped=1)
     try:
-        if "core" in names:
-            first, *others = FOLDERS["core"]
-            total += runner.line("core", (first,))  # alone, so that its time says something
-            folders["core"] = tuple(others)
-        for line in [pool.submit(runner.line, name, folders[name]) for name in names]:
-            total += line.result()
+        for stage in STAGES:
+            total += runner.stage(
+                [each for each in stage if each.environment in names and ENVIRONMENTS[each.environment].fits]
+            )
     except KeyboardInterrupt:
-        runner.stop()
-        pool.shutdown(cancel_futures=True)
         print("interrupted", flush=True)
         return 130
     print(f"\n{time.monotonic() - started:.0f} seconds, {len(names)} environments: {', '.join(names)}")

@@ -35,21 +35,20 @@ import dlt  # noqa: E402 - its settings come first
 import orjson  # noqa: E402
 import requests  # noqa: E402
 from by_hand import arrow  # noqa: E402
+from dlt.sources.helpers import requests as patient  # noqa: E402
 
 THREADS_A_DAY = 4
 TRADE, LINE = FACTS["tables"]["kuaimai_trade"], FACTS["tables"]["kuaimai_trade_line"]
 
 
 def pages(day: tuple[str, str]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the orders of one day, page after page."""
-    with requests.Session() as session:
-        page, rows = 0, []
-        while not page or not is_last(len(rows)):
-            page += 1
-            answer = session.post(FACTS["url"], data=signed(page_form(day, page)), timeout=60)
-            answer.raise_for_status()
-            rows = orjson.loads(answer.content).get("list") or []
-            yield rows
+    """Yield the orders of one day, page after page, by the client of dlt's documentation, which retries."""
+    page, rows = 0, []
+    while not page or not is_last(len(rows)):
+        page += 1
+        answer = patient.post(FACTS["url"], data=signed(page_form(day, page)), timeout=60)
+        rows = orjson.loads(answer.content).get("list") or []
+        yield rows
 
 
 @dlt.resource(name="trade", primary_key="sid", write_disposition="merge")

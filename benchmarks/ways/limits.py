@@ -3,6 +3,7 @@
     1, 8, 32    so many plain connections fetch every page and throw it away
     parse       orjson on the pages; from there to Arrow tables of the target's columns ("explode")
     write       COPY of prepared rows into temporary tables and INSERT … ON CONFLICT into the target
+    bare-work   all of this at the same time by a process a core, from pages in memory to merged rows
 
 Prints one JSON object with seconds and CPU seconds of this process; the runner reads PostgreSQL's.
 """
@@ -11,18 +12,25 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
+import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from multiprocessing.synchronize import Barrier
 from urllib.parse import urlencode, urlsplit
 
 from asking import FACTS, Table, page_form, ready, signed
 
 STAGE = sys.argv[2]
+TABLES = ("kuaimai_trade", "kuaimai_trade_line")
+# Day (begin and end as the gateway writes them) and number.
+Page = tuple[tuple[str, str], int]
+BATCH_PAGES = 50
+MOST_SECONDS = 900.0
 
 
 class Line:
@@ -54,7 +62,7 @@ class Line:
         return b"".join(parts) if keep else b""
 
 
-def all_pages() -> list[tuple[tuple[str, str], int]]:
+def all_pages() -> list[Page]:
     """Return day and number of every page; the totals come from page 1 of each day."""
     line, found = Line(), []
     for day in FACTS["days"]:
@@ -96,10 +104,10 @@ def clocked() -> Iterator[dict[str, float]]:
     figures["cpu"] = round(time.process_time() - cpu, 3)
 
 
-def bodies() -> Iterator[bytes]:
-    """Yield every page."""
+def bodies(pages: Iterable[Page]) -> Iterator[bytes]:
+    """Yield the pages' bodies."""
     line = Line()
-    for day, page in all_pages():
+    for day, page in pages:
         yield line.ask(day, page, keep=True)
 
 
@@ -111,7 +119,7 @@ def parse_and_explode() -> None:
     spent = {"parse": 0.0, "explode": 0.0}
     tables = FACTS["tables"]
     arrow([{}], tables["kuaimai_trade"])  # Arrow's first array imports pandas
-    for body in bodies():
+    for body in bodies(all_pages()):
         start = time.process_time()
         orders = orjson.loads(body)["list"]
         parsed = time.process_time()
@@ -123,50 +131,116 @@ def parse_and_explode() -> None:
     print(json.dumps({name: round(value, 3) for name, value in spent.items()}))
 
 
-def write() -> None:
-    """COPY prepared CSV into stage tables and merge; once into empty tables."""
+def texts(bodies: Iterable[bytes]) -> list[bytes]:
+    """Return pages as the CSV texts of both tables, for COPY."""
     import orjson
-    import psycopg2
+    import pyarrow as pa
     from by_hand import arrow
     from pyarrow import csv
 
-    tables = [Table("kuaimai_trade"), Table("kuaimai_trade_line")]
-    prepared: list[list[bytes]] = []
     options = csv.WriteOptions(include_header=False)
-    batch: list[dict[str, Any]] = []
+    orders = [order for body in bodies for order in orjson.loads(body)["list"]]
+    lines = [{**line, "sid": order["sid"]} for order in orders for line in order["orders"]]
+    made = []
+    for name, records in zip(TABLES, (orders, lines), strict=True):
+        table = arrow(records, FACTS["tables"][name])
+        # Without the zone, because Arrow looks it up for every instant; the session's zone is UTC.
+        naive = [
+            one.with_type(pa.timestamp("ms")) if pa.types.is_timestamp(one.type) else one
+            for one in table.schema
+        ]
+        buffer = io.BytesIO()
+        csv.write_csv(table.cast(pa.schema(naive)), buffer, options)
+        made.append(buffer.getvalue())
+    return made
 
-    def prepare() -> None:
-        lines = [{**line, "sid": order["sid"]} for order in batch for line in order["orders"]]
-        made = []
-        for table, records in zip(tables, (batch, lines), strict=True):
-            buffer = io.BytesIO()
-            csv.write_csv(arrow(records, FACTS["tables"][table.name]), buffer, options)
-            made.append(buffer.getvalue())
-        prepared.append(made)
-        batch.clear()
 
-    for body in bodies():
-        batch += orjson.loads(body)["list"]
-        if len(batch) >= 10_000:  # noqa: PLR2004
-            prepare()
-    if batch:
-        prepare()
-    database = psycopg2.connect(FACTS["target"])
-    cursor = database.cursor()
-    for table in tables:
-        cursor.execute(table.create)
-        cursor.execute(f"CREATE TEMPORARY TABLE stage_{table.name} (LIKE {table.name})")
-    database.commit()
+class Target:
+    """The target's two tables, filled by COPY and merge in one transaction."""
+
+    def __init__(self) -> None:
+        import psycopg2
+
+        self._tables = [Table(name) for name in TABLES]
+        self._database = psycopg2.connect(FACTS["target"], options="-c timezone=UTC")
+        self._cursor = self._database.cursor()
+
+    def create(self) -> None:
+        """Make the tables; by one process, before the others look for them."""
+        for table in self._tables:
+            self._cursor.execute(table.create)
+        self._database.commit()
+
+    def open_stages(self) -> None:
+        """Make this session's temporary tables."""
+        for table in self._tables:
+            self._cursor.execute(f"CREATE TEMPORARY TABLE stage_{table.name} (LIKE {table.name})")
+        self._database.commit()
+
+    def merge(self, made: Sequence[bytes]) -> None:
+        """Copy and merge one batch."""
+        for table, text in zip(self._tables, made, strict=True):
+            stage = f"stage_{table.name}"
+            self._cursor.copy_expert(f"COPY {stage} FROM STDIN WITH (FORMAT csv)", io.BytesIO(text))
+            self._cursor.execute(table.upsert.replace("VALUES %s", f"SELECT * FROM {stage} ORDER BY 1"))
+            self._cursor.execute(f"TRUNCATE {stage}")
+
+    def commit(self) -> None:
+        """End the transaction."""
+        self._database.commit()
+
+
+def write() -> None:
+    """COPY prepared CSV into stage tables and merge; once into empty tables."""
+    prepared = [texts(batch) for batch in batched(list(bodies(all_pages())))]
+    target = Target()
+    target.create()
+    target.open_stages()
     with clocked() as figures:
         for made in prepared:
-            for table, text in zip(tables, made, strict=True):
-                cursor.copy_expert(f"COPY stage_{table.name} FROM STDIN WITH (FORMAT csv)", io.BytesIO(text))
-                cursor.execute(
-                    table.upsert.replace("VALUES %s", f"SELECT * FROM stage_{table.name} ORDER BY 1")
-                )
-                cursor.execute(f"TRUNCATE stage_{table.name}")
-        database.commit()
+            target.merge(made)
+        target.commit()
     print(json.dumps(figures))
+
+
+def batched(pages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield the pages of one COPY after the other."""
+    for start in range(0, len(pages), BATCH_PAGES):
+        yield pages[start : start + BATCH_PAGES]
+
+
+def bare_work(pages: list[Page], all_ready: Barrier) -> None:
+    """Parse, explode, copy and merge some pages that were fetched before the clock starts."""
+    fetched = list(bodies(pages))
+    target = Target()
+    target.open_stages()
+    texts(fetched[:1])  # imports
+    all_ready.wait(MOST_SECONDS)
+    for batch in batched(fetched):
+        target.merge(texts(batch))
+        target.commit()
+
+
+def bare_work_together() -> None:
+    """Let a process a core do the bare work at the same time; its seconds are the best that they allow."""
+    Target().create()
+    processes = len(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("spawn")
+    all_ready = context.Barrier(processes + 1)
+    pages = all_pages()
+    workers = [
+        context.Process(target=bare_work, args=(pages[first::processes], all_ready))
+        for first in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    all_ready.wait(MOST_SECONDS)
+    with clocked() as figures:
+        for worker in workers:
+            worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a process of the bare work failed")
+    print(json.dumps({"seconds": figures["seconds"], "processes": processes}))
 
 
 if __name__ == "__main__":
@@ -175,5 +249,7 @@ if __name__ == "__main__":
         parse_and_explode()
     elif STAGE == "write":
         write()
+    elif STAGE == "bare-work":
+        bare_work_together()
     else:
         download(int(STAGE))

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kuaimai.errors import ConfigError
+from kuaimai.gateway import catalog
 from kuaimai.pipeline import schema
 from kuaimai.pipeline.lint import lint
 from kuaimai.pipeline.spec import load_pipeline
@@ -308,6 +309,58 @@ SMALL = "name: small\nsource: {method: erp.trade.list.query}\n"
 )
 def test_what_airflow_or_a_load_would_refuse_later_is_refused_at_once(file, line, message):
     assert re.search(f"line 3: {message}", refused(file, SMALL + line + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            "{method: erp.item.outerid.list.get}",
+            "needs outerIds or numIidList; give it a value, as params: {outerIds: …}",
+        ),
+        (
+            "{method: item.list.get}",
+            "needs sysItemIds or outerIds; give it a value, as params: {outerIds: …}",
+        ),
+        ("{method: erp.trade.query.tag.list}", "needs tagType; give it a value, as params: {tagType: …}"),
+        (
+            "{method: erp.item.history.cost.price.query, params: {sysItemId: 5}}",
+            "erp.item.history.cost.price.query needs sysSkuId",
+        ),
+        (
+            "{method: purchase.order.get}",
+            "it is asked by itself for each record of purchase.order.query, so take that as source.method",
+        ),
+    ],
+)
+def test_method_that_is_not_given_what_it_needs_is_refused_before_it_runs(file, source, told):
+    message = refused(file, f"name: small\nsource: {source}\n")
+    assert "line 2: source.params: " in message
+    assert told in message
+
+
+@pytest.mark.parametrize("name", catalog.method_names())
+def test_every_method_that_has_records_is_taken_once_it_is_given_what_it_needs(file, name):
+    method = catalog.method(name)
+    if method.record is None:
+        return
+    ours = _ours(method)
+    needed = {
+        next(one for one in group if not method.ids or one != method.ids.param): "1"
+        for group in method.needs
+        if not ours & set(group)
+    }
+    text = json.dumps({"name": "small", "source": {"method": name, "params": needed}})
+    file.write_text(text, encoding="utf-8")
+    assert load_pipeline(file).record.name == method.record
+
+
+def _ours(method: catalog.Method) -> set[str]:
+    """What a pipeline says by itself: the page, the time, the warehouse."""
+    found = {"pageNo", "pageSize", method.scope.param if method.scope else ""}
+    for one in method.times.dimensions.values() if method.times else ():
+        found |= {one.start, one.end, *one.send}
+    return found
 
 
 @pytest.mark.parametrize(

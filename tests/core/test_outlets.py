@@ -43,6 +43,25 @@ def test_targets_are_named_by_their_connection_or_their_kind(outlets):
     assert [one.name for one in kinds] == ["warehouse", "files", "lake", "my_api", "noop"]
 
 
+def test_a_target_can_have_a_rhythm_of_its_own(tmp_path):
+    def read(text):
+        path = tmp_path / "trades.yaml"
+        path.write_text(MINIMAL + text, encoding="utf-8")
+        return load_pipeline(path), path
+
+    api = "{kind: http, conn_id: my_api, schedule: '%s'}"
+    pipeline, path = read(f"targets:\n  - kind: sql\n  - {api % '23 2 * * *'}\n")
+    assert [outlet.name for outlet in pipeline.apart] == ["my_api"]
+    dags = pipeline.dags(path)
+    assert dags["kuaimai_trades__my_api"].endswith("trades.yaml, line 5")
+    with pytest.raises(ConfigError, match="'25' is no hour"):
+        read(f"targets: [{{kind: sql}}, {api % '0 25 * * *'}]\n")
+    with pytest.raises(ConfigError, match="every one has a schedule of its own"):
+        read(f"targets: [{api % '0 2 * * *'}]\n")
+    with pytest.raises(ConfigError, match="'upd_time' is also a time"):
+        read("targets: [{kind: sql}, {kind: noop, name: upd_time, schedule: '0 2 * * *'}]\n")
+
+
 def test_a_strategy_is_found_from_the_pipelines_folder(outlets, tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     relative, whole, statement, none = outlets(

@@ -141,7 +141,7 @@ WINDOW = {"field": "start", "value": "{{LAST_SYNC_TIME|datetime}}"}
         pytest.param(
             {"omissionRemedy": {"crontab": "1 * * * *", "takeOverRequest": []}},
             "metadata.omissionRemedy",
-            "not run here; on the platform it reads again and compares nothing; with idCheck true",
+            "on the platform it reads again and compares nothing; with idCheck true",
             id="blind-remedy",
         ),
     ],
@@ -188,19 +188,6 @@ def test_a_field_that_the_source_does_not_have(lint):
     (found,) = [one for one in report.findings if one.path == "[1].request[0].value"]
     assert "returns no field 'sids'" in found.message
     assert found.fix == "did you mean 'sid'?"
-
-
-@pytest.mark.parametrize("where", ["target.metadata.crontab", "target.crontab", "target_crontab"])
-def test_a_target_has_no_rhythm_of_its_own(tmp_path, where):
-    metadata = {**cases.target(("a", "1")), **({"crontab": "0 6 * * *"} if "metadata" in where else {})}
-    content = {
-        "source": {"metadata": cases.source(), "crontab": "*/5 * * * *"},
-        "target": {"metadata": metadata, **({"crontab": "0 6 * * *"} if where == "target.crontab" else {})},
-        **({"target_crontab": "0 6 * * *"} if where == "target_crontab" else {}),
-    }
-    path = tmp_path / "strategy.json"
-    path.write_text(json.dumps(content))
-    assert "0 6 * * * has no effect here" in told(lint_strategy(path), "note")[where]
 
 
 def test_sampling_of_fields_is_another_command_here(lint):

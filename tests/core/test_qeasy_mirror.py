@@ -10,7 +10,8 @@ import strategy_cases as cases
 
 from kuaimai.errors import ConfigError, DataError
 from kuaimai.load.parts import Document
-from kuaimai.pipeline.qeasy.compiling import load_strategy
+from kuaimai.pipeline.lint import lint
+from kuaimai.pipeline.qeasy.compiling import load_strategy, load_text
 from kuaimai.pipeline.qeasy.documents import Documents
 from kuaimai.pipeline.qeasy.lint import lint_strategy
 from kuaimai.pipeline.spec import load_pipeline, load_pipelines, pipeline_files
@@ -66,10 +67,126 @@ def test_window_rhythm_and_page_size_are_the_strategys_own(mirror):
         ("_function FROM_UNIXTIME({{LAST_SYNC_TIME}} - 600, '%Y-%m-%d %H:%i:%s')", 10),
         ("_function FROM_UNIXTIME({{LAST_SYNC_TIME}} - 1801, '%Y-%m-%d %H:%i:%s')", 31),
         ("_function FROM_UNIXTIME({{CURRENT_TIME}} - 3600, '%Y-%m-%d %H:%i:%s')", 55),
+        ("{{DAYS_AGO_1|datetime}}", 1435),
+        ("_function FROM_UNIXTIME(UNIX_TIMESTAMP() - 3600, '%Y-%m-%d %H:%i:%s')", 55),
     ],
 )
 def test_a_window_that_begins_earlier_is_an_overlap(mirror, start, minutes):
     assert mirror(orders(fields={"startTime": start})).time.overlap_minutes == minutes
+
+
+def test_what_asks_for_no_time_reads_everything_where_the_method_can(mirror, tmp_path):
+    pages = [{"field": "pageNo", "value": "1"}, {"field": "pageSize", "value": "100"}]
+    stock = cases.source(api="stock.api.status.query", id="sysSkuId", request=pages)
+    assert mirror(stock).time.dimension == "scan"
+    findings = lint_strategy(tmp_path / "strategy.json").findings
+    (told,) = [one for one in findings if "everything" in one.message]
+    assert told.level == "note"
+    changes = [
+        {"field": "startStockModified", "value": "{{LAST_SYNC_TIME|datetime}}"},
+        {"field": "endStockModified", "value": "{{CURRENT_TIME|datetime}}"},
+    ]
+    assert mirror({**stock, "request": [*pages, *changes]}).time.dimension == "modified"
+    assert "it asks for no time that the method knows" in mirror(orders(fields={"startTime": None}))
+
+
+def test_what_every_request_carries_may_stand_in_the_strategy(mirror):
+    def aftersales(version):
+        fields = {
+            "asVersion": version,
+            "startModified": "{{LAST_SYNC_TIME|datetime}}",
+            "endModified": "{{CURRENT_TIME|datetime}}",
+        }
+        request = [{"field": name, "value": value} for name, value in fields.items()]
+        return cases.source(api="erp.aftersale.list.query", id="id", request=request)
+
+    assert dict(mirror(aftersales("2")).source.params) == {}
+    assert "[0].value: asVersion 1: erp.aftersale.list.query is asked with 2 → write 2" in mirror(
+        aftersales("1")
+    )
+
+
+TARGET_CRONTABS = ["target.metadata.crontab", "target.crontab", "target_crontab"]
+
+
+@pytest.mark.parametrize("where", TARGET_CRONTABS)
+@pytest.mark.parametrize(
+    ("rhythms", "apart"),
+    [
+        (("3 2,3 * * *", "23 2 * * *"), True),
+        (("*/5 * * * *", "0 6 * * 1"), True),
+        (("*/30 * * * *", "*/30 * * * *"), False),
+        (("*/30 * * * *", "10,40 * * * *"), False),
+        (
+            ("0 2 * * *", "*/5 * * * *"),
+            False,
+        ),  # on the platform it empties the queue that the night has filled
+    ],
+)
+def test_a_target_that_waits_longer_than_its_source_has_a_dag_of_its_own(
+    mirror, tmp_path, where, rhythms, apart
+):
+    of_source, of_target = rhythms
+    metadata = {**cases.target(("a", "1")), **({"crontab": of_target} if "metadata" in where else {})}
+    strategy = {
+        "source": {"metadata": orders(), "crontab": of_source},
+        "target": {"metadata": metadata, **({"crontab": of_target} if where == "target.crontab" else {})},
+        **({"target_crontab": of_target} if where == "target_crontab" else {}),
+    }
+    pipeline = mirror(strategy)
+    path = tmp_path / "strategy.json"
+    assert [outlet.name for outlet in pipeline.apart] == (["kuaimai_write_api"] if apart else [])
+    assert [outlet.schedule for outlet in pipeline.apart] == ([of_target] if apart else [])
+    assert pipeline.schedule == of_source
+    ours = ["kuaimai_strategy", *(["kuaimai_strategy__kuaimai_write_api"] if apart else [])]
+    assert [*pipeline.dags(path)] == ours
+    told = {one.message for one in lint_strategy(path).findings if one.path == where}
+    if of_target == of_source:
+        assert told == set()
+    elif apart:
+        assert any("it becomes the DAG kuaimai_strategy__kuaimai_write_api" in one for one in told)
+    else:
+        assert any(f"{of_target} has no effect here: what the source brings" in one for one in told)
+
+
+def test_a_source_without_a_crontab_has_its_targets(mirror):
+    pipeline = mirror({"source": orders(), "target": cases.target(("a", "1")), "target_crontab": "0 6 * * *"})
+    assert (pipeline.schedule, pipeline.apart) == ("0 6 * * *", ())
+
+
+def remedied(**fields):
+    instead = [{"field": name, "value": value} for name, value in fields.items()]
+    return {"omissionRemedy": {"crontab": "20 3 * * *", "takeOverRequest": instead}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        # By the strategy's own time again: records that this shows too late are found by their creation.
+        ({"startTime": "{{DAYS_AGO_2|datetime}}"}, ("created", 48, 6)),
+        ({"startTime": "{{DAYS_AGO_2|datetime}}", "timeType": "pay_time"}, ("pay_time", 48, 6)),
+        ({"startTime": "_function FROM_UNIXTIME(UNIX_TIMESTAMP() - 3000)"}, ("created", 1, 1)),
+        ({"startTime": "{{DAYS_AGO_30|datetime}}"}, ("created", 168, 6)),
+    ],
+)
+def test_an_omission_remedy_becomes_a_dag_that_reads_back_as_far(mirror, tmp_path, fields, wanted):
+    pipeline = mirror(orders(**remedied(**fields)))
+    (further,) = pipeline.time.further
+    assert (further.dimension, further.look_back_hours, further.slot_hours) == wanted
+    assert further.schedule == "20 3 * * *"
+    path = tmp_path / "strategy.json"
+    told = [one for one in lint_strategy(path).findings if one.path.endswith("omissionRemedy")]
+    assert f"it becomes the DAG kuaimai_strategy__{wanted[0]}: at 20 3 * * *" in told[-1].message
+    assert [*lint([path])[0].dags] == ["kuaimai_strategy", f"kuaimai_strategy__{wanted[0]}"]
+
+
+def test_an_omission_remedy_that_cannot_be_kept_is_told(mirror, tmp_path):
+    """Created is the strategy's own time already, so there is no other to find what it misses."""
+    again = remedied(startTime="{{DAYS_AGO_2|datetime}}")
+    pipeline = mirror(orders(fields={"timeType": "created"}, **again))
+    assert pipeline.time.further == ()
+    findings = lint_strategy(tmp_path / "strategy.json").findings
+    assert [one.level for one in findings if "it is not run here" in one.message] == ["danger"]
 
 
 def test_fixed_parameters_are_kept(mirror):
@@ -95,14 +212,14 @@ def test_details_that_the_catalogue_knows(mirror):
     ("changed", "told"),
     [
         ({"startTime": "2026-01-01 00:00:00"}, "a fixed time: every run would read the same"),
-        ({"startTime": "{{DAYS_AGO_2|datetime}}"}, "a fixed time"),
+        ({"startTime": "{{DAYS_AGO_2|datetime}}"}, "it begins 1 day, 23:55:00 before the run's window"),
         ({"startTime": "_function {{LAST_SYNC_TIME}} - 600000"}, "LAST_SYNC_TIME is in seconds"),
         (
             {"timeType": "modified"},
             "it asks for no time that the method knows → known are upd_time (timeType=",
         ),
         ({"status": "_function CONCAT('a', {{CURRENT_TIME}})"}, "would be another in every request"),
-        ({"userIds": "900001"}, "is set by the pipeline itself"),
+        ({"userIds": "900001"}, "here the method is asked for every shop, one after the other"),
         ({"startTimes": "x"}, "knows no parameter 'startTimes'"),
     ],
 )
@@ -243,6 +360,49 @@ def test_a_mirrored_record_becomes_the_strategys_document():
     assert make(TABLES, {**RECORD, "sys_status": "CANCEL"}) == []
     with pytest.raises(DataError, match="qty"):
         make(TABLES, {**RECORD, "trade_line": [{"id": "1", "num": "1.5"}]})
+
+
+STRICT = """[
+  {"api": "erp.trade.list.query", "effect": "QUERY", "id": "sid", "beatFlat": ["orders"],
+   "formatResponse": [
+     {"old": "payTime", "new": "day", "format": "date"},
+     {"old": "tid", "new": "short", "format": "round"}]},
+  {"api": "writeapi", "effect": "EXECUTE", "method": "POST", "request": [
+    {"field": "n", "value": "{{sid}}"},
+    {"field": "lines", "type": "object", "children": [
+      {"field": "code",
+       "type": "int", "value": "{{orders_sysOuterId|date}}"}]}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, "orders.json, line 5: [0].formatResponse[1] (tid): not a number: 'T1'"),
+        (
+            {"tid": "5"},
+            "orders.json, line 9: [1].request[1].children[0] (code): {{orders_sysOuterId|date}}: not a time",
+        ),
+    ],
+)
+def test_why_a_record_is_set_aside_names_the_line_of_the_setting(changed, told):
+    make = Documents(load_text(STRICT), file="orders.json", now=lambda: 0)
+    with pytest.raises(DataError) as refused:
+        make(TABLES, {**RECORD, **changed})
+    assert refused.value.message.startswith(told)
+
+
+def test_lines_of_detail_calls_have_the_name_that_the_strategy_gives_them(mirror):
+    source = {**OURS["purchases_with_lines"]["metadata"], "beatFlat": ["list"]}
+    target = cases.target(("code", "{{list_itemOuterId}}"), ("order", "{{code}}"))
+    pipeline = mirror(source, target)
+    assert [outlet.kind for outlet in pipeline.outlets] == ["sql", "http"]
+    make = Documents(cases.compiled(source, target), now=lambda: 0)
+    tables = Mapper("purchase").tables
+    record = {"id": "7", "code": "PO7", "purchase_line": [{"id": "1", "item_outer_id": "DEMO-A"}]}
+    (part,) = make(tables, record)
+    assert (part.key, json.loads(part.body)) == ("7-1", {"code": "DEMO-A", "order": "PO7-1"})
+    assert "returns no list 'rows'" in mirror({**source, "beatFlat": ["rows"]}, target)
 
 
 def test_a_mirrored_record_becomes_the_rows_of_a_statement():

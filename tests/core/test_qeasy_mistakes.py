@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 import strategy_cases as cases
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kuaimai.errors import ConfigError
@@ -90,6 +90,7 @@ def test_each_mistake_is_told_with_its_file_and_line(tmp_path):
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters=".[]"), min_size=1, max_size=4)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine the texts are made slowly
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(max_size=4),

@@ -263,7 +263,7 @@ def test_a_bad_row_does_not_hold_the_others():
     made = cases.rendered(cases.source(), target, rows=[{"id": n, "d": n} for n in (0, 1, 2)])
     assert [write.keys for write in made.writes] == [("1",), ("2",)]
     (bad,) = made.shaped.bad
-    assert (bad.key, bad.reason) == ("0", "_function 10 / {{d}}: division by zero")
+    assert (bad.key, bad.reason) == ("0", "[1].request[0] (n): _function 10 / {{d}}: division by zero")
 
 
 def test_statements_have_bound_values():

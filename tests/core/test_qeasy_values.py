@@ -235,6 +235,8 @@ def test_an_error_is_an_error_and_never_the_text_of_the_expression(text):
         ("{{a|addDays:-1}}", "newer documentation"),
         ("{{$lastExecuteTime}}", "newer documentation"),
         ("x _function 1", "only at the beginning"),
+        ("_funtion 1 + 1", "_funtion is not known → did you mean '_function'?"),
+        ("_mongoQuery s findField=content.id where={}", "_mongoQuery is not known"),
         ("_findCollection find x", "write _findCollection find"),
         ("_findCollection find x from s where a = {{b}}", "no condition"),
         ("_findCollection find x from other where a={{b}}", '"collections": {"other"'),

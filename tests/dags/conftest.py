@@ -29,26 +29,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings(rf"ignore:::{module}\."))
 
 
-@pytest.fixture
-def parse(monkeypatch):
-    """A function that parses DAG files as Airflow does, with no network to reach and no database to ask."""
+def parsed(folder: Path) -> tuple[dict, dict]:
+    """Parse DAG files as Airflow does, with no network to reach and no database to ask."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # 2.x
+        from airflow.models.dagbag import DagBag
 
     def refuse(*_: object) -> None:
         raise AssertionError("parsing a DAG must reach for nothing outside")
 
-    def dags_of(folder: Path) -> tuple[dict, dict]:
-        try:
-            from airflow.dag_processing.dagbag import DagBag
-        except ImportError:  # 2.x
-            from airflow.models.dagbag import DagBag
-        with monkeypatch.context() as patch:
-            patch.setattr("socket.socket.connect", refuse)
-            patch.setattr("airflow.models.Connection.get_connection_from_secrets", refuse)
-            patch.setattr("airflow.models.Variable.get", refuse)
-            bag = DagBag(folder)
-        return bag.dags, bag.import_errors
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("socket.socket.connect", refuse)
+        patch.setattr("airflow.models.Connection.get_connection_from_secrets", refuse)
+        patch.setattr("airflow.models.Variable.get", refuse)
+        bag = DagBag(folder)
+    return bag.dags, bag.import_errors
 
-    return dags_of
+
+@pytest.fixture
+def parse():
+    """A function that parses DAG files."""
+    return parsed
+
+
+@pytest.fixture(scope="session")
+def ours() -> dict:
+    """The DAGs of this tree, parsed once; whoever changes one takes a copy."""
+    dags, errors = parsed(Path(__file__).resolve().parents[2] / "dags")
+    assert errors == {}
+    return dags
 
 
 @pytest.fixture

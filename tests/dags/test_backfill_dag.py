@@ -14,10 +14,8 @@ ASKED = {"pipeline": "trades", "from": "2026-02-01T08:00:00+08:00", "to": "2026-
 
 
 @pytest.fixture
-def past(parse):
-    dags, errors = parse(DAGS)
-    assert errors == {}
-    return dags["kuaimai_backfill"]
+def past(ours):
+    return ours["kuaimai_backfill"]
 
 
 @pytest.fixture

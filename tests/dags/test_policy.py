@@ -14,13 +14,6 @@ TRADES = (ROOT / "include" / "pipelines" / "trades.yaml").read_text("utf-8")
 
 
 @pytest.fixture
-def ours(parse):
-    dags, errors = parse(DAGS)
-    assert errors == {}
-    return dags
-
-
-@pytest.fixture
 def trades(ours):
     return ours["kuaimai_trades"]
 

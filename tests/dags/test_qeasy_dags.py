@@ -57,9 +57,13 @@ def test_a_strategy_of_records_is_a_mirror_like_any_other(dags):
     assert Path(path).is_file()
 
 
-def test_a_strategy_that_writes_has_a_load_and_a_seal_for_its_api(dags):
-    dag = dags(orders=cases.ours()["orders_to_api"])["kuaimai_orders"]
-    assert {"slice.load", "slice.load__kuaimai_write_api", "seal__kuaimai_write_api"} <= tasks(dag)
+def test_a_strategy_that_writes_has_a_load_and_a_seal_for_its_api(dags, core_timetable):
+    found = dags(orders=cases.ours()["orders_to_api"])
+    # Its omissionRemedy is a DAG beside it, with the remedy's own crontab.
+    for name, schedule in {"kuaimai_orders": "*/5 * * * *", "kuaimai_orders__created": "20 3 * * *"}.items():
+        dag = found[name]
+        assert {"slice.load", "slice.load__kuaimai_write_api", "seal__kuaimai_write_api"} <= tasks(dag)
+        assert core_timetable(dag).serialize()["expression"] == schedule
 
 
 def test_flat_rows_and_grouped_ones_have_a_load_and_a_seal_of_their_own(dags):

@@ -19,10 +19,8 @@ FOUR_TEN = pendulum.datetime(2026, 3, 1, 4, 10, tz="Asia/Shanghai")
 
 
 @pytest.fixture
-def night(parse):
-    dags, errors = parse(DAGS)
-    assert errors == {}
-    return dags["kuaimai_reconcile"]
+def night(ours):
+    return ours["kuaimai_reconcile"]
 
 
 def context(kind, **params):

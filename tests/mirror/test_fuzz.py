@@ -188,7 +188,7 @@ def quarantined(name: str, bad: BadRecord) -> Quarantined:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(found=records)
 def test_both_ways_give_the_same_and_nothing_is_lost(folder, name, found):
     spec, answer = pipeline(folder, name), sent(found)
@@ -203,7 +203,7 @@ def test_both_ways_give_the_same_and_nothing_is_lost(folder, name, found):
         else:
             bad = mapper.map(answer.rows(["list"]), into)
         batches = mapper.batches(into, rank=0, window_id="w")
-        keys = {record_key(one, "sid") for one in answer.rows(["list"])}
+        keys = {record_key(one, catalog.record("trade")) for one in answer.rows(["list"])}
         landed = set(batches[0].column("sid").to_pylist())
         assert landed | {one.key for one in bad} | set(mapper.filtered) == keys
         rows = [sorted(map(str, without_nulls(batch))) for batch in batches]
@@ -217,7 +217,7 @@ def without_nulls(batch):
 
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("where", ["target", "postgres_target", "maria_target"])
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(found=records)
 def test_they_land_or_are_set_aside_and_the_seal_adds_up(folder, request, where, name, found):
     database = request.getfixturevalue(where)
@@ -228,7 +228,7 @@ def test_they_land_or_are_set_aside_and_the_seal_adds_up(folder, request, where,
     into = [Rows(table) for table in mapper.tables]
     bad = {one.key: one for one in mapper.map_answers([answer], ["list"], into)}
     batches = mapper.batches(into, rank=0, window_id="w1")
-    keys = {record_key(one, "sid") for one in answer.rows(["list"])}
+    keys = {record_key(one, catalog.record("trade")) for one in answer.rows(["list"])}
     tables = stages.tables_of(spec, [mapper.seen(METHOD)], database)
     with database.loading(tables) as loading:
         loading.merge(0, list(map(aligned, batches, tables)))

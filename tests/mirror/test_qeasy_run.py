@@ -268,7 +268,12 @@ class Delivering:
             self.outlet.name,
             open_target(f"sqlite:///{self.tmp_path}/book.db", now=self.clock),
             api=WriteApi(
-                api.url, TOKEN, rows=20, rows_key=self.rows_key, id_check=self.outlet.id_check, **settings
+                api.url,
+                TOKEN,
+                rows=20 if self.rows_key else 1,
+                rows_key=self.rows_key,
+                id_check=self.outlet.id_check,
+                **settings,
             ),
             transport=requests.Session(),
             requests_per_second=1e6,
@@ -420,8 +425,9 @@ def pieces_of(truth):
     return found
 
 
-def test_rows_of_many_orders_become_documents_and_each_row_is_in_one(box, clock, tmp_path):
-    delivering = Delivering(box, clock, tmp_path, reading(), GROUPED, rows_key="")
+@pytest.mark.parametrize("rows_key", ["", "array"])
+def test_rows_of_many_orders_become_documents_and_each_row_is_in_one(box, clock, tmp_path, rows_key):
+    delivering = Delivering(box, clock, tmp_path, reading(), GROUPED, rows_key=rows_key)
     with write_api() as api, client(box, clock) as gateway:
         api.key = "row"
         api.faults += ["429", "lost"]
@@ -434,7 +440,9 @@ def test_rows_of_many_orders_become_documents_and_each_row_is_in_one(box, clock,
         once = dict(api.posts)
         assert len(keys) == len(once) + 1
         assert pieces(once.items()) == wanted
-        assert len(once) < len(delivering.truth())
+        documents = sum(map(len, once.values()))
+        assert (len(once) < documents) is bool(rows_key)  # many documents in one request, or each in its own
+        assert documents < len(delivering.truth())
         api.posts.clear()
         assert delivering.run(api, gateway).sealed
         assert api.posts == []
@@ -454,8 +462,9 @@ def test_rows_of_many_orders_become_documents_and_each_row_is_in_one(box, clock,
         )
 
 
-def test_a_document_whose_load_died_goes_out_again_as_it_was(box, clock, tmp_path):
-    delivering = Delivering(box, clock, tmp_path, {**reading(), "idCheck": True}, GROUPED, rows_key="")
+@pytest.mark.parametrize("rows_key", ["", "array"])
+def test_a_document_whose_load_died_goes_out_again_as_it_was(box, clock, tmp_path, rows_key):
+    delivering = Delivering(box, clock, tmp_path, {**reading(), "idCheck": True}, GROUPED, rows_key=rows_key)
     with write_api() as api, client(box, clock) as gateway:
         api.key = "row"
         api.faults.append("lost")
@@ -469,23 +478,32 @@ def test_a_document_whose_load_died_goes_out_again_as_it_was(box, clock, tmp_pat
         assert pieces(dict(api.posts).items()) == pieces_of(delivering.truth())
 
 
-def test_a_document_that_is_refused_holds_the_orders_in_it_and_no_others(box, clock, tmp_path):
-    delivering = Delivering(box, clock, tmp_path, reading(), GROUPED, rows_key="")
+@pytest.mark.parametrize(
+    ("rows_key", "answers"), [("", None), ("array", None), ("array", RowAnswers("data.result"))]
+)
+def test_a_document_that_is_refused_holds_the_orders_in_it_and_no_others(
+    box, clock, tmp_path, rows_key, answers
+):
+    """Refused by itself, because of it the whole request, or among others that are taken."""
+    delivering = Delivering(box, clock, tmp_path, reading(), GROUPED, rows_key=rows_key)
     with write_api() as api, client(box, clock) as gateway:
         api.key = "row"
         delivering.shops = [
             one for one in fetch_scopes(delivering.pipeline, gateway) if one.source in ("fxg", "jd")
         ]
         refused = str(delivering.shops[0].id)
-        api.banned = {refused}
-        summary = delivering.run(api, gateway)
+        if answers is None:
+            api.banned = {refused}
+        else:
+            api.refused = {refused: 999}
+        summary = delivering.run(api, gateway, answers=answers)
         assert summary.sealed
         orders = [record for record in delivering.truth().values() if str(record["userId"]) == refused]
         assert summary.quarantined == len(orders) > 0
         assert refused not in api.taken
-        api.banned = set()
+        api.banned, api.refused = set(), {}
         api.posts.clear()
-        assert delivering.run(api, gateway).quarantined == 0
+        assert delivering.run(api, gateway, answers=answers).quarantined == 0
         assert set(api.taken) == {refused}
 
 

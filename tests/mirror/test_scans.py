@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -297,3 +298,23 @@ def test_scan_of_some_records_marks_none_of_the_others(tmp_path):
             "time: {dimension: modified, further: [{dimension: scan, schedule: '30 2 * * *'}]}\n",
         )
         assert (scan(shop).missing, gone(shop, "kuaimai_item")) == (0, set())
+
+
+def test_scan_of_some_records_that_never_seals_is_told_as_well(tmp_path, monkeypatch):
+    """Each scan has a window of its own: they are counted together, though none of them marks anything."""
+    with mirror(tmp_path, pipeline="items", items=60) as shop:
+        say(
+            shop,
+            tmp_path,
+            "name: own\nsource: {method: item.list.query, params: {activeStatus: '1'}}\n"
+            "time: {dimension: modified, further: [{dimension: scan, schedule: '30 2 * * *'}]}\n",
+        )
+        send = shop.client.wire.send
+
+        def miscounts(method, params, *, session):
+            answer = send(method, params, session=session)
+            total = answer.body.get("total")
+            return answer if total is None else replace(answer, body={**answer.body, "total": total + 1})
+
+        monkeypatch.setattr(shop.client.wire, "send", miscounts)
+        assert [len(scan(shop).contested) for _ in range(MOST_TRIES)] == [0] * (MOST_TRIES - 1) + [1]

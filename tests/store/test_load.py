@@ -22,11 +22,12 @@ from kuaimai.load.targets import open_target
 from kuaimai.load.windows import PlannedWindow
 from kuaimai.transform.mapping import Mapper
 
+# PostgreSQL by either driver; SQLAlchemy 1.4 knows no psycopg 3.
+POSTGRES = ["postgres"] if sa.__version__.startswith("1.") else ["postgres", "psycopg"]
+
 
 # PostgreSQL takes many new records another way than few.
-@pytest.fixture(
-    params=["postgres", "postgres, as if many", "psycopg", "psycopg, as if many", "mariadb", "sqlite"]
-)
+@pytest.fixture(params=[*POSTGRES, *(f"{each}, as if many" for each in POSTGRES), "mariadb", "sqlite"])
 def url(request, tmp_path, monkeypatch):
     server, _, many = request.param.partition(", ")
     if server == "sqlite":
@@ -38,9 +39,6 @@ def url(request, tmp_path, monkeypatch):
 
 def server_url(request, server):
     if server == "psycopg":
-        pytest.importorskip("psycopg")
-        if sa.__version__.startswith("1."):
-            pytest.skip("SQLAlchemy 1.4 knows no psycopg 3")
         return request.getfixturevalue("pg_url").replace("+psycopg2", "+psycopg")
     return request.getfixturevalue({"postgres": "pg_url", "mariadb": "maria_url"}[server])
 
@@ -434,6 +432,30 @@ def test_target_without_rights_names_the_grant(pg_url):
     owner.close()
 
 
+def test_table_under_row_level_security_is_told_with_what_to_do(pg_url):
+    owner = open_target(pg_url)
+    store(owner, [order(1)])
+    with owner.engine.begin() as connection:
+        connection.execute(sa.text("CREATE ROLE writer LOGIN"))
+        connection.execute(sa.text("GRANT ALL ON ALL TABLES IN SCHEMA public TO writer"))
+        connection.execute(sa.text("GRANT ALL ON SCHEMA public TO writer"))
+        for name in ("kuaimai_trade", "kuaimai_trade_line"):
+            connection.execute(sa.text(f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"))
+    writer = open_target(pg_url.replace("postgres@", "writer@"))
+    for many in (1, 600):  # merged, and copied
+        with pytest.raises(ConfigError, match="row-level security") as caught:
+            store(writer, [order(10_000 + number) for number in range(many)])
+        assert 'ALTER ROLE "writer" BYPASSRLS' in (caught.value.hint or "")
+    with owner.engine.begin() as connection:
+        connection.execute(sa.text("ALTER ROLE writer BYPASSRLS"))
+    assert store(writer, [order(20_000)]).reason is None
+    writer.close()
+    with owner.engine.begin() as connection:
+        connection.execute(sa.text("DROP OWNED BY writer"))
+        connection.execute(sa.text("DROP ROLE writer"))
+    owner.close()
+
+
 def test_database_that_is_not_there_is_named(pg_url):
     target = open_target(pg_url.replace("/test_", "/absent_"))
     with pytest.raises(ConfigError, match="cannot be opened"):
@@ -442,7 +464,7 @@ def test_database_that_is_not_there_is_named(pg_url):
 
 def test_server_that_does_not_answer_is_tried_again_later():
     target = open_target("postgresql+psycopg2://postgres@127.0.0.1:1/none")
-    with pytest.raises(Transient, match="nothing of this window was stored"):
+    with pytest.raises(Transient, match=r"check that it runs.*nothing of this window was stored"):
         store(target, [order(1)])
 
 
@@ -650,5 +672,5 @@ def test_mariadb_database_that_is_not_there_is_named(maria_url):
 def test_mysql_server_that_does_not_answer_is_tried_again_later():
     pytest.importorskip("pymysql")
     target = open_target("mysql+pymysql://root@127.0.0.1:1/none")
-    with pytest.raises(Transient, match="nothing of this window was stored"):
+    with pytest.raises(Transient, match=r"check that it runs.*nothing of this window was stored"):
         store(target, [order(1)])

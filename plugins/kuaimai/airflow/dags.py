@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from kuaimai.airflow.settings import pool
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
+from kuaimai.pipeline.outlets import AnyOutlet
 from kuaimai.pipeline.spec import (
     CREATED,
     STRATEGY,
@@ -51,10 +53,15 @@ TAG = "kuaimai"
 
 # Any moment before the first run; windows come from the schedule and from the coverage.
 _START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+# A target with a schedule of its own may read a day at once.
+_LATE = timedelta(hours=1)
 
 
 def pipeline_dags(folder: Path) -> list[DAG]:
-    """Return the DAGs of each pipeline file of a folder: its own, and one for each further time dimension.
+    """Return the DAGs of each pipeline file of a folder.
+
+    A pipeline has one of its own, one for each further time dimension, and one for each target that has a
+    schedule.
 
     A file with a mistake becomes a DAG that shows the mistake, so that it cannot take the others down.
     """
@@ -77,7 +84,9 @@ def pipeline_dags(folder: Path) -> list[DAG]:
     return list(dags.values())
 
 
-def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None) -> DAG:
+def pipeline_dag(
+    pipeline: Pipeline, path: Path, further: Further | None = None, outlet: AnyOutlet | None = None
+) -> DAG:
     """Return the DAG of a pipeline: refresh session, plan, per slice extract → transform → load, seal.
 
     Each target has its own load and seal: one that fails does not hold the others.
@@ -86,18 +95,24 @@ def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None)
         pipeline: the pipeline.
         path: its file, which the tasks read again.
         further: the further time dimension to read by; None for the pipeline's own.
+        outlet: the target that has a schedule of its own; None for all others. What a further time finds, too
+            late for everybody, is written to all.
     """
-    dag_id = pipeline.dag_id(further)
+    dag_id = pipeline.dag_id(further, outlet)
     dimension = further.dimension if further else pipeline.time.dimension
     # What everybody waits for goes before what is looked up again.
     lane: Lane | None = "reconcile" if further else None
-    late_after = timedelta(minutes=(further or pipeline).late_after_minutes)
+    late_after = timedelta(minutes=(further or pipeline).late_after_minutes) if outlet is None else _LATE
+    written_here = [outlet] if outlet else [one for one in pipeline.outlets if further or not one.schedule]
+    names = [one.name for one in written_here]
     with DAG(
         dag_id,
-        description=f"{pipeline.description} · {dimension}" if further else pipeline.description,
-        doc_md=_doc(pipeline, further),
+        description=" · ".join(
+            [pipeline.description, *([dimension] if further else names if outlet else [])]
+        ),
+        doc_md=_apart_doc(pipeline, outlet) if outlet else _doc(pipeline, further, names),
         # Explicit, because a bare cron string is an interval on 2.x and a moment on 3.x.
-        schedule=CronDataIntervalTimetable((further or pipeline).schedule, timezone=ZONE),
+        schedule=CronDataIntervalTimetable((further or outlet or pipeline).schedule, timezone=ZONE),
         start_date=_START,
         # After an outage the next run heals what is missing; a row of old runs would only repeat it.
         catchup=False,
@@ -119,11 +134,10 @@ def pipeline_dag(pipeline: Pipeline, path: Path, further: Further | None = None)
             task_id="plan",
             pipeline=file,
             dimension=dimension,
+            targets=names,
             lane=lane,
             doc_md="Cuts the run into slices.",
         )
-
-        names = [outlet.name for outlet in pipeline.outlets]
 
         @task_group(group_id="slice")
         def read_and_write(piece: Any) -> Any:
@@ -195,7 +209,10 @@ def _dags_of(path: Path) -> list[DAG]:
         if alone is not None:
             return [alone]
     pipeline = load_pipeline(path)
-    return [pipeline_dag(pipeline, path, further) for further in (None, *pipeline.time.further)]
+    return [
+        *(pipeline_dag(pipeline, path, further) for further in (None, *pipeline.time.further)),
+        *(pipeline_dag(pipeline, path, outlet=outlet) for outlet in pipeline.apart),
+    ]
 
 
 def _of(task: str, name: str, names: list[str]) -> str:
@@ -203,9 +220,9 @@ def _of(task: str, name: str, names: list[str]) -> str:
     return task if name == names[0] else f"{task}__{name}"
 
 
-def _doc(pipeline: Pipeline, further: Further | None) -> str:
+def _doc(pipeline: Pipeline, further: Further | None, names: Sequence[str]) -> str:
     tables = ", ".join(f"`kuaimai_{one.name}`" for one in pipeline.records)
-    targets = ", ".join(f"`{outlet.name}`" for outlet in pipeline.outlets)
+    targets = ", ".join(f"`{name}`" for name in names)
     if (further or pipeline.time).dimension == SCAN:
         own = f"`kuaimai_{pipeline.name}` brings what changes meanwhile" if further else ""
         return _SCAN_DOC.format(
@@ -224,6 +241,10 @@ def _doc(pipeline: Pipeline, further: Further | None) -> str:
         + (", or more where orders were seen to come later" if further.dimension == CREATED else "")
     )
     return _FURTHER_DOC.format(pipeline=pipeline, further=further, tables=tables, reads=reads)
+
+
+def _apart_doc(pipeline: Pipeline, outlet: AnyOutlet) -> str:
+    return _APART_DOC.format(pipeline=pipeline, outlet=outlet)
 
 
 def _others(pipeline: Pipeline) -> str:
@@ -339,6 +360,18 @@ by `{pipeline.time.dimension}`.
   told; of orders the nightly reconcile tries again)
 * Records that could not be stored: `SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL`
 * Any other time: *Trigger* with start and end, or a backfill. Neither moves newer rows back.{others}
+"""
+
+_APART_DOC = """
+### {pipeline.name}: what `{outlet.name}` gets, at its own rhythm
+
+Reads what `{pipeline.source.method}` brings by `{pipeline.time.dimension}` since its last run, and writes
+it to the target `{outlet.name}` alone: `kuaimai_{pipeline.name}` writes the others, and does not wait.
+
+* Its windows are proven for themselves: `SELECT * FROM kuaimai_window
+  WHERE pipeline LIKE '{pipeline.name}%' AND state IN ('open', 'contested')`
+* Every scheduled run heals what the last {pipeline.time.heal_days} days left unsealed in this target.
+* Any other time: *Trigger* with start and end.
 """
 
 _FURTHER_DOC = """

@@ -18,7 +18,7 @@ import pendulum
 from kuaimai.airflow.interval import ZONE
 from kuaimai.gateway.redaction import MASK, SECRET_PARAMETERS
 
-Event = Literal["failure", "late", "contested", "outside", "quarantine", "schema"]
+Event = Literal["failure", "late", "contested", "missed", "outside", "quarantine", "schema"]
 Language = Literal["zh", "en"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -153,6 +153,7 @@ _TITLES: dict[Language, dict[Event, str]] = {
         "failure": "❌ 快麦同步失败",
         "late": "⏰ 快麦数据延迟",
         "contested": "⚠️ 快麦窗口对不上数",
+        "missed": "⚠️ 快麦有时间段没有读过",
         "outside": "⚠️ 快麦有订单来得太晚",
         "quarantine": "⚠️ 快麦有记录被隔离",
         "schema": "ℹ️ 快麦数据结构有变化",
@@ -161,6 +162,7 @@ _TITLES: dict[Language, dict[Event, str]] = {
         "failure": "❌ Kuaimai sync failed",
         "late": "⏰ Kuaimai data is late",
         "contested": "⚠️ Kuaimai window does not add up",
+        "missed": "⚠️ Kuaimai time was never read",
         "outside": "⚠️ Kuaimai orders came very late",
         "quarantine": "⚠️ Kuaimai records in quarantine",
         "schema": "ℹ️ Kuaimai sends other fields",
@@ -174,6 +176,9 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "contested": "读了多次仍与网关报的总数对不上，定时运行不再重读，留给夜间核对。想马上再试：用这段时间"
         "手动触发该 DAG。仍对不上，请把接口和时间告诉快麦客服。查看："
         "SELECT * FROM kuaimai_window WHERE state = 'contested'",
+        "missed": "停机太久：这段时间早于定时运行的补读范围（heal_days），不会自动补上。"
+        "用这段时间手动触发该 DAG。"
+        "查看：SELECT * FROM kuaimai_window WHERE planned_as = 'missed' AND state = 'open'",
         "outside": "这些订单已入库，但首次读到时距创建已超过回看时间，更晚的可能会漏。回看时间会按观察到的"
         "延迟自动加长；经常出现，请调大管道文件里的 look_back_hours，并对较早的日期手动触发 created 的 DAG。",
         "quarantine": "其余数据已入库。查看原因：SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL；"
@@ -191,6 +196,9 @@ _ADVICE: dict[Language, dict[Event, str]] = {
         "leave it to the nightly reconcile. To try at once, trigger this DAG with these times; if it stays, "
         "tell Kuaimai's support the method and the time. See: "
         "SELECT * FROM kuaimai_window WHERE state = 'contested'",
+        "missed": "the outage was longer than scheduled runs heal (heal_days), so no run reads this time by "
+        "itself. Trigger this DAG with these times. See: "
+        "SELECT * FROM kuaimai_window WHERE planned_as = 'missed' AND state = 'open'",
         "outside": "these orders are stored, but they were first seen longer after their creation than the "
         "look-back reaches; still later ones may be missing. The look-back grows with what is observed; if "
         "this keeps coming, raise look_back_hours in the pipeline's file and trigger the DAG by created for "

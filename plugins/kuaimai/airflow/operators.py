@@ -151,29 +151,37 @@ class KuaimaiPlanOperator(_GatewayOperator):
 
     Args:
         dimension: the time by which to read; None for the pipeline's own.
+        targets: names of the targets that the run writes; None for all.
 
     Returns:
         One small dict per slice, for `expand`.
     """
 
-    def __init__(self, *, dimension: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, dimension: str | None = None, targets: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.dimension = dimension
+        self.targets = targets
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Fetch the shops and cut the run into slices."""
+        from kuaimai.airflow.notifications import KuaimaiNotifier
         from kuaimai.airflow.targets import planned_for
-        from kuaimai.extract.windows import SCAN
+        from kuaimai.extract.windows import SCAN, Window
         from kuaimai.pipeline.manifests import to_manifest
         from kuaimai.pipeline.scopes import fetch_scopes
         from kuaimai.pipeline.slices import plan_slices
+
+        def missed(lost: Window) -> None:
+            KuaimaiNotifier("missed", details=lost.dimension, window=(lost.start, lost.end)).notify(context)
 
         with told():
             spec = self.spec()
             scans = (self.dimension or spec.time.dimension) == SCAN
             asked = scan_interval(context) if scans else run_interval(context)
             shops = asked.chosen(fetch_scopes(spec, self.client(context)))
-            with planned_for(spec) as targets:
+            with planned_for(spec, self.targets) as targets:
                 slices = plan_slices(
                     spec,
                     run=str(context["run_id"]),
@@ -183,6 +191,7 @@ class KuaimaiPlanOperator(_GatewayOperator):
                     live=asked.live,
                     target=targets,
                     dimension=self.dimension,
+                    on_missed=missed,
                 )
         if slices and slices[0].look_back_minutes:
             self.log.info("look-back by creation: %.1f hours", slices[0].look_back_minutes / 60)

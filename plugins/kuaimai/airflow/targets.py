@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,8 @@ def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Document
     from kuaimai.pipeline.qeasy.lookups import SqlLookups
 
     lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
-    return Documents(load_strategy(Path(spec.folder, outlet.strategy)), lookups)
+    file = Path(spec.folder, outlet.strategy)
+    return Documents(load_strategy(file), lookups, file=file.name)
 
 
 def _root(url: str) -> Any:
@@ -143,8 +144,12 @@ def opened(spec: Pipeline, name: str | None = None) -> Iterator[list[tuple[str, 
 
 
 @contextmanager
-def planned_for(spec: Pipeline) -> Iterator[Coverage]:
+def planned_for(spec: Pipeline, names: Collection[str] | None = None) -> Iterator[Coverage]:
     """Open the targets that can be opened, as one, for a plan; what another lacks is found later.
+
+    Args:
+        spec: the pipeline.
+        names: its targets that the run writes; None for all.
 
     Raises:
         KuaimaiError: none can be.
@@ -155,6 +160,8 @@ def planned_for(spec: Pipeline) -> Iterator[Coverage]:
     failure: KuaimaiError | None = None
     with ExitStack() as stack:
         for outlet in spec.outlets:
+            if names is not None and outlet.name not in names:
+                continue
             try:
                 there.append(stack.enter_context(closing(open_outlet(outlet, spec))))
             except KuaimaiError as err:

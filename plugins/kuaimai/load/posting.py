@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Protocol
 
@@ -227,6 +227,12 @@ class _HttpLoad(BookedLoad):
 
 
 _STANDING = frozenset({"inserted", "updated", "unchanged", "stale"})
+# What is in one document: one record or part, or those that were joined. It is taken or refused as a whole.
+Unit = Sequence[Document]
+
+
+def _members(units: Iterable[Unit]) -> list[Document]:
+    return [one for unit in units for one in unit]
 
 
 class _Delivering:
@@ -293,18 +299,16 @@ class _Delivering:
         return one.key in self.outcomes
 
     def _send_by_size(self, group: Sequence[Document]) -> None:
+        units: Sequence[Unit] = [(one,) for one in group]
         if self._joins is not None:
-            joint, reasons = self._joins.groups(group)
+            units, reasons = self._joins.groups(group)
             self.reasons |= reasons
-            for members in joint:
-                self._send(members)
-            return
-        for at in range(0, len(group), self._api.rows):
-            self._send(group[at : at + self._api.rows])
+        for at in range(0, len(units), self._api.rows):
+            self._send(units[at : at + self._api.rows])
 
-    def _send(self, group: Sequence[Document]) -> None:
-        """Send records in one request, and what was refused again, until each has its verdict."""
-        pending = list(group)
+    def _send(self, units: Sequence[Unit]) -> None:
+        """Send units in one request, and what was refused again, until each has its verdict."""
+        pending = list(units)
         for attempt in range(1, self._api.tries + 1):
             refused, doubtful = self._once(pending)
             pending = refused + doubtful
@@ -314,43 +318,47 @@ class _Delivering:
                 self._target.sleep(_pause(attempt))
         if doubtful:
             raise Transient(
-                f"target {self._target.name}: no answer for {len(doubtful)} records",
+                f"target {self._target.name}: no answer for {len(_members(doubtful))} records",
                 hint="they are in doubt; the task tries again, and settles them first",
             )
 
-    def _once(self, group: Sequence[Document]) -> tuple[list[Document], list[Document]]:
-        """Send one request; return the records that were refused, and those to send again for no answer."""
+    def _once(self, units: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
+        """Send one request; return the units that were refused, and those to send again for no answer."""
+        group = _members(units)
         before = {one.key: self._known.get(one.key) for one in group}
         request = _digest("".join(one.content for one in group).encode())
         self._claim(self._rows(group, SENT, request=request), before)
         try:
-            verdicts = self._post(group, request)
+            verdicts = self._post(units, request)
         except Unknown as doubt:
             self._settle([msgspec.structs.replace(self._known[key], sent_until=None) for key in before])
-            return [], self._cleared(group, f"{_IN_DOUBT} ({doubt.message})")
+            again = {one.key for one in self._cleared(group, f"{_IN_DOUBT} ({doubt.message})")}
+            left = [tuple(one for one in unit if one.key in again) for unit in units]
+            return [], [unit for unit in left if unit]
         except Rejected as refusal:
-            self._find_refused(group, before, refusal)
+            self._find_refused(units, before, refusal)
             return [], []
         except KuaimaiError:
             # Surely not taken: no more in doubt than it was before.
             self._restore(before)
             raise
-        if self._joins is not None:
-            verdicts *= len(group)
+        said = list(zip(units, verdicts, strict=True))
         if self._target.keep is not None:
-            said = zip(group, verdicts, strict=True)
-            self._kept |= {one.key: self._target.keep(it.answer) for one, it in said if it.taken}
-        self._take([one for one, verdict in zip(group, verdicts, strict=True) if verdict.taken])
+            for unit, verdict in said:
+                if verdict.taken:
+                    self._kept |= dict.fromkeys((one.key for one in unit), self._target.keep(verdict.answer))
+        self._take(_members(unit for unit, verdict in said if verdict.taken))
         refused = []
-        for one, verdict in zip(group, verdicts, strict=True):
+        for unit, verdict in said:
             if not verdict.taken:
-                self._refuse(one, verdict.reason)
-                refused.append(one)
+                for one in unit:
+                    self._refuse(one, verdict.reason)
+                refused.append(unit)
         return refused, []
 
-    def _post(self, group: Sequence[Document], request: str) -> list[Verdict]:
-        """Post, and wait where the API asks for it; a joint document has one verdict for all."""
-        bodies = [one.body for one in group] if self._joins is None else [self._joins.document(group)]
+    def _post(self, units: Sequence[Unit], request: str) -> list[Verdict]:
+        """Post, and wait where the API asks for it."""
+        bodies = [self._joins.document(unit) if self._joins else unit[0].body for unit in units]
         for attempt in range(1, self._api.tries):
             try:
                 return self._target.writer.post(bodies, request)
@@ -358,25 +366,22 @@ class _Delivering:
                 pause = _pause(attempt, err.retry_after)
             except Transient:
                 pause = _pause(attempt)
-            mine = {one.key: self._known[one.key] for one in group}
+            mine = {one.key: self._known[one.key] for one in _members(units)}
             self._claim(list(mine.values()), mine, pause)
             self._target.sleep(pause)
         return self._target.writer.post(bodies, request)
 
     def _find_refused(
-        self, group: Sequence[Document], before: Mapping[str, Delivery | None], refusal: Rejected
+        self, units: Sequence[Unit], before: Mapping[str, Delivery | None], refusal: Rejected
     ) -> None:
-        """Cut a request that was refused as a whole in halves, down to the record that is the reason.
-
-        A joint document is not cut: its halves would be two documents.
-        """
-        if len(group) > 1 and self._joins is None:
+        """Cut a request that was refused as a whole in halves, down to the unit that is the reason."""
+        if len(units) > 1:
             self._restore(before)
-            middle = len(group) // 2
-            self._send(group[:middle])
-            self._send(group[middle:])
+            middle = len(units) // 2
+            self._send(units[:middle])
+            self._send(units[middle:])
             return
-        for one in group:
+        for one in _members(units):
             known = before[one.key]
             if refusal.code == "409" and known is not None and known.state == SENT:
                 # "There already": it was taken when it was sent before.

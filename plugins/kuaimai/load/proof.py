@@ -53,7 +53,12 @@ WINDOW_COLUMNS: tuple[Column, ...] = (
     Column("attempts", "integer", "读取次数"),
     Column("tries", "integer", "入库后仍未封存的累计次数（封存后归零）"),
     Column("unread", "integer", "计划后未能读完的次数（读完后归零；多者排在补读队尾）"),
-    Column("planned_as", "text", "首次计划的来源（interval、heal、backfill、border、reconcile）"),
+    Column(
+        "planned_as",
+        "text",
+        "首次计划的来源（interval、heal、asked、backfill、border、reconcile；"
+        "missed 为早于补读范围、没有读过的时间）",
+    ),
     Column("found_only", "integer", "由本窗口首次带来的主键累计数（此前任何时间维度都没有带来过）"),
     Column(
         "state",

@@ -86,7 +86,7 @@ class Proving(ABC):
             distinct=facts.distinct_keys,
         )
         missing = 0
-        if facts.scan and reason is None:
+        if facts.scan and facts.scan.marks and reason is None:
             missing, reason = self._mark_missing(facts, facts.scan)
         before = self._run(
             f"SELECT tries, found_only FROM {WINDOW_TABLE} WHERE window_id = :id", id=facts.window_id

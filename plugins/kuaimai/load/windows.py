@@ -31,17 +31,19 @@ class Scan(msgspec.Struct, frozen=True):
         column: the column with the ids; empty for all rows.
         ids: the ids.
         asked: a person asked for it: then also many rows at once are believed to be gone.
+        marks: whether rows that it covers and did not see are gone; not where only some are asked for.
     """
 
     column: str = ""
     ids: tuple[str, ...] = ()
     asked: bool = False
+    marks: bool = True
 
 
 class WindowFacts(msgspec.Struct, frozen=True):
     """What the extract and transform stages know about one window; the loader adds what landed.
 
-    `scan` lets the rows that it covers, and that were not seen, be marked as gone once the window is proven.
+    `scan` is there for a reading of everything: once it is proven, rows that it did not see are marked.
     """
 
     window_id: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 import msgspec
@@ -80,14 +80,22 @@ def settled_windows(
     since: datetime,
     until: datetime | None = None,
     border: datetime | None = None,
+    shops: Collection[str] | None = None,
 ) -> list[ReadWindow]:
     """Return the windows of some time, after closing those that others have sealed since.
 
     A window that was planned as a whole and read in parts gives way to its parts, also while one of them is
     contested: that part speaks for itself. A contested window gives way only to seals. What begins before
-    `border` stays as it is: that time lies in two stores.
+    `border` stays as it is: that time lies in two stores. A shop that is not among `shops`, where they are
+    known, is not the merchant's any more: no window waits for it.
     """
     windows = target.coverage(pipeline, dimension, since, until)
+    waiting = [one for one in windows if one.state in {OPEN, CONTESTED}]
+    # What seals the rest of a window that reaches further lies outside of the time that was asked for.
+    first = min([since, *(one.start for one in waiting)])
+    last = max([until, *(one.end for one in waiting)]) if until else None
+    if (first, last) != (since, until):
+        windows = target.coverage(pipeline, dimension, first, last)
     sealed: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
     spoken_for: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
     for one in windows:
@@ -104,7 +112,9 @@ def settled_windows(
             if one.state in covered
             and (border is None or one.start >= border)
             and not any(
-                gaps(one.start, one.end, covered[one.state].get((shop, one.method), ())) for shop in one.shops
+                gaps(one.start, one.end, covered[one.state].get((shop, one.method), ()))
+                for shop in one.shops
+                if shops is None or shop in shops
             )
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 # The fields of a cron expression: least, most, words.
 _CRON = (
@@ -12,6 +13,8 @@ _CRON = (
     ("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
     ("weekday", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
 )
+# How many values a field has when it says nothing, for counting; a weekday's 0 and 7 are one.
+_WHOLE = (60, 24, 31, 12, 7)
 _CRON_PART = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/[1-9]\d*)?(?:#[1-5])?", re.ASCII)
 
 
@@ -34,3 +37,37 @@ def five_fields(value: str) -> str:
                     f"{part!r} is no {name}: {allowed}, or e.g. */5; a cron expression has five fields"
                 )
     return value
+
+
+def runs_a_day(value: str) -> Fraction:
+    """Return how often a cron expression runs on an average day, about: months count 31 days, all of them.
+
+    Args:
+        value: an expression that `five_fields` has let pass.
+    """
+    shares = [
+        len(_values(field, least, most, words))
+        for field, (_, least, most, words) in zip(value.split(), _CRON, strict=True)
+    ]
+    minutes, hours, *days = (min(share, whole) for share, whole in zip(shares, _WHOLE, strict=True))
+    often = Fraction(minutes * hours)
+    for share, whole in zip(days, _WHOLE[2:], strict=True):
+        often *= Fraction(share, whole)
+    return often
+
+
+def _values(field: str, least: int, most: int, words: tuple[str, ...]) -> set[int]:
+    """The values of one field; of words only their number counts."""
+    found: set[int] = set()
+    for part in field.lower().split(","):
+        ends, _, step = part.partition("#")[0].partition("/")
+        low, _, high = ends.partition("-")
+        first = least if low == "*" else _number(low, least, words)
+        # `5/10` begins at 5 and has no end.
+        last = most if low == "*" or (step and not high) else _number(high or low, least, words)
+        found.update(range(first, max(first, last) + 1, int(step or 1)))
+    return found
+
+
+def _number(text: str, least: int, words: tuple[str, ...]) -> int:
+    return int(text) if text.isdecimal() else words.index(text) + least

@@ -62,11 +62,15 @@ def _files(place: Path) -> Iterator[Path]:
 def _linted(path: Path) -> Linted:
     if path.suffix == STRATEGY:
         from kuaimai.pipeline.qeasy.lint import lint_strategy  # noqa: PLC0415 - its parser is not small
-        from kuaimai.pipeline.qeasy.mirror import pipeline_name  # noqa: PLC0415 - as above
+        from kuaimai.pipeline.qeasy.mirror import mirrors, pipeline_name  # noqa: PLC0415 - as above
 
         report = lint_strategy(path)
-        dags = {f"kuaimai_{pipeline_name(path)}": f"strategy {path}"} if report.runs else {}
-        return Linted(path, report.runs, report.pretty(), dags)
+        made: Mapping[str, str] = {}
+        if report.runs and mirrors(path):
+            made = load_pipeline(path).dags(path)
+        elif report.runs:
+            made = {f"kuaimai_{pipeline_name(path)}": f"strategy {path}"}
+        return Linted(path, report.runs, report.pretty(), made)
     try:
         pipeline = load_pipeline(path)
         _look_at_what_it_names(pipeline)

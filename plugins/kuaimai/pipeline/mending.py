@@ -149,7 +149,7 @@ class Mending:
         found = [dict(row) for row in rows]
         left_out = self._left_out(found)
         for row in found:
-            key = record_key(row, *record.key_fields)
+            key = record_key(row, record)
             if key in left_out:
                 continue
             stamps = [_stamp(row.get(name)) for name in record.version]

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kuaimai.pipeline.cron import five_fields
+
 # A name becomes part of a task's id and of the `pipeline` column of the proof.
 _NAME = r"^[A-Za-z][A-Za-z0-9_.-]*$"
 _MOST_ROWS = 1000
@@ -29,16 +31,25 @@ class _Outlet(BaseModel):
 
     Attributes:
         name: tells targets of one pipeline apart; by default the Connection, or else the kind.
+        schedule: cron, in Asia/Shanghai: the target is written by a DAG of its own,
+            `kuaimai_<pipeline>__<name>`, which reads what changed since its last run; by default with the
+            pipeline's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(default="", json_schema_extra={"pattern": _NAME})
+    schedule: str = ""
 
     @field_validator("name")
     @classmethod
     def _a_name(cls, value: str) -> str:
         return a_name(value)
+
+    @field_validator("schedule")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        return five_fields(value) if value else value
 
     @model_validator(mode="before")
     @classmethod

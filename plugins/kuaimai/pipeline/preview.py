@@ -136,7 +136,7 @@ def _sent(mapper: Mapper, records: Iterable[dict[str, Any]]) -> list[list[_Sent]
     """Return the records, and the lines of each of their lists, with the keys that the mapper gives them."""
     found: list[list[_Sent]] = [[] for _ in mapper.tables]
     for record in records:
-        key = record_key(record, *mapper.kind.key_fields)
+        key = record_key(record, mapper.kind)
         found[0].append(_Sent(record, key, key))
         for (name, shape), into in zip(mapper.children.items(), found[1:], strict=True):
             lines = [line for line in _listed(record.get(name)) if isinstance(line, dict)]

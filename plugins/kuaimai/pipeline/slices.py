@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -15,8 +16,11 @@ from kuaimai.load.proof import CONTESTED, SEALED
 from kuaimai.load.protocol import Coverage
 from kuaimai.load.windows import PlannedWindow, ReadWindow
 from kuaimai.pipeline import coverage
+from kuaimai.pipeline.missed import missed_windows
 from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.spec import Pipeline
+
+log = logging.getLogger(__name__)
 
 # Reason of a slice that scans because a person asked for it.
 ASKED = "asked"
@@ -32,6 +36,7 @@ def plan_slices(
     live: bool,
     target: Coverage,
     dimension: str | None = None,
+    on_missed: Callable[[Window], None] | None = None,
     now: Callable[[], float] = time.time,
 ) -> list[Slice]:
     """Return what a run reads, and write it down in the target as windows that are still open.
@@ -46,6 +51,7 @@ def plan_slices(
             covers exactly its interval.
         target: where the coverage is.
         dimension: the time by which to read; None for the pipeline's own.
+        on_missed: told of time that no run has planned and none will heal; once, as it is open from then on.
         now: clock, epoch seconds.
 
     Raises:
@@ -72,7 +78,19 @@ def plan_slices(
     heal_since = None
     if began is not None:
         heal_since = max(interval.start - timedelta(days=pipeline.time.heal_days), began)
-        windows = coverage.settled_windows(pipeline.name, dimension, target, since=heal_since)
+        lost = missed_windows(
+            pipeline,
+            run=run,
+            dimension=dimension,
+            shops=shops,
+            began=began,
+            healed_from=heal_since,
+            target=target,
+        )
+        _tell_missed(lost, target, on_missed)
+        windows = coverage.settled_windows(
+            pipeline.name, dimension, target, since=heal_since, shops={shop.id for shop in shops}
+        )
     slices = plan(
         pipeline=pipeline.name,
         run=run,
@@ -90,7 +108,7 @@ def plan_slices(
         heal_since=heal_since,
         cell=further.slot if further and live and not scans else None,
         again=None if further or scans else coverage.missed_overlap(pipeline, windows, base, interval, start),
-        unread={one.window_id: one.unread for one in windows},
+        unread=_unread(pipeline.name, dimension, windows),
     )
     if scans and not live:
         slices = [msgspec.structs.replace(piece, reason=ASKED) for piece in slices]
@@ -101,6 +119,30 @@ def plan_slices(
         slices = [_measured(piece, known, look_back) for piece in slices]
     target.announce([planned_window(base, piece) for piece in slices])
     return slices
+
+
+def _tell_missed(
+    lost: Sequence[PlannedWindow], target: Coverage, told: Callable[[Window], None] | None
+) -> None:
+    if not lost:
+        return
+    target.announce(lost)
+    whole = Window(lost[0].window_start, max(one.window_end for one in lost), lost[0].dimension)
+    log.warning("nobody read %s to %s, and scheduled runs do not reach back so far", whole.start, whole.end)
+    if told is not None:
+        told(whole)
+
+
+def _unread(pipeline: str, dimension: str, windows: Iterable[ReadWindow]) -> dict[str, int]:
+    """Return how often each window was planned and not read to its end, by the id of its question.
+
+    A target that is no database, or one of several, knows it under another id.
+    """
+    found: dict[str, int] = {}
+    for one in windows:
+        asked = window_id(pipeline, one.method, Window(one.start, one.end, dimension), one.shops)
+        found[asked] = max(one.unread, found.get(asked, 0))
+    return found
 
 
 def _measured(piece: Slice, known: Mapping[str, datetime], look_back: int) -> Slice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,6 +28,9 @@ CREATED = "created"
 STRATEGY = ".json"
 # DAGs that are no pipelines.
 _OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session", "status"})
+
+# The parameters that lead from page to page.
+_PAGE = frozenset({"pageNo", "pageSize", "useHasNext", "useCursor", "cursor"})
 
 _NAME = r"^[a-z][a-z0-9_]*$"
 
@@ -256,13 +259,29 @@ class Pipeline(_Strict):
             for param in self.source.params:
                 if param in _set_by_us(method):
                     raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")
+            self._check_needs(method)
         if "targets" in self.model_fields_set and not self.targets:
             raise ValueError("targets: it must not be empty; `- {kind: noop}` writes nothing")
         if self.targets and "target" in self.model_fields_set:
             raise ValueError("targets: `target` is short for a single one; give only one of the two keys")
         check_names(self.targets)
+        self._check_rhythms()
         self.rules  # noqa: B018 - checks fields, filters and steps
         return self
+
+    def _check_rhythms(self) -> None:
+        """A target with a schedule of its own has a DAG, beside those of the pipeline."""
+        apart = [outlet.name for outlet in self.targets if outlet.schedule]
+        if apart and len(apart) == len(self.targets):
+            raise ValueError(
+                "targets: every one has a schedule of its own, so the pipeline's would write nothing; "
+                "leave it out of the first, and give the pipeline that `schedule`"
+            )
+        for name in apart:
+            if name in self.time.dimensions:
+                raise ValueError(
+                    f"targets: {name!r} is also a time, whose DAG has that name; rename the target"
+                )
 
     def _known_methods(self) -> dict[str, catalog.Method]:
         """Return the methods by name; all return the same kind of record."""
@@ -284,9 +303,25 @@ class Pipeline(_Strict):
             if dimension not in known:
                 raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
 
-    def dag_id(self, further: Further | None = None) -> str:
-        """Return the id of its own DAG, or of that of a further time dimension."""
-        return f"kuaimai_{self.name}" + (f"__{further.dimension}" if further else "")
+    def _check_needs(self, method: catalog.Method) -> None:
+        """Refuse a method that needs more than a page, a time, a shop or a warehouse, and is not given it."""
+        for dimension in self.time.dimensions:
+            time = method.times.dimensions.get(dimension) if method.times else None
+            sent = {*self.source.params, *method.send, *_PAGE}
+            if method.scope:
+                sent.add(method.scope.param)
+            if time:
+                sent |= {time.start, time.end, *time.send}
+            for group in method.needs:
+                if not sent & set(group):
+                    raise ValueError(
+                        f"source.params: {method.name} needs {' or '.join(group)}; {_instead(method, group)}"
+                    )
+
+    def dag_id(self, further: Further | None = None, outlet: AnyOutlet | None = None) -> str:
+        """Return the id of its own DAG, or of that of a further time dimension or of a target."""
+        apart = further.dimension if further else outlet.name if outlet else ""
+        return f"kuaimai_{self.name}" + (f"__{apart}" if apart else "")
 
     def dags(self, path: Path) -> dict[str, str]:
         """Return the ids of all its DAGs, and where each is written, for messages.
@@ -297,6 +332,11 @@ class Pipeline(_Strict):
         found = {self.dag_id(): self.place("name")}
         found |= {
             self.dag_id(one): self.place(f"time.further.{at}") for at, one in enumerate(self.time.further)
+        }
+        found |= {
+            self.dag_id(outlet=one): self.place(f"targets.{at}.schedule")
+            for at, one in enumerate(self.targets)
+            if one.schedule
         }
         return {dag: where or f"strategy {path}" for dag, where in found.items()}
 
@@ -315,6 +355,11 @@ class Pipeline(_Strict):
     def outlets(self) -> tuple[AnyOutlet, ...]:
         """The targets, by whichever key they are given; a strategy is found from the pipeline's folder."""
         return tuple(map(self._placed, self.targets)) or (SqlOutlet(conn_id=self.target, name=self.target),)
+
+    @property
+    def apart(self) -> tuple[AnyOutlet, ...]:
+        """The targets with a schedule, and so a DAG, of their own."""
+        return tuple(outlet for outlet in self.outlets if outlet.schedule)
 
     def _placed(self, outlet: AnyOutlet) -> AnyOutlet:
         if outlet.kind not in ("http", "statement") or not outlet.strategy:
@@ -386,9 +431,19 @@ def _told_at(key: str, ask: Callable[[_Asked], _Answer], about: _Asked) -> _Answ
         raise ValueError(f"{key}: {err.message}" + (f"; {err.hint}" if err.hint else "")) from None
 
 
+def _instead(method: catalog.Method, needed: Iterable[str]) -> str:
+    """Return what to do about a method that needs what no pipeline can know by itself."""
+    for name in catalog.method_names():
+        detail = catalog.method(name).detail
+        if detail and detail.method == method.name:
+            return f"it is asked by itself for each record of {name}, so take that as source.method"
+    free = next(one for one in needed if one not in _set_by_us(method))
+    return f"give it a value, as params: {{{free}: …}}"
+
+
 def _set_by_us(method: catalog.Method) -> set[str]:
     """Return the parameters that say which page, which time and whose records."""
-    ours = {"pageNo", "pageSize", "useHasNext", "useCursor", "cursor", *method.send}
+    ours = {*_PAGE, *method.send}
     if method.scope:
         ours.add(method.scope.param)
     if method.ids:

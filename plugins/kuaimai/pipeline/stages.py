@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import timezone
+from datetime import timedelta, timezone
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 # Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
 BATCHES_AT_ONCE = 4
+# A clock that is ahead by less cannot be told from an answer that took long; overlaps are meant for that.
+AHEAD_SECONDS = 30.0
 # Files of batches live for hours and are read once, whole (docs/adr/0009). By one thread: several keep more
 # memory than they save time.
 _BATCHES_WRITTEN = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
@@ -107,7 +109,25 @@ def extract(
             if rank == 0:
                 raise
             reads += _read_served(read, shops, folder)
-    return Extracted(piece, tuple(reads))
+    return Extracted(piece, tuple(_by_gateway(one, client.clock_offset or 0.0) for one in reads))
+
+
+def _by_gateway(read: Read, offset: float) -> Read:
+    """Take a read for as old as the gateway's clock makes it, where ours runs ahead.
+
+    Else a window would count as over that the gateway has not lived through yet.
+
+    Args:
+        read: as read, by our clock.
+        offset: the gateway's clock minus ours, seconds.
+    """
+    if offset > -AHEAD_SECONDS:
+        return read
+    return msgspec.structs.replace(
+        read,
+        first_read_at=read.first_read_at + timedelta(seconds=offset),
+        last_read_at=read.last_read_at + timedelta(seconds=offset),
+    )
 
 
 def _read(
@@ -405,17 +425,18 @@ def _facts(pipeline: Pipeline, extracted: Extracted, number: int) -> WindowFacts
 
 
 def _scan(pipeline: Pipeline, piece: Slice, read: Read) -> Scan | None:
-    """Return what a scan of the base method says about records that it did not see; None for other reads."""
-    if read.window.dimension != SCAN or read.rank:
+    """Return what a scan says about records that it did not see; None for reads of a stretch of time."""
+    if read.window.dimension != SCAN:
         return None
     entry = catalog.method(read.method)
     asked = piece.reason == ASKED
-    if pipeline.source.params:
-        return None  # the gateway was asked for some of the records: the others are there all the same
+    if read.rank or pipeline.source.params:
+        # Only the base method has them all; and of a selection the others are there all the same.
+        return Scan(asked=asked, marks=False)
     if entry.scope is None or not any(read.shops):
         return Scan(asked=asked)
     if entry.scope.field is None:
-        return None  # whose a stored record is cannot be told
+        return Scan(asked=asked, marks=False)  # whose a stored record is cannot be told
     field = catalog.record(entry.record or "").fields[entry.scope.field]
     column = pipeline.rules.of(pipeline.record.name, field.name).column or field.column
     return Scan(column, read.shops, asked)

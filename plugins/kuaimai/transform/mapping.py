@@ -28,7 +28,7 @@ from kuaimai.gateway.catalog import NUMBER, FieldType
 from kuaimai.transform import columns, filtering, steps, unknown
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.fields import ARROW_TYPES, CONVERTERS, to_epoch_ms
-from kuaimai.transform.personal import hashed, looks_personal, masked
+from kuaimai.transform.personal import KEPT, Kept, looks_personal
 from kuaimai.transform.rules import Filter, Rules
 from kuaimai.transform.tables import CHILD_COUNT, VERSION, Table, table_of, with_columns
 
@@ -41,7 +41,6 @@ _NULL = msgspec.Raw(b"null")
 _NO_KEYS = pa.array(["true", "false"])
 # Before the name of a column that the catalogue does not know, so that it meets no other.
 _NEW = "+"
-_KEPT: Mapping[str, Callable[[str | None], str | None]] = MappingProxyType({"hash": hashed, "mask": masked})
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NOT_DECODED = (msgspec.DecodeError, UnicodeError, RecursionError)
 # Such names cannot be told to the decoder; nobody has seen one.
@@ -237,7 +236,7 @@ class Mapper:
         bad = []
         for number, sent in enumerate(records, start=position):
             record = _completed(sent, given)
-            key = record_key(record, *self.kind.key_fields)
+            key = record_key(record, self.kind)
             try:
                 met = self.header.met(record)
                 if met is None:
@@ -559,7 +558,7 @@ class _Plan:
     def of(cls, one: catalog.Field, kind: catalog.Record, rules: Rules, *, plain: bool = False) -> _Plan:
         """The plan for a field of a kind of record; `plain` for what filters look at."""
         rule = rules.of(kind.name, one.name)
-        keep = None if plain else _KEPT.get(rule.keep or "")
+        keep = None if plain else KEPT.get(rule.keep or "")
         sent = kind.fields[one.name].type
         wanted: FieldType = rule.type or sent
         if keep:
@@ -573,6 +572,8 @@ class _Plan:
             ValueError: it does not fit.
         """
         sent = next((record[name] for name in self.spellings if record.get(name) is not None), None)
+        if isinstance(sent, Kept):  # what it was, which filters look at, is not known
+            return sent.text if self.keep else None
         try:
             value = CONVERTERS[self.type](sent)
         except ValueError as err:

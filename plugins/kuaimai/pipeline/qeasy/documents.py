@@ -23,6 +23,7 @@ from kuaimai.pipeline.qeasy.compiled import Compiled, Source, Statement, Target
 from kuaimai.pipeline.qeasy.findings import Findings, near
 from kuaimai.pipeline.qeasy.joining import Grouped, columns_of
 from kuaimai.pipeline.qeasy.lookups import Lookups
+from kuaimai.pipeline.qeasy.misfits import Origin
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_epoch
 from kuaimai.pipeline.qeasy.rendering import UNFIT, render_writeback, render_writes, shape
 from kuaimai.pipeline.qeasy.scope import is_variable
@@ -39,12 +40,19 @@ class Documents:
     Args:
         compiled: a strategy with a source that is mirrored, and a target that is a write API or a statement.
         lookups: landed tables, for `_findCollection`.
+        file: name of the strategy's file, for messages.
         now: clock, epoch seconds.
     """
 
     def __init__(
-        self, compiled: Compiled, lookups: Lookups | None = None, *, now: Callable[[], float] = time.time
+        self,
+        compiled: Compiled,
+        lookups: Lookups | None = None,
+        *,
+        file: str = "",
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._origin = Origin(file, compiled.findings.places)
         self._source = compiled.source
         # How many documents share a request is the API's setting.
         self._target = None if compiled.target is None else replace(compiled.target, batch=None)
@@ -64,16 +72,16 @@ class Documents:
         now = datetime.fromtimestamp(self._now(), GATEWAY_ZONE)
         window = RunWindow(now, now, now)
         key = str(record[tables[0].key])
-        shaped = shape(self._source, [as_sent(tables, record)], window)
+        shaped = shape(self._source, [as_sent(tables, record, renamed(self._source))], window)
         for one in shaped.bad:
-            raise DataError(one.reason)
+            raise DataError(self._origin.tell(one.path, one.reason))
         grouping = self._target.grouping if self._target else None
         if grouping is not None:
             rows = [(row_key, columns_of(row, grouping)) for row_key, row in shaped.rows]
             return self._parts(key, rows)
         writes, bad = render_writes(self._target, shaped.rows, window, self._lookups)
         for one in bad:
-            raise DataError(one.reason)
+            raise DataError(self._origin.tell(one.path, one.reason))
         if self.statement is not None:
             # All rows of a record in one transaction.
             rows_of_all = [row for write in writes for row in write.params]
@@ -89,7 +97,9 @@ class Documents:
         named = [key if key.startswith(f"{record}-") else f"{record}/{key}" for key, _ in rows]
         twice = sorted({key for key in named if named.count(key) > 1})
         if twice:
-            raise DataError(f"{source.path}id: two rows of the record have the key {twice[0]}")
+            where = f"{source.path}id"
+            told = f"{where}: two rows of the record have the key {twice[0]}"
+            raise DataError(self._origin.tell(where, told))
         return [Part(key, encode_json(row)) for key, (_, row) in zip(named, rows, strict=True)]
 
     @property
@@ -119,11 +129,13 @@ class Documents:
         """What makes documents of the rows of several records, where the strategy groups them."""
         if self._target is None or self._target.grouping is None:
             return None
-        return Grouped(self._target, self._target.grouping, self._lookups, now=self._now)
+        return Grouped(self._target, self._target.grouping, self._lookups, origin=self._origin, now=self._now)
 
 
-def as_sent(tables: Sequence[Table], record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mirrored record with the gateway's names and forms."""
+def as_sent(
+    tables: Sequence[Table], record: Mapping[str, Any], names: Mapping[str, str] = {}
+) -> dict[str, Any]:
+    """Return a mirrored record with the gateway's names and forms; `names` are other names of its lists."""
     header, *children = tables
     made = _row(header, record)
     kind = catalog.record(header.name.removeprefix("kuaimai_"))
@@ -131,7 +143,7 @@ def as_sent(tables: Sequence[Table], record: Mapping[str, Any]) -> dict[str, Any
         child = next((one for one in children if one.name == f"kuaimai_{child_kind}"), None)
         lines = record.get(child_kind)
         if child is not None and isinstance(lines, list):
-            made[name] = [_row(child, line) for line in lines]
+            made[names.get(name, name)] = [_row(child, line) for line in lines]
     return made
 
 
@@ -144,6 +156,20 @@ def _row(table: Table, record: Mapping[str, Any]) -> dict[str, Any]:
             value = None if wall is None else to_epoch(wall) * 1000
         made[field.name] = value
     return made
+
+
+def renamed(source: Source | None) -> dict[str, str]:
+    """Return the catalogue's name → the strategy's (`detailkey`) of the lines that come by detail calls."""
+    detail = catalog.method(source.api).detail if source and source.kind == "kuaimai" else None
+    given = source.detail.list_key if source and source.detail else ""
+    return {detail.into: given} if detail and given else {}
+
+
+def lists_of(source: Source) -> dict[str, str]:
+    """Return the lists of a source's record, as the strategy calls them, and the kinds of their elements."""
+    names = renamed(source)
+    children = catalog.record(catalog.method(source.api).record or "").children
+    return {names.get(name, name): kind for name, kind in children.items()}
 
 
 def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, Any]:
@@ -205,7 +231,7 @@ def _refuse_unsupported(compiled: Compiled, target: Target, findings: Findings) 
 def _check_arrays(source: Source, findings: Findings) -> None:
     """Rows are made of lists that the mirror has; of any other none would ever come."""
     kind = catalog.record(catalog.method(source.api).record or "")
-    lists = [*kind.children, *(name for name, field in kind.fields.items() if field.type == "json")]
+    lists = [*lists_of(source), *(name for name, field in kind.fields.items() if field.type == "json")]
     places = [(f"beatFlat[{number}]", name) for number, name in enumerate(source.flat)]
     places += [("operation.arrayKey", source.split)] if source.split else []
     for where, name in places:
@@ -221,7 +247,7 @@ def personal_fields(compiled: Compiled) -> list[str]:
     if source is None or target is None or target.kind == "none":
         return []
     kind = catalog.record(catalog.method(source.api).record or "")
-    kinds = {"": kind, **{name: catalog.record(one) for name, one in kind.children.items()}}
+    kinds = {"": kind, **{name: catalog.record(one) for name, one in lists_of(source).items()}}
     names = [name for _, value in target.document_values() for name in value.names()]
     names += target.grouping.columns if target.grouping else ()
     # A flat row has the element's fields as <list>_<field>.

@@ -11,6 +11,7 @@ from kuaimai.errors import DataError
 from kuaimai.pipeline.qeasy.exact import plain, to_decimal
 from kuaimai.pipeline.qeasy.findings import Findings
 from kuaimai.pipeline.qeasy.formats import as_text
+from kuaimai.pipeline.qeasy.misfits import Misfit
 from kuaimai.pipeline.qeasy.moments import DATETIME, read_time, to_epoch
 from kuaimai.pipeline.qeasy.scope import Scope
 from kuaimai.pipeline.qeasy.strategy import Field, Parser
@@ -43,10 +44,12 @@ class Compiled:
         field = self.field
         try:
             found = self._found(scope)
-        except (ValueError, ArithmeticError) as err:
-            raise DataError(f"{field.path} ({field.name}): {err}") from err
+        except Misfit:
+            raise  # of a field inside
+        except (DataError, ValueError, ArithmeticError) as err:
+            raise Misfit(f"{field.path} ({field.name}): {err}", path=field.path) from err
         if found is None and field.required and self.value is not None:
-            raise DataError(f"{field.path} ({field.name}): it is required, and comes out empty")
+            raise Misfit(f"{field.path} ({field.name}): it is required, and comes out empty", path=field.path)
         return found
 
     def _found(self, scope: Scope) -> Any:

@@ -78,6 +78,10 @@ class Findings:
     def _add(self, level: Level, path: str, message: str, fix: str) -> None:
         self.found.append(Finding(level, path, message, fix, self.places.line(path) if path else 0))
 
+    def placed(self, *paths: str) -> str:
+        """Return the one of some paths that is written in the file; the first where none is."""
+        return next((one for one in paths if one in self.places.lines), paths[0])
+
     def of(self, *levels: Level) -> list[Finding]:
         """Return the remarks of some levels, in the order they were found."""
         return [one for one in self.found if one.level in levels]

@@ -13,6 +13,7 @@ from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.parts import Document
 from kuaimai.pipeline.qeasy.compiled import Target
 from kuaimai.pipeline.qeasy.lookups import Lookups
+from kuaimai.pipeline.qeasy.misfits import Misfit, Origin
 from kuaimai.pipeline.qeasy.moments import RunWindow
 from kuaimai.pipeline.qeasy.rendering import UNFIT, document_of
 from kuaimai.pipeline.qeasy.scope import value_at
@@ -32,6 +33,7 @@ class Grouped:
         target: the strategy's target.
         grouping: its `groupCalculate`.
         lookups: landed tables, for `_findCollection`.
+        origin: where the strategy is written.
         now: clock, epoch seconds.
     """
 
@@ -41,11 +43,13 @@ class Grouped:
         grouping: Grouping,
         lookups: Lookups | None = None,
         *,
+        origin: Origin | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._target = target
         self._grouping = grouping
         self._lookups = lookups
+        self._origin = origin or Origin()
         self._now = now
 
     def groups(self, parts: Sequence[Document]) -> tuple[list[list[Document]], dict[str, str]]:
@@ -72,10 +76,9 @@ class Grouped:
         try:
             row = joined([_row(one) for one in parts], self._grouping)
             made = document_of(self._target, row, RunWindow(now, now, now), self._lookups)
-        except DataError:
-            raise
         except UNFIT as err:
-            raise DataError(str(err)) from err
+            path = err.path if isinstance(err, Misfit) else ""
+            raise DataError(self._origin.tell(path, str(err))) from err
         return encode_json([made] if self._target.statement is not None else made)
 
 

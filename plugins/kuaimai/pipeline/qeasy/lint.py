@@ -15,6 +15,7 @@ from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.pipeline.qeasy import compiled as made
 from kuaimai.pipeline.qeasy.compiling import SIZE_FIELDS, compile_strategy
+from kuaimai.pipeline.qeasy.documents import lists_of
 from kuaimai.pipeline.qeasy.expressions import Expression
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.fields import literal_number
@@ -323,14 +324,13 @@ class _Source(_Side):
         if self.source.remedy_crontab:
             self.findings.warn(
                 f"{self.path}omissionRemedy",
-                "it is not run here; on the platform it reads again and compares nothing"
+                "on the platform it reads again and compares nothing"
                 + (
                     "; with idCheck true it finds missing rows, never changed ones"
                     if self.source.id_check
                     else ""
                 ),
-                "seals take its place: a window stays open, and is read again, until the gateway's count is "
-                "there; orders are compared once more every night, by kuaimai_reconcile",
+                "here every window is counted; compare sums once after the move",
             )
 
     def _envelope(self) -> None:
@@ -369,7 +369,6 @@ class _Target(_Side):
             return
         self.values(target.values())
         self.omitted(target.request)
-        self._rhythm(target)
         self._source_fields(target)
         if target.grouping is not None:
             self._grouping(target.grouping)
@@ -381,16 +380,6 @@ class _Target(_Side):
                 f"{target.batch.rows} rows share one request: an API that fails it as a whole fails them all",
             )
 
-    def _rhythm(self, target: made.Target) -> None:
-        source = self.compiled.source
-        if source is not None and source.crontab and target.crontab not in ("", source.crontab):
-            places = (f"{self.path}crontab", "target.crontab", "target_crontab")
-            self.findings.note(
-                next((one for one in places if one in self.findings.places.lines), places[0]),
-                f"{target.crontab} has no effect here: what the source brings is written at once",
-                f"the source's crontab is the rhythm of both: {source.crontab}",
-            )
-
     def _source_fields(self, target: made.Target) -> None:
         """A field that the source does not have is sent as nothing."""
         source = self.compiled.source
@@ -398,10 +387,11 @@ class _Target(_Side):
         if source is None or record is None:
             return
         kind = catalog.record(record)
-        known = {*kind.fields, *kind.children, *(new for _, _, new, _ in source.formats)}
+        lists = lists_of(source)
+        known = {*kind.fields, *lists, *(new for _, _, new, _ in source.formats)}
         known |= {alias for one in kind.fields.values() for alias in one.aliases}
         for array in source.flat:
-            child = kind.children.get(array)
+            child = lists.get(array)
             known |= {f"{array}_{name}" for name in (catalog.record(child).fields if child else ())}
         named = [
             (f"{one.path}.value", name)
@@ -434,7 +424,7 @@ class _Target(_Side):
         self.findings.note(
             where,
             "here a document is made of the new rows of one load: a window of some shops",
-            "for a document of a day let the source's crontab run once a day",
+            "for a document of a day give the target a crontab of its own that runs once a day",
         )
         if source is None:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,29 @@ from typing import Any
 import pydantic
 
 from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.gateway.clock import GATEWAY_ZONE
+from kuaimai.pipeline.cron import runs_a_day
 from kuaimai.pipeline.qeasy.compiled import Compiled, Source
 from kuaimai.pipeline.qeasy.compiling import PAGE_FIELDS, SIZE_FIELDS, load_strategy
 from kuaimai.pipeline.qeasy.documents import outlet_of, personal_fields
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.findings import Findings
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_wall
-from kuaimai.pipeline.qeasy.rendering import source_request
-from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES
+from kuaimai.pipeline.qeasy.rendering import remedy_request, source_request
 from kuaimai.pipeline.qeasy.templates import Literal
-from kuaimai.pipeline.spec import Pipeline
+from kuaimai.pipeline.spec import CREATED, Pipeline
 
 REFRESH = "open.token.refresh"
 DEFAULT_SCHEDULE = "*/5 * * * *"
 # Any window will do to see by how much the strategy's own reaches further.
 _START = datetime(2026, 1, 2, 3, 0, tzinfo=GATEWAY_ZONE)
 _PROBE = RunWindow(_START, _START + timedelta(minutes=5), _START + timedelta(minutes=5))
+_DAY = timedelta(days=1)
+_NEXT_DAY = RunWindow(_PROBE.start + _DAY, _PROBE.end + _DAY, _PROBE.now + _DAY)
 _MOST_OVERLAP = timedelta(days=1)
+_MOST_LOOK_BACK = 168
 _PAGING = frozenset({*PAGE_FIELDS, *SIZE_FIELDS, "usehasnext", "usecursor", "cursor"})
 
 
@@ -114,6 +119,9 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
         content["source"]["page_size"] = min(max(wanted, method.page.min), method.page.max)
     if method.times is not None:
         content["time"] = _time(compiled, source, method)
+        if source.remedy_crontab and content["time"]:
+            further = _remedied(source, method, content["time"]["dimension"], path, findings)
+            content["time"] |= {"further": further} if further else {}
     params = _fixed(source, method, findings)
     if params:
         content["source"]["params"] = params
@@ -128,7 +136,7 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
     else:
         content["targets"] = [
             {"kind": "sql", "conn_id": "kuaimai_target"},
-            outlet_of(compiled, str(path), findings),
+            outlet_of(compiled, str(path), findings) | _rhythm(compiled, path, findings),
         ]
         personal = personal_fields(compiled)
         if personal:
@@ -139,6 +147,28 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
                 "leave the fields out if the other side does not need them",
             )
     return content
+
+
+def _rhythm(compiled: Compiled, path: Path, findings: Findings) -> dict[str, Any]:
+    """The target's own crontab, where it lets documents wait for longer than the source does."""
+    target, schedule = compiled.target, compiled.crontab or DEFAULT_SCHEDULE
+    if target is None or target.crontab in ("", schedule):
+        return {}
+    where = findings.placed(f"{target.path}crontab", "target.crontab", "target_crontab")
+    if runs_a_day(target.crontab) >= runs_a_day(schedule):
+        findings.note(
+            where,
+            f"{target.crontab} has no effect here: what the source brings, at {schedule}, is written at once",
+        )
+        return {}
+    name = outlet_of(compiled, str(path), Findings())
+    findings.note(
+        where,
+        f"it becomes the DAG kuaimai_{pipeline_name(path)}__{name.get('name', name['conn_id'])}: at "
+        f"{target.crontab} it reads what changed since its last run, and writes that",
+        "delete the target's crontab to write at once what the source brings",
+    )
+    return {"schedule": target.crontab}
 
 
 def _mirrored_as_it_is(source: Source, findings: Findings) -> None:
@@ -174,16 +204,15 @@ def pipeline_name(path: Path) -> str:
 def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[str, Any]:
     """The dimension that the strategy asks by, and how far its window reaches back before the run's."""
     findings = compiled.findings
-    asked = source_request(source, _PROBE)
-    params = asked.params if isinstance(asked.params, dict) else {}
+    params = _params(source, _PROBE)
     times = method.times.dimensions if method.times else {}
     fields = {one.field.name: one for one in source.request}
-    # Where the strategy leaves the kind of time out, the gateway takes its first one.
-    fits = [
-        (name, one)
-        for name, one in times.items()
-        if one.start in params and all(params.get(key, value) == value for key, value in one.send.items())
-    ]
+    ends = {name for one in times.values() for name in (one.start, one.end)}
+    if method.times and method.times.optional and not ends & params.keys():
+        told = "it asks for no time: every run reads everything, and marks what is gone"
+        findings.note(f"{source.path}request", told, "for an hour's changes only, ask by the time of change")
+        return {"dimension": SCAN}
+    fits = _asked_by(params, times)
     if not fits:
         known = ", ".join(
             f"{name} ({', '.join([*(f'{k}={v}' for k, v in one.send.items()), one.start, one.end])})"
@@ -195,15 +224,10 @@ def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[st
         return {}
     name, dimension = fits[0]
     start = fields[dimension.start]
-    if not any(one in WINDOW_VARIABLES for one in (start.value.names() if start.value else ())):
-        findings.cannot_run(
-            f"{start.field.path}.value",
-            "a fixed time: every run would read the same",
-            "write {{LAST_SYNC_TIME|datetime}}; for the past use the DAG kuaimai_backfill",
-        )
+    early = _begin(source, start, findings)
+    if early is None:
         return {}
-    early = _moment(params[dimension.start], start, findings)
-    overlap = timedelta() if early is None else to_wall(_PROBE.start) - early
+    overlap = to_wall(_PROBE.start) - early
     if not timedelta() <= overlap <= _MOST_OVERLAP:
         findings.cannot_run(
             f"{start.field.path}.value",
@@ -218,12 +242,78 @@ def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[st
     return found
 
 
-def _moment(value: Any, field: CompiledField, findings: Findings) -> datetime | None:
+def _asked_by(
+    params: Mapping[str, Any], times: Mapping[str, catalog.Dimension]
+) -> list[tuple[str, catalog.Dimension]]:
+    """The times that parameters can mean; the gateway takes the first where the kind of time is left out."""
+    return [
+        (name, one)
+        for name, one in times.items()
+        if one.start in params and all(params.get(key, value) == value for key, value in one.send.items())
+    ]
+
+
+def _remedied(
+    source: Source, method: catalog.Method, dimension: str, path: Path, findings: Findings
+) -> list[dict[str, Any]]:
+    """The second pull of `omissionRemedy`: a further time, read back as far as the remedy reaches.
+
+    What it finds on the platform after failed pages is healed here in any case; what remains are records that
+    the strategy's own time shows too late, or never. Those are found by their creation.
+    """
+    times = method.times.dimensions if method.times else {}
+    asked = remedy_request(source, _PROBE).params
+    params = asked if isinstance(asked, dict) else {}
+    asked_by, hours = next(
+        ((name, _hours_back(params[one.start])) for name, one in _asked_by(params, times)), ("", 0)
+    )
+    name = CREATED if asked_by == dimension else asked_by
+    if not hours or name not in times or dimension in (name, SCAN):
+        findings.warn(
+            f"{source.path}omissionRemedy",
+            "it is not run here, as there is no other time by which records can be asked for",
+            "seals take its place: a window is read again until the gateway's count is there",
+        )
+        return []
+    findings.note(
+        f"{source.path}omissionRemedy",
+        f"it becomes the DAG kuaimai_{pipeline_name(path)}__{name}: at {source.remedy_crontab} the last "
+        f"{hours} hours are read again by {name}, counted like every window",
+        "windows with failed pages need no remedy: they are read again until the gateway's count is there",
+    )
+    slot = 6 if hours >= 6 else 1  # noqa: PLR2004 - as for all further times, or less
+    return [
+        {"dimension": name, "schedule": source.remedy_crontab, "look_back_hours": hours, "slot_hours": slot}
+    ]
+
+
+def _hours_back(begin: Any) -> int:
+    """How many hours before a run something begins, at most what a look-back can be; 0 for no time."""
     try:
-        return read_time(value)
+        early = read_time(begin)
+    except ValueError:
+        return 0
+    if early is None or early >= to_wall(_PROBE.end):
+        return 0
+    return min(-(-(to_wall(_PROBE.end) - early) // timedelta(hours=1)), _MOST_LOOK_BACK)
+
+
+def _begin(source: Source, field: CompiledField, findings: Findings) -> datetime | None:
+    """Where the window of a run begins, wall clock; it has to move with the runs."""
+    name, where = field.field.name, f"{field.field.path}.value"
+    try:
+        early, later = (read_time(_params(source, window)[name]) for window in (_PROBE, _NEXT_DAY))
     except ValueError as err:
-        findings.cannot_run(f"{field.field.path}.value", str(err), "write {{LAST_SYNC_TIME|datetime}}")
+        findings.cannot_run(where, str(err), "write {{LAST_SYNC_TIME|datetime}}")
         return None
+    if early is None or later is None or later - early != _DAY:
+        findings.cannot_run(
+            where,
+            "a fixed time: every run would read the same",
+            "write {{LAST_SYNC_TIME|datetime}}; for the past use the DAG kuaimai_backfill",
+        )
+        return None
+    return early
 
 
 def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[str, str]:
@@ -231,8 +321,7 @@ def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[s
     ours = set()
     for one in method.times.dimensions.values() if method.times else ():
         ours |= {one.start, one.end, *one.send}
-    asked = source_request(source, _PROBE)
-    params = asked.params if isinstance(asked.params, dict) else {}
+    params = _params(source, _PROBE)
     found = {}
     for field in source.request:
         name = field.field.name
@@ -240,7 +329,15 @@ def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[s
             continue
         if params[name] == "":
             continue  # the gateway takes no empty parameter
-        if isinstance(field.value, Literal):
+        if name in method.send:
+            _as_always(name, str(params[name]), method, field, findings)
+        elif method.scope is not None and name == method.scope.param:
+            findings.cannot_run(
+                f"{field.field.path}.value",
+                f"{name}: here the method is asked for every {method.scope.of}, one after the other",
+                "delete it, and let the strategy's condition choose what is written",
+            )
+        elif isinstance(field.value, Literal):
             found[name] = str(params[name])
         else:
             findings.cannot_run(
@@ -249,3 +346,21 @@ def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[s
                 "write a fixed value",
             )
     return found
+
+
+def _as_always(
+    name: str, value: str, method: catalog.Method, field: CompiledField, findings: Findings
+) -> None:
+    """What every request to a method carries may stand in the strategy too, if it says the same."""
+    wanted = method.send[name]
+    if value != wanted:
+        findings.cannot_run(
+            f"{field.field.path}.value",
+            f"{name} {value}: {method.name} is asked with {wanted}",
+            f"write {wanted}",
+        )
+
+
+def _params(source: Source, window: RunWindow) -> dict[str, Any]:
+    asked = source_request(source, window).params
+    return asked if isinstance(asked, dict) else {}

@@ -507,6 +507,7 @@ class _Reader:
             self.findings.refuse(f"{path}.headerGroup", "it is missing", "name the columns of a document")
         body = self._text(data, "bodyName", f"{path}.")
         return Grouping(
+            path=path,
             header=header,
             body=self._names(data.get("bodyGroup"), f"{path}.bodyGroup"),
             body_name=body,

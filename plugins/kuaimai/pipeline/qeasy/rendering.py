@@ -14,6 +14,7 @@ from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.fields import render_fields
 from kuaimai.pipeline.qeasy.formats import as_text
 from kuaimai.pipeline.qeasy.lookups import Lookups
+from kuaimai.pipeline.qeasy.misfits import Misfit
 from kuaimai.pipeline.qeasy.moments import RunWindow, to_wall
 from kuaimai.pipeline.qeasy.scope import Scope, value_at
 from kuaimai.pipeline.qeasy.shaping import Row, filtered, flattened, formatted, joined, parted, split
@@ -45,11 +46,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Bad:
-    """A row that cannot be shaped or written: it goes to quarantine with its reason."""
+    """A row that cannot be shaped or written: it goes to quarantine with its reason.
+
+    Attributes:
+        key: of the row; empty where it has none.
+        reason: why.
+        row: the row.
+        path: of the setting in the strategy that cannot take it; empty where that is none alone.
+    """
 
     key: str
     reason: str
     row: Row
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +188,7 @@ def shape(source: Source | None, rows: Iterable[Row], window: RunWindow) -> Shap
         try:
             passed, dropped = _shaped(source, row, now)
         except UNFIT as err:
-            bad.append(Bad(_key_or_nothing(row, source.key), str(err), row))
+            bad.append(_bad(_key_or_nothing(row, source.key), err, row))
             continue
         good += passed
         out += dropped
@@ -212,6 +221,10 @@ def key_of(row: Mapping[str, Any], path: str) -> str:
     return as_text(value)
 
 
+def _bad(key: str, err: Exception, row: Row) -> Bad:
+    return Bad(key, str(err), row, err.path if isinstance(err, Misfit) else "")
+
+
 def _key_or_nothing(row: Mapping[str, Any], path: str) -> str:
     try:
         return key_of(row, path)
@@ -237,7 +250,7 @@ def render_writes(
         try:
             documents.append((keys, document_of(target, row, window, lookups)))
         except UNFIT as err:
-            bad.append(Bad("+".join(keys), str(err), row))
+            bad.append(_bad("+".join(keys), err, row))
     return tuple(_written(target, documents, window)), tuple(bad)
 
 
@@ -254,7 +267,7 @@ def _documents(
         try:
             yield keys, joined(members, grouping)
         except UNFIT as err:
-            bad.append(Bad("+".join(keys), str(err), {"rows": members}))
+            bad.append(_bad("+".join(keys), err, {"rows": members}))
 
 
 def document_of(target: Target, row: Row, window: RunWindow, lookups: Lookups | None = None) -> Any:
@@ -270,7 +283,8 @@ def _document(target: Target, scope: Scope) -> Any:
     if target.statement is None:
         made = render_fields(target.request, scope)
         if not made:
-            raise DataError(f"{target.path}request: every field comes out empty")
+            where = f"{target.path}request"
+            raise Misfit(f"{where}: every field comes out empty", path=where)
         return made
     fields = target.request
     if len(fields) == 1 and fields[0].field.name == "main_params":

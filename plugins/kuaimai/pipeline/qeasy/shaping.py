@@ -14,6 +14,7 @@ from kuaimai.errors import DataError
 from kuaimai.pipeline.qeasy import functions
 from kuaimai.pipeline.qeasy.exact import plain
 from kuaimai.pipeline.qeasy.formats import Format, as_text
+from kuaimai.pipeline.qeasy.misfits import Misfit
 from kuaimai.pipeline.qeasy.moments import read_time, to_epoch
 from kuaimai.pipeline.qeasy.scope import value_at
 from kuaimai.pipeline.qeasy.strategy import Condition, Grouping
@@ -112,7 +113,8 @@ def holds(condition: Condition, value: Any) -> bool:
     try:
         return _LOGICS[condition.logic](value, condition.value)
     except ValueError as err:
-        raise DataError(f"{condition.path} ({condition.field} {condition.logic}): {err}") from err
+        told = f"{condition.path} ({condition.field} {condition.logic}): {err}"
+        raise Misfit(told, path=condition.path) from err
 
 
 def _compared(value: Any, wanted: Any, *, ordered: bool = True) -> int:
@@ -238,7 +240,7 @@ def formatted(row: Row, formats: Iterable[tuple[str, str, str, Format]], now: da
         try:
             made[new] = how.apply(value_at(made, old), now)
         except (ValueError, ArithmeticError) as err:
-            raise DataError(f"{path} ({old}): {err}") from err
+            raise Misfit(f"{path} ({old}): {err}", path=path) from err
     return made
 
 
@@ -308,7 +310,8 @@ def _calculated(rows: Iterable[Mapping[str, Any]], grouping: Grouping, *, header
         try:
             made[column] = _CALCULATIONS[how](values)
         except ValueError as err:
-            raise DataError(f"groupCalculate.calculate.{column} ({how}): {err}") from err
+            where = f"{grouping.path}.calculate.{column}"
+            raise Misfit(f"{where} ({how}): {err}", path=where) from err
     return made
 
 

@@ -93,6 +93,7 @@ class Grouping:
     """Flat rows become documents again.
 
     Attributes:
+        path: where it stands in the strategy.
         header: columns whose equal values make a document.
         body: columns whose equal values make a line of it.
         body_name: the array whose flattened columns (`<body_name>_<column>`) are the lines.
@@ -101,6 +102,7 @@ class Grouping:
         calculate: column → `$sum`, `$avg`, `$min`, `$max`, `$push`, `$addToSet`, `$first` or `$last`.
     """
 
+    path: str
     header: tuple[str, ...]
     body: tuple[str, ...]
     body_name: str

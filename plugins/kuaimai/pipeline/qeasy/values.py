@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from kuaimai.pipeline.qeasy.expressions import FUNCTION, parse_function
+from kuaimai.pipeline.qeasy.findings import near
 from kuaimai.pipeline.qeasy.formats import as_text
 from kuaimai.pipeline.qeasy.templates import FIND, Literal, Value, parse_find, parse_template
+
+# What the platform would carry out, and not send as text.
+_COMMAND = re.compile(r"(_[a-z]+[A-Z]?\w*)\s+\S")
 
 
 def parse_value(raw: Any, collections: Mapping[str, str]) -> Value:
@@ -30,6 +34,8 @@ def parse_value(raw: Any, collections: Mapping[str, str]) -> Value:
         return parse_function(stripped, collections)
     if re.match(rf"{FIND}\b", stripped):
         return parse_find(stripped, collections)
+    if unknown := _COMMAND.match(stripped):
+        raise ValueError(f"{unknown[1]} is not known → {near(unknown[1], (FUNCTION, FIND))}")
     for word in (FUNCTION, FIND):
         if re.search(rf"{word}\b", raw):
             raise ValueError(f"{word} counts only at the beginning of a value")

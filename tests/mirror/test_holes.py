@@ -1,0 +1,186 @@
+"""No hole stays unseen: what was never planned, a clock that runs ahead, shops that come and go."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime, timedelta
+from functools import partial
+
+import pytest
+from installation import CHINA, START, TICK, mirror
+
+from kuaimai.errors import Transient
+from kuaimai.extract import windows
+from kuaimai.load.noop import NoopTarget
+from kuaimai.load.targets import open_target
+from kuaimai.pipeline import stages
+from kuaimai.pipeline.coverage import settle
+from kuaimai.pipeline.scopes import fetch_shops
+from kuaimai.pipeline.slices import plan_slices
+
+BASE = "erp.trade.outstock.simple.query"
+
+
+@pytest.fixture
+def shop(tmp_path):
+    with mirror(tmp_path, orders_per_hour=60) as made:
+        yield made
+
+
+def here(shop) -> datetime:
+    return datetime.fromtimestamp(shop.clock(), CHINA)
+
+
+def test_time_that_cannot_be_read_starves_no_target_that_is_no_database(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr("kuaimai.pipeline.slices.plan", partial(windows.plan, most_heals=2))
+    target = NoopTarget("noop", open_target(f"sqlite:///{tmp_path}/state.db", now=shop.clock))
+    send, dead_until = shop.client.wire.send, START + timedelta(hours=2)
+
+    def sending(method, params, *, session):
+        if method == BASE and params["startTime"] < f"{dead_until:%Y-%m-%d %H:%M:%S}":
+            raise Transient("out of order")
+        return send(method, params, session=session)
+
+    def run() -> None:
+        shop.runs += 1
+        start = here(shop)
+        plan = plan_slices(
+            shop.pipeline,
+            run=f"run-{shop.runs}",
+            start=start,
+            end=start + TICK,
+            shops=fetch_shops(shop.client),
+            live=True,
+            target=target,
+            now=shop.clock,
+        )
+        shop.clock.advance(TICK.total_seconds())
+        for piece in plan:
+            with contextlib.suppress(Transient):
+                extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+                transformed = stages.transform(shop.pipeline, extracted, shop.staging)
+                loaded = stages.load(shop.pipeline, transformed, shop.staging, target)
+                settle(shop.pipeline.name, loaded.windows, target)
+
+    run()
+    shop.clock.advance(5 * 3600)
+    monkeypatch.setattr(shop.client.wire, "send", sending)
+    for _ in range(6):
+        run()
+    known = target.coverage("trades", "upd_time", START)
+    target.close()
+    sealed = [(one.start, one.end) for one in known if one.method == BASE and one.state == "sealed"]
+    assert windows.gaps(dead_until, here(shop), sealed) == []
+
+
+@contextlib.contextmanager
+def ahead(shop, seconds: float):
+    """Let this machine's clock run ahead of the gateway's."""
+    right = shop.clock
+    shop.clock = shop.target.now = shop.client.wire.now = lambda: right() + seconds
+    yield
+    shop.clock = shop.target.now = shop.client.wire.now = right
+
+
+def test_window_that_is_over_only_by_a_clock_that_runs_ahead_is_not_sealed(shop):
+    """The gateway has not lived through it yet: a count of nothing proves nothing."""
+    shop.tick()
+    start = here(shop)
+    with ahead(shop, TICK.total_seconds()):
+        early = shop.run(start, start + TICK)
+    assert not early.sealed
+    assert all("before its end" in why for why in early.open_windows)
+    shop.clock.advance(TICK.total_seconds())
+    assert shop.run(start, start + TICK).sealed
+    assert shop.differences(START) == {}
+
+
+def test_outage_that_is_longer_than_runs_heal_leaves_open_windows_and_is_told_once(tmp_path):
+    with mirror(tmp_path, orders_per_hour=4) as shop:
+        assert shop.tick().sealed
+        down = here(shop)
+        shop.clock.advance(timedelta(days=9).total_seconds())
+        told: list[windows.Window] = []
+        for _ in range(2):
+            start = here(shop)
+            shop.clock.advance(TICK.total_seconds())
+            shop.run(start, start + TICK, live=True, on_missed=told.append)
+        (lost,) = told
+        assert lost.start == down
+        unread = shop.rows("SELECT window_start, window_end FROM kuaimai_window WHERE state = 'open'")
+        spans = [tuple(map(shop.target.read_instant, row)) for row in unread]
+        assert windows.gaps(lost.start, lost.end, spans) == []
+        sealed = shop.target.coverage("trades", "upd_time", lost.end)
+        assert windows.gaps(lost.end, here(shop), [(one.start, one.end) for one in sealed]) == []
+
+        day = lost.start
+        while day < lost.end:
+            assert shop.run(day, min(day + timedelta(days=1), lost.end)).sealed
+            day += timedelta(days=1)
+        assert shop.open_windows() == 0
+        assert shop.differences(START) == {}
+
+
+def test_shop_that_opens_later_is_healed_and_owes_nothing_of_the_time_before(tmp_path):
+    with mirror(tmp_path, orders_per_hour=4) as shop:
+        everybody = fetch_shops(shop.client)
+        late = everybody[-1]
+        told: list[windows.Window] = []
+
+        def run(shops) -> None:
+            shop.runs += 1
+            start = here(shop)
+            shop.clock.advance(timedelta(days=1).total_seconds())
+            plan = plan_slices(
+                shop.pipeline,
+                run=f"run-{shop.runs}",
+                start=start,
+                end=here(shop),
+                shops=shops,
+                live=True,
+                target=shop.target,
+                on_missed=told.append,
+                now=shop.clock,
+            )
+            for piece in plan:
+                shop.one(piece)
+
+        for _ in range(9):
+            run(everybody[:-1])
+        run(everybody)
+        assert told == []
+        spans = [
+            (one.start, one.end)
+            for one in shop.target.coverage("trades", "upd_time", START)
+            if late.id in one.shops and one.method == BASE and one.state == "sealed"
+        ]
+        assert windows.gaps(here(shop) - timedelta(days=7), here(shop), spans) == []
+
+
+def test_window_of_a_shop_that_was_removed_does_not_stay_open_for_good(shop):
+    """Nobody can ask for that shop any more; what the others have is proven."""
+    everybody = fetch_shops(shop.client)
+    start = here(shop)
+    shop.clock.advance(TICK.total_seconds())
+
+    def plan(shops, begin):
+        return plan_slices(
+            shop.pipeline,
+            run=f"run-{begin:%H%M}",
+            start=begin,
+            end=here(shop),
+            shops=shops,
+            live=True,
+            target=shop.target,
+            now=shop.clock,
+        )
+
+    plan(everybody, start)  # and its worker died
+    left = everybody[1:]
+    for _ in range(2):
+        begin = here(shop)
+        shop.clock.advance(TICK.total_seconds())
+        for piece in plan(left, begin):
+            shop.one(piece)
+    plan(left, here(shop) - TICK)
+    assert shop.rows("SELECT count(*) FROM kuaimai_window WHERE state = 'open' AND pages IS NULL") == [(0,)]
