@@ -28,6 +28,7 @@ from matrix import SCRIPTS, Step, selection
 DONE = FOLDER / "done.json"
 _LEAST_PATIENCE_SECONDS = 300.0
 _PATIENCE = 4.0
+_GOODBYE_SECONDS = 60.0
 
 
 def python(environment: str) -> str:
@@ -50,19 +51,19 @@ def run(step: Step) -> str:
     try:
         status = process.wait(patience(step))
     except subprocess.TimeoutExpired:
-        _end(process, signal.SIGTERM)
+        _end(process)
         return f"ended after {patience(step) / 60:.0f} minutes"
     except KeyboardInterrupt:
-        _end(process, signal.SIGINT)
+        _end(process)
         raise
     return f"exit code {status}; see its output above" if status else ""
 
 
-def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
-    """End a step with everything that it has started; its databases stop with it."""
-    os.killpg(process.pid, how)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a step as Ctrl-C would, so that it stops the databases and servers that it has started."""
+    os.killpg(process.pid, signal.SIGINT)
     try:
-        process.wait(30)
+        process.wait(_GOODBYE_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -99,6 +100,8 @@ def main() -> int:
     if options.list:
         return 0
     FOLDER.mkdir(exist_ok=True)
+    # In the background of a shell Ctrl-C is ignored, and the steps would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     failed = {}
     for number, step in enumerate(steps, start=1):
         print(f"\n[{number}/{len(steps)}] {step.name}, about {step.seconds / 60:.0f} min", flush=True)

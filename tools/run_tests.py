@@ -160,6 +160,8 @@ class Runner:
                 stop_databases(Path(settings["TMPDIR"]))
                 shutil.rmtree(settings["TMPDIR"], ignore_errors=True)
                 self.running.pop(process.pid, None)
+        if self.stopped:
+            return Count()
         count = read_report(report)
         if code not in (0, NO_TESTS) and count.failed == 0:
             count += Count(failed=1)  # it broke before or after the tests themselves

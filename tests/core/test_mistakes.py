@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kuaimai.errors import ConfigError
+from kuaimai.gateway import catalog
 from kuaimai.pipeline import schema
 from kuaimai.pipeline.lint import lint
 from kuaimai.pipeline.spec import load_pipeline
@@ -311,6 +312,58 @@ def test_what_airflow_or_a_load_would_refuse_later_is_refused_at_once(file, line
 
 
 @pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            "{method: erp.item.outerid.list.get}",
+            "needs outerIds or numIidList; give it a value, as params: {outerIds: …}",
+        ),
+        (
+            "{method: item.list.get}",
+            "needs sysItemIds or outerIds; give it a value, as params: {outerIds: …}",
+        ),
+        ("{method: erp.trade.query.tag.list}", "needs tagType; give it a value, as params: {tagType: …}"),
+        (
+            "{method: erp.item.history.cost.price.query, params: {sysItemId: 5}}",
+            "erp.item.history.cost.price.query needs sysSkuId",
+        ),
+        (
+            "{method: purchase.order.get}",
+            "it is asked by itself for each record of purchase.order.query, so take that as source.method",
+        ),
+    ],
+)
+def test_method_that_is_not_given_what_it_needs_is_refused_before_it_runs(file, source, told):
+    message = refused(file, f"name: small\nsource: {source}\n")
+    assert "line 2: source.params: " in message
+    assert told in message
+
+
+@pytest.mark.parametrize("name", catalog.method_names())
+def test_every_method_that_has_records_is_taken_once_it_is_given_what_it_needs(file, name):
+    method = catalog.method(name)
+    if method.record is None:
+        return
+    ours = _ours(method)
+    needed = {
+        next(one for one in group if not method.ids or one != method.ids.param): "1"
+        for group in method.needs
+        if not ours & set(group)
+    }
+    text = json.dumps({"name": "small", "source": {"method": name, "params": needed}})
+    file.write_text(text, encoding="utf-8")
+    assert load_pipeline(file).record.name == method.record
+
+
+def _ours(method: catalog.Method) -> set[str]:
+    """What a pipeline says by itself: the page, the time, the warehouse."""
+    found = {"pageNo", "pageSize", method.scope.param if method.scope else ""}
+    for one in method.times.dimensions.values() if method.times else ():
+        found |= {one.start, one.end, *one.send}
+    return found
+
+
+@pytest.mark.parametrize(
     "schedule",
     ["*/5 * * * *", "0,30 1-5 L jan-mar mon-FRI", "20 3 * * sun#2", "5/10 0 1 1 7", "0-30/5 * * * 1,3"],
 )
@@ -375,6 +428,18 @@ def test_lint_looks_at_what_the_last_steps_of_a_run_need(tmp_path, line, message
     [found] = lint([tmp_path])
     assert not found.runs
     assert message in found.told
+
+
+def test_lint_tells_where_nothing_will_say_that_a_record_is_gone(tmp_path):
+    (tmp_path / "shops.yaml").write_text(
+        "name: shops\nsource: {method: erp.shop.list.query}\n"
+        "targets: [{kind: sql}, {kind: noop}, {kind: files, url: /data, name: lake}]\n",
+        encoding="utf-8",
+    )
+    [found] = lint([tmp_path])
+    assert found.runs
+    _, *told = found.told.splitlines()
+    assert told == ["  targets.2 (lake): what a scan finds gone is marked in databases only"]
 
 
 def test_lint_tells_of_two_files_of_one_name(tmp_path):

@@ -20,8 +20,9 @@ from kuaimai.load.targets import open_target
 from kuaimai.load.windows import WindowFacts
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.spec import load_pipeline
-from kuaimai.transform.mapping import BadRecord, Mapper, Rows
+from kuaimai.transform.mapping import BadRecord, Mapper
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.rows import Rows
 from kuaimai.transform.rules import Rules
 from kuaimai.transform.tables import aligned
 
@@ -203,7 +204,7 @@ def test_both_ways_give_the_same_and_nothing_is_lost(folder, name, found):
         else:
             bad = mapper.map(answer.rows(["list"]), into)
         batches = mapper.batches(into, rank=0, window_id="w")
-        keys = {record_key(one, "sid") for one in answer.rows(["list"])}
+        keys = {record_key(one, catalog.record("trade")) for one in answer.rows(["list"])}
         landed = set(batches[0].column("sid").to_pylist())
         assert landed | {one.key for one in bad} | set(mapper.filtered) == keys
         rows = [sorted(map(str, without_nulls(batch))) for batch in batches]
@@ -228,7 +229,7 @@ def test_they_land_or_are_set_aside_and_the_seal_adds_up(folder, request, where,
     into = [Rows(table) for table in mapper.tables]
     bad = {one.key: one for one in mapper.map_answers([answer], ["list"], into)}
     batches = mapper.batches(into, rank=0, window_id="w1")
-    keys = {record_key(one, "sid") for one in answer.rows(["list"])}
+    keys = {record_key(one, catalog.record("trade")) for one in answer.rows(["list"])}
     tables = stages.tables_of(spec, [mapper.seen(METHOD)], database)
     with database.loading(tables) as loading:
         loading.merge(0, list(map(aligned, batches, tables)))

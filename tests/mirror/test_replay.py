@@ -85,6 +85,54 @@ def test_mapping_that_fits_lets_them_land_and_the_seal_adds_up(shop, tmp_path):
     assert (again.sealed, again.quarantined) == (True, nameless)
 
 
+KEEP = """\
+fields:
+  payment: {{type: text, to: payment_as_sent}}
+  buyerNick: {{keep: {nick}}}
+  receiverMobile: {{keep: mask}}
+  tradeInvoice: {{keep: hash}}
+"""
+
+
+def kept_of(shop) -> dict[str, tuple[str, ...]]:
+    names = "sid, buyer_nick, receiver_mobile, trade_invoice, _content_hash"
+    return {sid: tuple(more) for sid, *more in shop.rows(f"SELECT {names} FROM kuaimai_trade")}
+
+
+def test_hashed_and_masked_fields_land_as_if_nothing_had_been_wrong(shop, tmp_path):
+    unfit = KEEP.format(nick="hash").replace("  payment: {type: text, to: payment_as_sent}\n", "")
+    say(shop, tmp_path, unfit, BOTH)
+    shop.run(START - DAY, START)
+    told = [record for (record,) in shop.rows("SELECT record FROM kuaimai_quarantine")]
+    truth = shop.box.truth("erp.trade.list.query")
+    nicks = {one["buyerNick"] for one in truth.values() if one.get("buyerNick")}
+    assert nicks
+    assert not [nick for nick in nicks for record in told if nick in record]
+    say(shop, tmp_path, KEEP.format(nick="hash"), BOTH)
+    replay(shop.pipeline, shop.target)
+    held = {key for (key,) in shop.rows("SELECT record_key FROM kuaimai_quarantine")}
+    replayed = {key: kept for key, kept in kept_of(shop).items() if key in held}
+    with shop.target.connected() as connection:
+        for table in ("kuaimai_trade", "kuaimai_trade_line", "kuaimai_window"):
+            connection.execute(sa.text(f"DELETE FROM {table}"))
+    shop.run(START - DAY, START)
+    landed = kept_of(shop)
+    assert replayed == {key: landed[key] for key in replayed}
+    assert any(all(kept) for kept in replayed.values())
+
+
+def test_field_that_is_to_be_kept_in_another_form_by_now_comes_out_empty(shop, tmp_path):
+    unfit = KEEP.format(nick="hash").replace("  payment: {type: text, to: payment_as_sent}\n", "")
+    say(shop, tmp_path, unfit, BOTH)
+    shop.run(START - DAY, START)
+    keys = {key for (key,) in shop.rows("SELECT record_key FROM kuaimai_quarantine")}
+    say(shop, tmp_path, KEEP.format(nick="plain"), BOTH)
+    assert replay(shop.pipeline, shop.target).landed > 0
+    found = {key: kept for key, kept in kept_of(shop).items() if key in keys}
+    assert {kept[0] for kept in found.values()} == {None}
+    assert any(kept[1] for kept in found.values())
+
+
 def test_record_that_a_filter_leaves_out_by_now_counts_as_filtered(shop, tmp_path):
     shop.run(START - DAY, START)
     held = unresolved(shop)

@@ -432,6 +432,30 @@ def test_target_without_rights_names_the_grant(pg_url):
     owner.close()
 
 
+def test_table_under_row_level_security_is_told_with_what_to_do(pg_url):
+    owner = open_target(pg_url)
+    store(owner, [order(1)])
+    with owner.engine.begin() as connection:
+        connection.execute(sa.text("CREATE ROLE writer LOGIN"))
+        connection.execute(sa.text("GRANT ALL ON ALL TABLES IN SCHEMA public TO writer"))
+        connection.execute(sa.text("GRANT ALL ON SCHEMA public TO writer"))
+        for name in ("kuaimai_trade", "kuaimai_trade_line"):
+            connection.execute(sa.text(f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"))
+    writer = open_target(pg_url.replace("postgres@", "writer@"))
+    for many in (1, 600):  # merged, and copied
+        with pytest.raises(ConfigError, match="row-level security") as caught:
+            store(writer, [order(10_000 + number) for number in range(many)])
+        assert 'ALTER ROLE "writer" BYPASSRLS' in (caught.value.hint or "")
+    with owner.engine.begin() as connection:
+        connection.execute(sa.text("ALTER ROLE writer BYPASSRLS"))
+    assert store(writer, [order(20_000)]).reason is None
+    writer.close()
+    with owner.engine.begin() as connection:
+        connection.execute(sa.text("DROP OWNED BY writer"))
+        connection.execute(sa.text("DROP ROLE writer"))
+    owner.close()
+
+
 def test_database_that_is_not_there_is_named(pg_url):
     target = open_target(pg_url.replace("/test_", "/absent_"))
     with pytest.raises(ConfigError, match="cannot be opened"):
@@ -440,7 +464,7 @@ def test_database_that_is_not_there_is_named(pg_url):
 
 def test_server_that_does_not_answer_is_tried_again_later():
     target = open_target("postgresql+psycopg2://postgres@127.0.0.1:1/none")
-    with pytest.raises(Transient, match="nothing of this window was stored"):
+    with pytest.raises(Transient, match=r"check that it runs.*nothing of this window was stored"):
         store(target, [order(1)])
 
 
@@ -648,5 +672,5 @@ def test_mariadb_database_that_is_not_there_is_named(maria_url):
 def test_mysql_server_that_does_not_answer_is_tried_again_later():
     pytest.importorskip("pymysql")
     target = open_target("mysql+pymysql://root@127.0.0.1:1/none")
-    with pytest.raises(Transient, match="nothing of this window was stored"):
+    with pytest.raises(Transient, match=r"check that it runs.*nothing of this window was stored"):
         store(target, [order(1)])

@@ -92,7 +92,7 @@ class Asking:
         self._client = client
         self._entry = entry
         self._request = dict(request)
-        self._key = catalog.record(entry.record).key_fields
+        self._kind = catalog.record(entry.record)
         self._dimension = (
             None if dimension == SCAN or entry.times is None else entry.times.dimensions[dimension]
         )
@@ -147,7 +147,7 @@ class Asking:
 
     def skim(self, answer: Answer) -> Skimmed:
         """Return the keys and times of an answer's records."""
-        return skim(answer, self._entry.list_keys, self._key, self._time_field)
+        return skim(answer, self._entry.list_keys, self._kind, self._time_field)
 
     def error(self, text: str, hint: str) -> DataError:
         """Return an error about what this method answered."""

@@ -126,8 +126,8 @@ def _one_call(
 ) -> tuple[Read, dict[str, str]]:
     """Ask for some ids, all pages, and return the read with id → shop id of what came."""
     entry = catalog.method(method)
-    key = catalog.record(entry.record or "").key
-    request = {entry.ids.param if entry.ids else key: ",".join(ids)}
+    kind = catalog.record(entry.record or "")
+    request = {**entry.send, entry.ids.param if entry.ids else kind.key: ",".join(ids)}
     size = entry.page.max if entry.page else len(ids)
     spent, began = client.requests, now()
     staging.remove(folder)
@@ -138,7 +138,7 @@ def _one_call(
         answer = client.call(method, {**request, "pageNo": str(pages + 1), "pageSize": str(size)})
         total = answer.total if pages == 0 else total
         records = answer.rows(entry.list_keys)
-        fresh = {record_key(one, key): str(one.get("userId") or "") for one in records}
+        fresh = {record_key(one, kind): str(one.get("userId") or "") for one in records}
         strangers = fresh.keys() - set(ids)
         if strangers and not fresh.keys() & set(ids):
             raise DataError(

@@ -19,7 +19,7 @@ import msgspec
 from kuaimai.errors import Rejected
 from kuaimai.extract.asking import instant
 from kuaimai.extract.reads import Read
-from kuaimai.extract.skim import record_key
+from kuaimai.extract.skim import record_key, sent
 from kuaimai.extract.staged import REUSE_SECONDS
 from kuaimai.extract.staging import Staging, safe_name
 from kuaimai.gateway import catalog
@@ -266,7 +266,8 @@ def _rows(method: str, raw: bytes) -> list[dict[str, Any]]:
 def _name(method: str, row: Mapping[str, Any]) -> str:
     """Return a record and its version as part of a file's name: a record that changed is asked for anew."""
     kind = catalog.record(catalog.method(method).record or "")
-    version = next((row[field] for field in kind.version if row.get(field) is not None), "")
-    plain = f"{record_key(dict(row), *kind.key_fields)}-{version}"
+    stamps = (sent(row, kind.fields[name]) for name in kind.version)
+    version = next((stamp for stamp in stamps if stamp is not None), "")
+    plain = f"{record_key(dict(row), kind)}-{version}"
     name = safe_name(plain)
     return name if name == plain else f"{name}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
+from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.gateway.clock import GATEWAY_ZONE
 
@@ -43,14 +44,19 @@ class Skimmed:
     stamps: list[int]
 
 
-def record_key(record: dict[str, Any], *key: str) -> str:
+def record_key(record: dict[str, Any], kind: catalog.Record) -> str:
     """Return what identifies a record; one without a usable key is identified by its content.
 
     Args:
         record: as the gateway sent it.
-        key: the field that identifies it, or the fields that do so together, see `Record.key_fields`.
+        kind: which fields identify it, and how these are spelt.
     """
-    return _joined([record.get(name) for name in key]) or _by_content(record)
+    return _joined([sent(record, kind.fields[name]) for name in kind.key_fields]) or _by_content(record)
+
+
+def sent(record: Mapping[str, Any], field: catalog.Field) -> Any:
+    """Return what a record holds in a field, however it is spelt; None where there is nothing."""
+    return next((record[name] for name in field.spellings if record.get(name) is not None), None)
 
 
 def _by_content(record: dict[str, Any]) -> str:
@@ -66,33 +72,35 @@ def _joined(parts: Sequence[Any]) -> str | None:
     return joined if any(usable) and len(joined) <= LONGEST_KEY else None
 
 
-def skim(answer: Answer, list_keys: Sequence[str], key: tuple[str, ...], time_field: str | None) -> Skimmed:
+def skim(answer: Answer, list_keys: Sequence[str], kind: catalog.Record, time_field: str | None) -> Skimmed:
     """Return the keys and times of an answer's records.
 
     Args:
         answer: an answer that is no error.
         list_keys: names under which the records may be.
-        key: the field that identifies a record, or those that do so together.
+        kind: of the records: which fields identify one.
         time_field: the field with the time that was asked for, or None.
 
     Raises:
         DataError: there is something else than a list of records.
     """
     text = answer.rows_text(list_keys)
+    key = tuple(kind.fields[name].spellings for name in kind.key_fields)
+    time = (kind.fields[time_field].spellings,) if time_field else ()
     if text is not None:
         try:
-            found = _decoder(key, time_field).decode(text)
+            found = _decoder(key + time).decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # the tolerant way decides what this is
         else:
             rows = found if isinstance(found, list) else [found]
-            texts = [astuple(row) for row in rows]
-            keys = [one for row in texts if (one := _joined(row[: len(key)]))]
+            values = _values(rows, key + time)
+            keys = [one for row in values if (one := _joined(row[: len(key)]))]
             if len(keys) == len(rows):
-                return Skimmed(keys, _stamps(row[-1] for row in texts) if time_field else [])
+                return Skimmed(keys, _stamps(row[-1] for row in values) if time else [])
     whole = answer.rows(list_keys)
-    stamps = _stamps(row.get(time_field) for row in whole) if time_field else []
-    return Skimmed([record_key(row, *key) for row in whole], stamps)
+    stamps = _stamps(sent(row, kind.fields[time_field]) for row in whole) if time_field else []
+    return Skimmed([record_key(row, kind) for row in whole], stamps)
 
 
 def _usable(key: Any) -> str | None:
@@ -125,9 +133,26 @@ def _stamp(time: Any) -> int | None:
 
 
 @cache
-def _decoder(key: tuple[str, ...], time_field: str | None) -> msgspec.json.Decoder[Any]:
-    names = {f"part{number}": name for number, name in enumerate(key)}
-    if time_field:
-        names["time"] = time_field
-    row = msgspec.defstruct("Row", [(name, Any, None) for name in names], rename=names)
+def _decoder(fields: tuple[tuple[str, ...], ...]) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of records with nothing but some fields, each by its spellings."""
+    names = {f"text{number}": name for number, name in enumerate(_names(fields))}
+    row = msgspec.defstruct("Row", [(text, Any, None) for text in names], rename=names)
     return msgspec.json.Decoder(row | list[row])  # type: ignore[valid-type]
+
+
+def _names(fields: tuple[tuple[str, ...], ...]) -> list[str]:
+    """Return all spellings, each once: the time that was asked for may be part of the key."""
+    return list(dict.fromkeys(name for spellings in fields for name in spellings))
+
+
+def _values(rows: Iterable[msgspec.Struct], fields: tuple[tuple[str, ...], ...]) -> list[tuple[Any, ...]]:
+    """Return the values of fields, row by row: of each field the first spelling that is not null."""
+    texts = [astuple(row) for row in rows]
+    names = _names(fields)
+    places = [[names.index(name) for name in spellings] for spellings in fields]
+    if places == [[number] for number in range(len(names))]:  # as nearly all are
+        return texts
+    return [
+        tuple(next((row[one] for one in each if row[one] is not None), None) for each in places)
+        for row in texts
+    ]

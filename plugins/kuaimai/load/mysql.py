@@ -41,6 +41,9 @@ _LONGEST_LOCK_NAME = 64
 # A statement is parsed as a whole and held in memory on both sides: larger ones gain nothing.
 _STATEMENT_BYTES = 2 * 2**20
 
+# No server at that address, or no such address.
+_UNREACHABLE = {2002, 2003, 2005}
+
 # What is wrong and what to do, by error number (MySQL's and MariaDB's references; they agree on these).
 _NO_RIGHT = (
     "has too few rights",
@@ -345,8 +348,9 @@ def _our_error(err: BaseException | None, url: sa.engine.URL) -> ConfigError | T
         hint = hint.format(database=url.database, user=url.username)
         return ConfigError(f"{where} {what}: {text}", hint=hint)
     # Lost connections, deadlocks (1213), lock waits (1205), a full disk, a server that starts: loaded again.
+    advice = "check that it runs, and host and port of the Connection; " if code in _UNREACHABLE else ""
     return Transient(
-        f"{where} failed: {text}", hint="the load is repeated; nothing of this window was stored"
+        f"{where} failed: {text}", hint=f"{advice}the load is repeated; nothing of this window was stored"
     )
 
 

@@ -299,6 +299,12 @@ def _our_error(err: BaseException | None, url: sa.engine.URL) -> ConfigError | T
     lines = str(err).strip().splitlines()
     text = lines[0] if lines else type(err).__name__
     where = f"target {url.host or 'local'}/{url.database} as user {url.username}"
+    if "row-level security" in text:  # COPY refuses such tables, an INSERT refuses single rows
+        return ConfigError(
+            f"{where} is held by row-level security: {text}",
+            hint=f'ALTER ROLE "{url.username}" BYPASSRLS, or make that user the owner of the '
+            "kuaimai_ tables, without FORCE ROW LEVEL SECURITY",
+        )
     if state == _NO_RIGHT:
         return ConfigError(
             f"{where} has too few rights: {text}",
@@ -317,6 +323,7 @@ def _our_error(err: BaseException | None, url: sa.engine.URL) -> ConfigError | T
             "Then name another column by `to`",
         )
     # Lost connections, deadlocks, a full disk (53100), a server that is starting: the window is loaded again.
+    advice = "" if state else "check that it runs, and host and port of the Connection; "
     return Transient(
-        f"{where} failed: {text}", hint="the load is repeated; nothing of this window was stored"
+        f"{where} failed: {text}", hint=f"{advice}the load is repeated; nothing of this window was stored"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SCAN
 from kuaimai.pipeline.outlets import HttpOutlet, StatementOutlet
 from kuaimai.pipeline.spec import STRATEGY, Pipeline, check_dags, load_pipeline, strategy_files
 
@@ -77,7 +78,16 @@ def _linted(path: Path) -> Linted:
     except ConfigError as err:
         return Linted(path, runs=False, told=f"{path}: refused\n  {err}")
     dags = pipeline.dags(path)
-    return Linted(path, runs=True, told=f"{path}: runs, as {', '.join(dags)}", dags=dags)
+    told = [f"{path}: runs, as {', '.join(dags)}", *_unmarked(pipeline)]
+    return Linted(path, runs=True, told="\n  ".join(told), dags=dags)
+
+
+def _unmarked(pipeline: Pipeline) -> Iterator[str]:
+    """Tell of targets in which nothing will say that a record is gone."""
+    if SCAN in pipeline.time.dimensions:
+        for at, outlet in enumerate(pipeline.outlets):
+            if outlet.kind not in ("sql", "noop"):
+                yield f"targets.{at} ({outlet.name}): what a scan finds gone is marked in databases only"
 
 
 def _look_at_what_it_names(pipeline: Pipeline) -> None:

@@ -40,7 +40,7 @@ def originals(
         for row in answer.rows(catalog.method(read.method).list_keys):
             absent = {name: value for name, value in given.items() if row.get(name) is None}
             record = {**row, **absent}
-            key = record_key(record, *pipeline.record.key_fields)
+            key = record_key(record, pipeline.record)
             if key in keys and (
                 key not in found or _version(pipeline, record) >= _version(pipeline, found[key])
             ):

@@ -20,8 +20,9 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned, shortened
-from kuaimai.transform.mapping import BadRecord, Mapper, Rows
+from kuaimai.transform.mapping import BadRecord, Mapper
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.rows import Rows
 from kuaimai.transform.rules import FieldRule, Rules, Step
 from kuaimai.transform.tables import Column, Table
 
@@ -136,7 +137,7 @@ def _sent(mapper: Mapper, records: Iterable[dict[str, Any]]) -> list[list[_Sent]
     """Return the records, and the lines of each of their lists, with the keys that the mapper gives them."""
     found: list[list[_Sent]] = [[] for _ in mapper.tables]
     for record in records:
-        key = record_key(record, *mapper.kind.key_fields)
+        key = record_key(record, mapper.kind)
         found[0].append(_Sent(record, key, key))
         for (name, shape), into in zip(mapper.children.items(), found[1:], strict=True):
             lines = [line for line in _listed(record.get(name)) if isinstance(line, dict)]

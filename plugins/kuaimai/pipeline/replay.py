@@ -1,9 +1,9 @@
 """Records in quarantine, once more through the mapping as it is now, into the target that they waited for.
 
 What lands, or is left out by the pipeline's rules, is resolved; what still does not fit stays. What a write
-API refused is sent to it once more, each record once, in its fullest form. Nothing is asked of the gateway. A
-person's data is not in quarantine unless it is kept as it is, so fields that are kept hashed or masked come
-out empty.
+API refused is sent to it once more, each record once, in its fullest form. Nothing is asked of the gateway.
+Of a person's data only what the pipeline kept is in quarantine, in the form in which it kept it; a field that
+is to be kept in another form by now comes out empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from kuaimai.load.held import AS_SENT, Held
 from kuaimai.load.protocol import Load, Target
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.stages import tables_of
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.personal import restored
+from kuaimai.transform.rows import Rows
 from kuaimai.transform.tables import VERSION, Table, aligned
 
 
@@ -150,12 +152,13 @@ def _map(pipeline: Pipeline, method: str, window_id: str, records: Sequence[Held
         record = decode_json(one.record.encode())
         if not isinstance(record, dict):
             raise DataError(f"quarantined record {one.quarantine_id} is no object")
+        record = restored(record, pipeline.record, pipeline.rules)
         bad = mapper.map([record], into, number)
         if bad:
             still[bad[0].reason] += 1
             unfit[one.quarantine_id] = bad[0].reason
         else:
-            fitting.setdefault(record_key(record, *pipeline.record.key_fields), []).append(one)
+            fitting.setdefault(record_key(record, pipeline.record), []).append(one)
     rank = pipeline.source.methods.index(method)
     batches = mapper.batches(into, rank=rank, window_id=window_id) if fitting else ()
     return _Mapped(method, mapper, batches, fitting, dict(still), unfit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,7 +27,10 @@ CREATED = "created"
 # The suffix of a Qeasy strategy in the folder of pipelines.
 STRATEGY = ".json"
 # DAGs that are no pipelines.
-_OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session"})
+_OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session", "status"})
+
+# The parameters that lead from page to page.
+_PAGE = frozenset({"pageNo", "pageSize", "useHasNext", "useCursor", "cursor"})
 
 _NAME = r"^[a-z][a-z0-9_]*$"
 
@@ -256,6 +259,7 @@ class Pipeline(_Strict):
             for param in self.source.params:
                 if param in _set_by_us(method):
                     raise ValueError(f"source.params: {param} of {name} is set by the pipeline itself")
+            self._check_needs(method)
         if "targets" in self.model_fields_set and not self.targets:
             raise ValueError("targets: it must not be empty; `- {kind: noop}` writes nothing")
         if self.targets and "target" in self.model_fields_set:
@@ -298,6 +302,21 @@ class Pipeline(_Strict):
         for dimension in self.time.dimensions:
             if dimension not in known:
                 raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
+
+    def _check_needs(self, method: catalog.Method) -> None:
+        """Refuse a method that needs more than a page, a time, a shop or a warehouse, and is not given it."""
+        for dimension in self.time.dimensions:
+            time = method.times.dimensions.get(dimension) if method.times else None
+            sent = {*self.source.params, *method.send, *_PAGE}
+            if method.scope:
+                sent.add(method.scope.param)
+            if time:
+                sent |= {time.start, time.end, *time.send}
+            for group in method.needs:
+                if not sent & set(group):
+                    raise ValueError(
+                        f"source.params: {method.name} needs {' or '.join(group)}; {_instead(method, group)}"
+                    )
 
     def dag_id(self, further: Further | None = None, outlet: AnyOutlet | None = None) -> str:
         """Return the id of its own DAG, or of that of a further time dimension or of a target."""
@@ -412,9 +431,19 @@ def _told_at(key: str, ask: Callable[[_Asked], _Answer], about: _Asked) -> _Answ
         raise ValueError(f"{key}: {err.message}" + (f"; {err.hint}" if err.hint else "")) from None
 
 
+def _instead(method: catalog.Method, needed: Iterable[str]) -> str:
+    """Return what to do about a method that needs what no pipeline can know by itself."""
+    for name in catalog.method_names():
+        detail = catalog.method(name).detail
+        if detail and detail.method == method.name:
+            return f"it is asked by itself for each record of {name}, so take that as source.method"
+    free = next(one for one in needed if one not in _set_by_us(method))
+    return f"give it a value, as params: {{{free}: …}}"
+
+
 def _set_by_us(method: catalog.Method) -> set[str]:
     """Return the parameters that say which page, which time and whose records."""
-    ours = {"pageNo", "pageSize", "useHasNext", "useCursor", "cursor", *method.send}
+    ours = {*_PAGE, *method.send}
     if method.scope:
         ours.add(method.scope.param)
     if method.ids:

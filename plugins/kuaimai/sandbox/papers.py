@@ -163,18 +163,16 @@ def _after_sale(n: int, draws: tuple[int, ...]) -> Record:
     }
 
 
-def _single(detail: Detail) -> Answer:
-    """The method whose answer is one object `item`, header and lines together."""
+class _Single(Detail):
+    """A method whose answer is one object `item`, header and lines together."""
 
-    def answer(desk: Desk, call: Call) -> dict[str, Any]:
-        asked = required(call.params, detail.param)
-        for record in detail.listing.records(desk, int(call.now)):
-            if str(record[detail.field]) == asked:
-                whole = detail.listing.served(desk, int(call.now), record)
-                return {"item": whole | {"list": detail.lines(desk, record)}}
+    def __call__(self, desk: Desk, call: Call) -> dict[str, Any]:
+        asked = required(call.params, self.param)
+        for record in self.listing.records(desk, int(call.now)):
+            if str(record[self.field]) == asked:
+                whole = self.listing.served(desk, int(call.now), record)
+                return {"item": whole | {"list": self.lines(desk, record)}}
         return {}
-
-    return answer
 
 
 def _list(paper: Paper, *, windows: tuple[Window, ...] = _MODIFIED, **how: Any) -> Listing:
@@ -314,9 +312,7 @@ METHODS: dict[str, Listing | Detail | Answer] = {
     "inventory.sheet.query": _COUNT_LIST,
     "inventory.sheet.get": Detail(_COUNT_LIST, COUNT.lines, param="code", field="code"),
     "erp.stock.product.order.query": _PROCESSING_LIST,
-    "erp.stock.product.order.get": _single(
-        Detail(_PROCESSING_LIST, PROCESSING.lines, param="productOrderId")
-    ),
+    "erp.stock.product.order.get": _Single(_PROCESSING_LIST, PROCESSING.lines, param="productOrderId"),
     "erp.wms.unshelve.order.query": _UNSHELVING_LIST,
     "erp.wms.unshelve.order.get": Detail(_UNSHELVING_LIST, UNSHELVING.lines),
     "erp.purchase.shelf.query": _SHELVING_LIST,

@@ -248,8 +248,9 @@ def cost_history(desk: Desk, call: Call) -> dict[str, Any]:
     return {"list": rows} if rows else {}
 
 
-def virtual_stock(desk: Desk, call: Call) -> dict[str, Any]:
-    """`erp.item.virtual.stock.query`: stock of the virtual warehouses, a third of the real one's."""
+def _virtual_stock(world: World, n: int, at: int) -> tuple[list[Record], int, int]:
+    """A third of the real warehouse's stock."""
+    found, since, until = STOCK.source.lived(world, n, at)
     rows = [
         {
             "id": place["id"],
@@ -258,11 +259,18 @@ def virtual_stock(desk: Desk, call: Call) -> dict[str, Any]:
             "virtualStock": record["totalAvailableStock"] // 3,
             "modified": time_text(as_second(record["stockModifiedTime"])),
         }
+        for record in found
         for place in VIRTUAL_WAREHOUSES
-        for record in STOCK.records(desk, int(call.now))
         if record["wareHouseId"] == place["warehouseId"]
     ]
-    return {"list": rows}
+    return rows, since, until
+
+
+VIRTUAL_STOCK = Listing(
+    Source("virtual_stock", STOCK.source.planned, _virtual_stock),
+    Marks("virtual_stock", key=("id", "sysItemId", "sysSkuId")),
+    paging=Paging(total_on="first"),
+)
 
 
 METHODS: dict[str, Listing | Answer] = {
@@ -310,6 +318,6 @@ METHODS: dict[str, Listing | Answer] = {
         paging=Paging(max=500, required=True),
         filters={"name": "name"},
     ),
-    "erp.item.virtual.stock.query": virtual_stock,
+    "erp.item.virtual.stock.query": VIRTUAL_STOCK,
     "erp.trade.logistics.company.user.list": CARRIER_LIST,
 }

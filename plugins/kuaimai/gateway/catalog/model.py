@@ -55,6 +55,11 @@ class Field:
         return snake_case(self.name)
 
     @property
+    def spellings(self) -> tuple[str, ...]:
+        """The names under which it comes; the first one that is not null counts."""
+        return (self.name, *self.aliases)
+
+    @property
     def column_type(self) -> FieldType:
         """The type of what the target holds: fen have become yuan."""
         return "yuan" if self.type == "fen" else self.type
