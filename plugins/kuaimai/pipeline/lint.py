@@ -119,13 +119,17 @@ def _look_at_what_it_names(pipeline: Pipeline) -> None:
 
 def _look_at_strategy(pipeline: Pipeline, key: str, outlet: HttpOutlet | StatementOutlet) -> None:
     from kuaimai.pipeline.qeasy.compiling import load_strategy  # noqa: PLC0415 - as above
+    from kuaimai.pipeline.qeasy.documents import check_usable  # noqa: PLC0415 - as above
 
+    path = Path(pipeline.folder, outlet.strategy)
     try:
-        target = load_strategy(Path(pipeline.folder, outlet.strategy)).target
+        compiled = load_strategy(path)
+        check_usable(compiled, pipeline.record.name, pipeline.keep_personal, str(path))
     except ConfigError as err:
         raise ConfigError(f"{pipeline.place(key)}: {key}: {err.message}", hint=err.hint) from err
-    if outlet.kind == "statement" and (target is None or target.statement is None):
+    executes = compiled.target is not None and compiled.target.statement is not None
+    if executes is not (outlet.kind == "statement"):
+        told, kind = ("is a statement", "statement") if executes else ("has no statement to execute", "http")
         raise ConfigError(
-            f"{pipeline.place(key)}: {key}: {outlet.strategy} has no statement to execute",
-            hint="its api is execute or batchexecute",
+            f"{pipeline.place(key)}: {key}: {outlet.strategy} {told}", hint=f"write kind: {kind}"
         )
