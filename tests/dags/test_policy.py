@@ -51,6 +51,7 @@ def test_dags_parse_with_nothing_set_up(ours):
         "kuaimai_backfill",
         "kuaimai_reconcile",
         "kuaimai_replay",
+        "kuaimai_status",
     }
 
 

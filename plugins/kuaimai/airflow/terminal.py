@@ -6,12 +6,11 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
-from datetime import datetime, timezone
 from pathlib import Path
 from sys import stderr
 from typing import TYPE_CHECKING
 
-from kuaimai.errors import ConfigError, KuaimaiError
+from kuaimai.errors import ConfigError
 
 if TYPE_CHECKING:
     from kuaimai.airflow.doctor import Finding
@@ -77,20 +76,10 @@ def status_at_the_terminal(
         ConfigError: there is no folder of pipelines.
     """
     with _at_home():
-        from kuaimai.airflow.targets import opened
-        from kuaimai.pipeline.status import PipelineStatus, status
+        from kuaimai.airflow.standing import standings
 
-        found = []
         pipelines, mistakes = _readable(names, folder)
-        for pipeline in pipelines:
-            for outlet in pipeline.outlets:
-                now = datetime.fromtimestamp(time.time(), timezone.utc)
-                try:
-                    with opened(pipeline, outlet.name) as [(name, target)]:
-                        found.append(status(pipeline, target, name, now))
-                except KuaimaiError as error:
-                    found.append(PipelineStatus(pipeline.name, outlet.name, unknown=str(error)))
-        return found, mistakes
+        return standings(pipelines), mistakes
 
 
 def replay_at_the_terminal(

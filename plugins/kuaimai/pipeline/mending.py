@@ -30,7 +30,8 @@ from kuaimai.pipeline.manifests import Extracted, Loaded, Transformed
 from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.fields import to_epoch_ms
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.rows import Rows
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ CREATED = "created"
 # The suffix of a Qeasy strategy in the folder of pipelines.
 STRATEGY = ".json"
 # DAGs that are no pipelines.
-_OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session"})
+_OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session", "status"})
 
 # The parameters that lead from page to page.
 _PAGE = frozenset({"pageNo", "pageSize", "useHasNext", "useCursor", "cursor"})
