@@ -73,7 +73,7 @@ FAULTS = {
         Fault("rate-15", ("rate_limit=15",)),
         Fault("rate-2", ("rate_limit=2",)),
         Fault("page-cap", ("page_cap=50",)),
-        Fault("drift", ("drift=2",)),
+        Fault("drift", ("drift=1", "drift_touch=2")),
         Fault("null-modified", ("null_modified=0.02",)),
         Fault("bad-amount", ("bad_amount=0.01",)),
     )

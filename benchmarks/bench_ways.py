@@ -87,6 +87,8 @@ WAYS = {
             "expert", ("shop.trade", "shop.trade_line")),
         Way("dlt-expert-upsert", "dlt by an expert, merge strategy upsert", "dlt_ways.py",
             "expert-upsert", ("shop.trade", "shop.trade_line")),
+        Way("dlt-expert-without-zone", "dlt by an expert, times without a zone", "dlt_ways.py",
+            "expert-without-zone", ("shop.trade", "shop.trade_line")),
         Way("dlt-expert-adbc", "dlt by an expert, Parquet through ADBC", "dlt_ways.py", "expert-adbc",
             ("shop.trade", "shop.trade_line")),
     )

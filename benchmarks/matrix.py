@@ -12,9 +12,6 @@ from bench_ways import LIMITS, RESULTS, WAYS
 from corpus import FOLDER, PAGE_SIZE
 
 SCRIPTS = Path(__file__).resolve().parent
-OURS = ("kuaimai-4", "kuaimai-3", "kuaimai-2")
-# Whose figures the promises name, and what stands beside them.
-RIVALS = ("http-operator", "dlt-documented", "dlt-tuned", "dlt-expert")
 EVERY = tuple(WAYS)
 BARE = ("parse", "write", "bare-work")
 DOWNLOADS = ("download-1", "download-8", "download-32")
@@ -123,7 +120,7 @@ def selection(*, whole: bool) -> list[Step]:
             Cells(EVERY, 20_000, rate_limit=15),
             Cells(BARE, 20_000, latency=0.0),
             *(Cells(DOWNLOADS, 20_000, latency=latency) for latency in (0.0, 0.05, 0.2)),
-            Cells(("kuaimai-4", "kuaimai-3", "dlt-expert"), 200_000, repeat=3),
+            Cells(("kuaimai-4", "kuaimai-3", "dlt-expert", "dlt-expert-without-zone"), 200_000, repeat=3),
             Cells(("session", "http-operator", "dlt-documented", "dlt-tuned"), 200_000),
             Cells(("kuaimai-4",), 200_000, rate_limit=15),
             Cells(BARE, 200_000, latency=0.0),

@@ -16,7 +16,6 @@ from bench_faults import FAULTS
 from bench_memory import PROMISED_MIB, STAGES
 from bench_ways import LIMITS, WAYS
 from findings import (
-    EVERY_OURS,
     MANY_ORDERS,
     OURS,
     USUAL_LATENCY,
@@ -253,12 +252,10 @@ class Report:
         """What the bare work allows on these cores, and our share of it."""
         names = ("bound_orders", "parse_cpu", "explode_cpu", "write_cpu", "bound", "together", "ours_orders",
                  "ours", "share", "share_together", "share_by_cpu")  # fmt: skip
-        limit, orders = bound(self.results), most_orders(self.results, OURS)
-        runs = [run for way in EVERY_OURS if (run := self.results.good(way, orders))]
-        if not limit or not runs:
+        limit, orders = bound(self.results), most_orders(self.results)
+        ours = self.results.good(OURS, orders)
+        if not limit or not ours:
             return dict.fromkeys(names, self.word("not run"))
-        # The same number of processes everywhere in the report.
-        ours = next((run for run in runs if run["way"] == OURS), runs[0])
         rate = ours["orders"] / ours["wall"]
         none = self.word("not run")
         values = (

@@ -62,6 +62,7 @@ CHINESE: dict[str, str] = {
     "dlt-tuned": "dlt，调优（按天并行、worker、文件大小）",
     "dlt-expert": "dlt，专家写法（线程、手工摊平为 Arrow、csv 装载）",
     "dlt-expert-upsert": "dlt，专家写法，合并策略 upsert",
+    "dlt-expert-without-zone": "dlt，专家写法，时间不带时区",
     "dlt-expert-adbc": "dlt，专家写法，经 ADBC 装载 Parquet",
     "download-1": "下载即丢弃，1 个连接",
     "download-8": "下载即丢弃，8 个连接",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
-from airflow_home import Home
+from airflow_home import PATIENCE, Home
 
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
@@ -88,15 +88,15 @@ def kill_session(leader: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def eventually(look: Callable[[], T], *, within: float, home: Home | None = None, what: str = "") -> T:
-    """Return what `look` sees as soon as it is something; fail after `within` seconds with Airflow's logs."""
-    until = time.monotonic() + within
+def eventually(look: Callable[[], T], *, home: Home | None = None, what: str = "") -> T:
+    """Return what `look` sees as soon as it is something; fail with Airflow's logs if it hangs."""
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         seen = look()
         if seen:
             return seen
         time.sleep(0.2)
-    raise AssertionError(f"{what or look} did not happen within {within:g} s\n{last_words(home)}")
+    raise AssertionError(f"{what or look} did not happen within {PATIENCE} s\n{last_words(home)}")
 
 
 def last_words(home: Home | None, lines: int = 60) -> str:

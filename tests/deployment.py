@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from airflow_home import Home
+from airflow_home import PATIENCE, Home
 from airflow_processes import airflow_line, eventually, free_port, running
 from inbox import Inbox, open_inbox
 
@@ -84,7 +84,7 @@ class Commands:
 
     def close(self) -> None:
         """End the process."""
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=PATIENCE)
         self._log.close()
 
 
@@ -115,7 +115,7 @@ class Deployment:
         """Start a run of any DAG by hand."""
         self.commands.run("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(params))
 
-    def ended(self, run_id: str, *, within: float = 240, dag_id: str = DAG_ID) -> Any:
+    def ended(self, run_id: str, *, dag_id: str = DAG_ID) -> Any:
         """Wait for a run's end and return its row."""
         [row] = eventually(
             lambda: self.airflow(
@@ -124,15 +124,14 @@ class Deployment:
                 dag=dag_id,
                 run=run_id,
             ),
-            within=within,
             home=self.home,
             what=f"the end of {run_id}",
         )
         return row
 
-    def succeeded(self, run_id: str, *, within: float = 240, dag_id: str = DAG_ID) -> Any:
+    def succeeded(self, run_id: str, *, dag_id: str = DAG_ID) -> Any:
         """Wait for a run's end, which must be a success, and return its row."""
-        row = self.ended(run_id, within=within, dag_id=dag_id)
+        row = self.ended(run_id, dag_id=dag_id)
         assert row.state == "success", f"{run_id}: {row.state}\n{self.told(run_id, dag_id)}"
         return row
 
@@ -243,7 +242,6 @@ def deployment(folder: Path, new_database: Callable[[], str], **faults: Any) -> 
             known = "SELECT 1 FROM serialized_dag JOIN dag USING (dag_id) WHERE dag_id = :dag"
             eventually(
                 lambda: made.airflow(known, dag=DAG_ID),
-                within=180,
                 home=home,
                 what="the DAG",
             )

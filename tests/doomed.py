@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import requests
 import sqlalchemy as sa
+from workers import workers
 
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Slice
@@ -51,7 +51,7 @@ def work(plan: list[Any], facts: dict[str, Any], steps: int) -> None:
 
 def killed(plan: list[Any], facts: dict[str, Any], steps: int) -> bool:
     """Run `work` in a process of its own; return whether it was killed before it had ended."""
-    process = multiprocessing.get_context("spawn").Process(target=work, args=(plan, facts, steps))
+    process = workers().Process(target=work, args=(plan, facts, steps))
     process.start()
     process.join(120)
     return process.exitcode == -signal.SIGKILL

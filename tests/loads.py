@@ -12,7 +12,8 @@ import pyarrow as pa
 from kuaimai.load.held import Quarantined
 from kuaimai.load.protocol import Target
 from kuaimai.load.windows import Sealing, WindowFacts
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.rows import Rows
 
 METHOD = "erp.trade.outstock.simple.query"
 START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)

@@ -134,8 +134,7 @@ def parse_and_explode() -> None:
 def texts(bodies: Iterable[bytes]) -> list[bytes]:
     """Return pages as the CSV texts of both tables, for COPY."""
     import orjson
-    import pyarrow as pa
-    from by_hand import arrow
+    from by_hand import arrow, without_zone
     from pyarrow import csv
 
     options = csv.WriteOptions(include_header=False)
@@ -143,14 +142,9 @@ def texts(bodies: Iterable[bytes]) -> list[bytes]:
     lines = [{**line, "sid": order["sid"]} for order in orders for line in order["orders"]]
     made = []
     for name, records in zip(TABLES, (orders, lines), strict=True):
-        table = arrow(records, FACTS["tables"][name])
-        # Without the zone, because Arrow looks it up for every instant; the session's zone is UTC.
-        naive = [
-            one.with_type(pa.timestamp("ms")) if pa.types.is_timestamp(one.type) else one
-            for one in table.schema
-        ]
+        table = without_zone(arrow(records, FACTS["tables"][name]))  # the session's zone is UTC
         buffer = io.BytesIO()
-        csv.write_csv(table.cast(pa.schema(naive)), buffer, options)
+        csv.write_csv(table, buffer, options)
         made.append(buffer.getvalue())
     return made
 

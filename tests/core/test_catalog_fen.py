@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from kuaimai.gateway.answers import Answer, decode_json, encode_json, read_envelope
 from kuaimai.transform.columns import convert
 from kuaimai.transform.fields import fen_to_yuan, to_decimal
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.rows import Rows
 
 
 @pytest.mark.parametrize(

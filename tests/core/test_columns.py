@@ -13,7 +13,8 @@ from orders import T0, line, order
 
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.transform import columns
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.rows import Rows
 
 
 def answer(raw: bytes) -> Answer:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from kuaimai.extract.skim import record_key, skim
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.rows import Rows
 from kuaimai.transform.rules import Rules, Step
 
 T0 = 1_772_326_800_000

@@ -430,6 +430,18 @@ def test_lint_looks_at_what_the_last_steps_of_a_run_need(tmp_path, line, message
     assert message in found.told
 
 
+def test_lint_tells_where_nothing_will_say_that_a_record_is_gone(tmp_path):
+    (tmp_path / "shops.yaml").write_text(
+        "name: shops\nsource: {method: erp.shop.list.query}\n"
+        "targets: [{kind: sql}, {kind: noop}, {kind: files, url: /data, name: lake}]\n",
+        encoding="utf-8",
+    )
+    [found] = lint([tmp_path])
+    assert found.runs
+    _, *told = found.told.splitlines()
+    assert told == ["  targets.2 (lake): what a scan finds gone is marked in databases only"]
+
+
 def test_lint_tells_of_two_files_of_one_name(tmp_path):
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(SMALL, encoding="utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import strategy_cases as cases
 
+from kuaimai.pipeline.lint import lint as lint_files
 from kuaimai.pipeline.qeasy import functions, keys
 from kuaimai.pipeline.qeasy.findings import LEVELS
 from kuaimai.pipeline.qeasy.lint import lint_strategy
@@ -338,3 +339,79 @@ def test_both_pages_have_the_same_headings_and_commands():
     )
     assert english == chinese
     assert pages[0].count("\n|") == pages[1].count("\n|")
+
+
+@pytest.fixture
+def used(tmp_path):
+    """A function: what lint says of a YAML pipeline of orders that names a strategy's target."""
+
+    def used(*sides, kind="http", **more):
+        (tmp_path / "to_erp").mkdir(exist_ok=True)
+        content = list(sides) if len(sides) > 1 else sides[0]
+        text = json.dumps(content, ensure_ascii=False, indent=1)
+        (tmp_path / "to_erp" / "orders.json").write_text(text, encoding="utf-8")
+        lines = ["name: own", "source: {method: erp.trade.list.query}"]
+        lines += [f"{name}: {json.dumps(value)}" for name, value in more.items()]
+        lines.append(f"targets: [{{kind: {kind}, conn_id: my_api, strategy: to_erp/orders.json}}]")
+        (tmp_path / "own.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (found,) = lint_files([tmp_path / "own.yaml"])
+        return found
+
+    return used
+
+
+STATEMENT = cases.target(
+    ("sid", "{{sid}}"),
+    api="execute",
+    method="SQL",
+    otherRequest=[{"field": "main_sql", "value": "INSERT INTO t (sid) VALUES (:sid)"}],
+)
+
+
+@pytest.mark.parametrize(
+    ("sides", "told"),
+    [
+        ((cases.target(("a", "{{sid}}"), method="PUT"),), "method: PUT: documents are sent by POST"),
+        (
+            (cases.target(("a", "{{CURRENT_TIME}}")),),
+            "request[0].value: CURRENT_TIME: a document",
+        ),
+        ((cases.target(("a", "1"), api="/bills/{a}"),), "api: a path that differs by document"),
+        (
+            (cases.target(("a", "1"), otherRequest=[{"field": "FormId", "value": "BD"}]),),
+            "otherRequest: FormId: parameters of a connector",
+        ),
+        ((cases.target(("a", "1"), api="写入空操作"),), "it writes nothing"),
+        ((cases.source(api="erp.trade.list.query", id="sid"),), "it writes nothing"),
+        ((cases.source(), cases.target(("a", "{{id}}"))), "[0].api: its source is /some/list"),
+        (
+            (cases.source(api="erp.shop.list.query"), cases.target(("a", "{{title}}"))),
+            "[0].api: it shapes records of erp.shop.list.query (shop), and the pipeline reads trade",
+        ),
+        (
+            (cases.source(api="erp.trade.list.query", beatFlat=["rows"]), cases.target(("a", "1"))),
+            "[0].beatFlat[0]: erp.trade.list.query returns no list 'rows'",
+        ),
+        (
+            (cases.target(("a", "{{receiverMobile}}")),),
+            "receiverMobile: a person's data, which the",
+        ),
+        ((STATEMENT,), "to_erp/orders.json is a statement → write kind: statement"),
+    ],
+)
+def test_a_strategy_that_a_pipeline_names_is_checked_like_one_that_is_dropped_in(used, sides, told):
+    found = used(*sides)
+    assert not found.runs
+    assert "own.yaml, line 3: targets.0.strategy: " in found.told
+    assert told in found.told
+
+
+def test_a_strategy_that_a_pipeline_can_use(used):
+    assert used(cases.target(("a", "{{receiverMobile}}")), keep_personal=["receiverMobile"]).runs
+    source = cases.source(api="erp.trade.outstock.simple.query", id="sid", beatFlat=["orders"])
+    assert used(source, cases.target(("a", "{{orders_num}}"))).runs
+    assert used(STATEMENT, kind="statement").runs
+    assert (
+        "has no statement to execute → write kind: http"
+        in used(cases.target(("a", "1")), kind="statement").told
+    )

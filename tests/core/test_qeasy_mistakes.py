@@ -259,6 +259,26 @@ def test_a_statement_that_would_write_something_else(statement, told):
     assert "otherRequest[0].value" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("extend_sql_1", "extend_sql_2", "otherRequest[1].field: extend_sql_2 has no extend_params_2"),
+        ("extend_params_1", "extend_params_3", "request[1].field: extend_params_3 has no extend_sql_3"),
+        ("INSERT INTO bill_line", "DELETE FROM bill_line", "otherRequest[1].value: it is no"),
+        (":qty", ":qtty", "otherRequest[1].value: :qtty is no field of the request → did you mean 'qty'?"),
+        ("(:sid)", "(:lastInsertId)", "otherRequest[0].value: :lastInsertId is no field"),
+        ("extend_sql_1", "more_sql", "otherRequest[1].field: more_sql is not known"),
+        ('"execute"', '"batchexecute"', "batchexecute has one statement"),
+    ],
+)
+def test_statements_that_do_not_fit_their_arrays(old, new, told):
+    text = json.dumps(OURS["bills_to_sql"])
+    assert old in text
+    with pytest.raises(ConfigError) as refused:
+        load_text(text.replace(old, new))
+    assert told in str(refused.value)
+
+
 def places(value, path=()):
     """Return the paths of everything inside of a JSON value."""
     found = []

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pendulum
 import pytest
-from installation import TRADES
+from installation import SHIPPED, TRADES
 
 from kuaimai.airflow import reconcile
 from kuaimai.airflow.compat import AirflowSkipException
@@ -39,8 +39,9 @@ def test_it_runs_every_night_by_the_merchants_clock(night, core_timetable):
 
 def test_each_pipeline_is_a_task_behind_the_live_runs(night):
     upstream = {task.task_id: task.upstream_task_ids for task in night.tasks}
-    assert upstream == {"refresh_session": set(), "trades": {"refresh_session"}}
-    assert night.get_task("trades").lane == "reconcile"
+    kinds = ("trades", "aftersales", "purchases", "purchase_returns", "receipts")
+    assert upstream == {"refresh_session": set(), **{name: {"refresh_session"} for name in kinds}}
+    assert {night.get_task(name).lane for name in kinds} == {"reconcile"}
 
 
 def test_pipeline_with_a_mistake_takes_no_other_down(parse, tmp_path, monkeypatch):
@@ -94,6 +95,12 @@ def test_run_by_hand_compares_until_now():
     asked = reconcile._asked(context("manual", shops=["900001"]))
     assert timedelta(0) <= asked.end - now < timedelta(minutes=1)
     assert asked.shops == ("900001",)
+
+
+def test_run_for_some_shops_skips_what_is_read_of_all_at_once():
+    task = reconcile.KuaimaiReconcileOperator(task_id="receipts", pipeline=str(SHIPPED / "receipts.yaml"))
+    with pytest.raises(AirflowSkipException, match="read of all at once"):
+        task.execute(context("manual", shops=["900001"]))
 
 
 def test_run_for_one_pipeline_skips_the_others():

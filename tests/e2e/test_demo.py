@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from airflow_home import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +44,7 @@ def start(tmp_path):
     for demo in started:
         if demo.poll() is None:
             os.killpg(demo.pid, signal.SIGINT)
-            demo.wait(timeout=60)
+            demo.wait(timeout=PATIENCE)
         demo.stdout.close()
 
 
@@ -72,7 +73,7 @@ def wait_for_line(demo: subprocess.Popen[str], text: str) -> list[str]:
 
 def test_once_gives_the_truth_and_says_so_in_its_last_line(start, tmp_path):
     demo = start("--once")
-    output, _ = demo.communicate(timeout=400)
+    output, _ = demo.communicate(timeout=2 * PATIENCE)
     assert demo.returncode == 0, output
     said = json.loads(output.splitlines()[-1])
     assert list(said) == ["dag", "state", "read", "landed", "quarantined", "sealed"]
@@ -89,7 +90,7 @@ def test_ctrl_c_leaves_no_process_and_no_open_port(start, tmp_path):
     listening = [each.laddr for each in psutil.net_connections("tcp") if each.status == "LISTEN"]
     assert port in {each.port for each in listening}
     os.killpg(demo.pid, signal.SIGINT)
-    output = demo.communicate(timeout=60)[0]
+    output = demo.communicate(timeout=PATIENCE)[0]
     assert demo.returncode == 0, output
     assert "no process is left" in output
     assert of_the_demo(tmp_path) == {}
@@ -102,11 +103,11 @@ def test_ctrl_c_while_it_starts_leaves_no_process(start, tmp_path):
     wait_for_line(demo, "[2/4]")
     time.sleep(1)  # into the third step; nothing tells from the outside
     os.killpg(demo.pid, signal.SIGINT)
-    assert demo.communicate(timeout=60)[0]
+    assert demo.communicate(timeout=PATIENCE)[0]
     assert of_the_demo(tmp_path) == {}
 
 
 def test_a_second_demo_in_the_same_folder_is_refused(start):
     wait_for_line(start(), "[1/4]")
-    output = start("--once").communicate(timeout=60)[0]
+    output = start("--once").communicate(timeout=PATIENCE)[0]
     assert "running in this folder already" in output

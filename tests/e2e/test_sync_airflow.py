@@ -38,13 +38,12 @@ def test_backfill_and_first_scheduled_run_side_by_side_land_the_truth(there, fig
     there.commands.run("dags", "unpause", DAG_ID)
     scheduled = eventually(
         lambda: there.airflow("SELECT run_id FROM dag_run WHERE run_type = 'scheduled'"),
-        within=60,
         home=there.home,
         what="the scheduled run of the interval that just ended",
     )[0].run_id
     with running(there.home, backfill(first, first + TICK)):
         live = there.succeeded(scheduled)
-        runs = eventually(lambda: backfilled(there, 2), within=240, home=there.home, what="the backfill")
+        runs = eventually(lambda: backfilled(there, 2), home=there.home, what="the backfill")
     figures["first scheduled run"] = seconds(live)
 
     assert there.differences(live.data_interval_start - 2 * TICK, live.data_interval_end) == {}
@@ -133,7 +132,7 @@ def test_what_is_newer_in_the_target_is_not_moved_back(there):
     with there.target.begin() as connection:
         connection.execute(sa.text(newer), {"sid": sid})
     with running(there.home, backfill(start, start)):
-        eventually(lambda: backfilled(there, 3), within=120, home=there.home, what="the backfill")
+        eventually(lambda: backfilled(there, 3), home=there.home, what="the backfill")
 
     assert there.rows("SELECT sys_status FROM kuaimai_trade WHERE sid = :sid", sid=sid) == [("NEWER",)]
     assert there.open_windows() == []
@@ -146,7 +145,7 @@ def test_load_killed_between_its_statements_loses_and_doubles_nothing(there):
     assert there.rows(count, **inside) == [(0,)]
     with proof_taken(there, start, end):
         there.trigger("killed", start, end)
-        backend = eventually(lambda: waiting_load(there), within=180, home=there.home, what="the load")[0]
+        backend = eventually(lambda: waiting_load(there), home=there.home, what="the load")[0]
         assert backend.wrote, "it should have merged rows by now"
         [(victim,)] = there.airflow(
             "SELECT pid FROM task_instance WHERE run_id = 'killed' AND task_id = 'slice.load'"
@@ -157,7 +156,6 @@ def test_load_killed_between_its_statements_loses_and_doubles_nothing(there):
                 "SELECT 1 FROM task_instance WHERE run_id = 'killed' AND task_id = 'slice.load' "
                 "AND (state = 'up_for_retry' OR try_number > 1)"
             ),
-            within=120,
             home=there.home,
             what="the second try",
         )
@@ -261,7 +259,6 @@ def test_no_secret_and_no_person_is_in_anything_that_is_written_down(there):
     assert there.ended("dead_session").state == "failed"
     eventually(
         lambda: len(there.inbox.about("❌")) >= 3,
-        within=60,
         home=there.home,
         what="the alerts about the failures",
     )

@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from airflow_home import PATIENCE
 
 from kuaimai.sandbox import Sandbox, World
 
@@ -43,7 +44,7 @@ def test_the_installed_dag_lands_one_interval(installed, box):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,  # on 3.3 it trips over the deadline of a run without a logical date, after the last task
     )
 

@@ -296,7 +296,7 @@ def test_seal_of_the_normal_store_says_nothing_of_what_the_archive_holds(tmp_pat
 
 
 def test_slices_that_wait_until_the_archive_has_their_time_are_never_taken_for_empty(tmp_path):
-    with mirror(tmp_path, history_orders=900, days_back=100) as shop:
+    with mirror(tmp_path, history_orders=900, days_back=100, orders_per_hour=1) as shop:
         start = planner.reach(shop.pipeline, START)
         plan = planned(shop, start, start + 2 * DAY)
         assert {piece.archive for piece in plan.slices} == {False}

@@ -20,8 +20,9 @@ from kuaimai.load.targets import open_target
 from kuaimai.load.windows import WindowFacts
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.spec import load_pipeline
-from kuaimai.transform.mapping import BadRecord, Mapper, Rows
+from kuaimai.transform.mapping import BadRecord, Mapper
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.rows import Rows
 from kuaimai.transform.rules import Rules
 from kuaimai.transform.tables import aligned
 

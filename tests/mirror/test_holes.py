@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
+import sqlalchemy as sa
 from installation import CHINA, START, TICK, mirror
 
 from kuaimai.errors import Transient
@@ -17,6 +18,7 @@ from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle
 from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.pipeline.slices import plan_slices
+from kuaimai.sandbox import Faults
 
 BASE = "erp.trade.outstock.simple.query"
 
@@ -184,3 +186,84 @@ def test_window_of_a_shop_that_was_removed_does_not_stay_open_for_good(shop):
             shop.one(piece)
     plan(left, here(shop) - TICK)
     assert shop.rows("SELECT count(*) FROM kuaimai_window WHERE state = 'open' AND pages IS NULL") == [(0,)]
+
+
+def test_target_that_comes_back_from_an_older_backup_is_healed_by_the_next_run(tmp_path):
+    """Its proof comes back with it, so it knows what it lacks."""
+    with mirror(tmp_path, orders_per_hour=12) as shop:
+        assert shop.tick().sealed
+        shop.target.close()
+        backup = (tmp_path / "target.db").read_bytes()
+        start = here(shop)
+        shop.clock.advance(timedelta(hours=3).total_seconds())
+        assert shop.run(start, here(shop), live=True).sealed
+        assert shop.differences(START) == {}
+        shop.target.close()
+        (tmp_path / "target.db").write_bytes(backup)
+        assert shop.differences(START)
+        assert shop.tick().sealed
+        assert shop.differences(START) == {}
+        assert shop.open_windows() == 0
+
+
+class Died(BaseException):
+    """Stands for the end of a process: nothing catches it."""
+
+
+def test_load_that_dies_at_any_of_its_statements_leaves_all_or_nothing(tmp_path, pg_url):
+    """And never a window that is sealed without its rows; the next load lands what is missing, once."""
+    tables = ("kuaimai_trade", "kuaimai_trade_line", "kuaimai_quarantine", "kuaimai_window")
+    with mirror(tmp_path, pg_url, faults=Faults(bad_amount=0.1)) as shop:
+        source = shop.pipeline.source.model_copy(update={"enrich": ()})
+        shop.pipeline = shop.pipeline.model_copy(update={"source": source})
+        (piece,) = plan_slices(
+            shop.pipeline,
+            run="once",
+            start=START - timedelta(hours=2),
+            end=START,
+            shops=fetch_shops(shop.client),
+            live=False,
+            target=shop.target,
+            now=shop.clock,
+        )
+        extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+        transformed = stages.transform(shop.pipeline, extracted, shop.staging)
+
+        def load() -> None:
+            stages.load(shop.pipeline, transformed, shop.staging, shop.target)
+
+        def held() -> list[int]:
+            return [shop.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables]
+
+        def sealed() -> int:
+            return shop.rows("SELECT count(*) FROM kuaimai_window WHERE state = 'sealed'")[0][0]
+
+        load()
+        whole, windows_sealed = held(), sealed()
+        assert all(whole)
+        empty = f"TRUNCATE {', '.join(tables)}"
+        left = [0]
+
+        def step(*_) -> None:
+            left[0] -= 1
+            if not left[0]:
+                raise Died
+
+        for moment in ("before_cursor_execute", "commit"):
+            died, at = True, 0
+            while died:
+                at += 1
+                with shop.target.engine.begin() as connection:
+                    connection.execute(sa.text(empty))
+                left[0] = at
+                sa.event.listen(shop.target.engine, moment, step)
+                try:
+                    load()
+                    died = False
+                except Died:
+                    assert (held(), sealed()) in (([0] * len(tables), 0), (whole, windows_sealed))
+                finally:
+                    sa.event.remove(shop.target.engine, moment, step)
+                load()
+                assert (held(), sealed()) == (whole, windows_sealed)
+            assert at > (20 if moment == "before_cursor_execute" else 1)

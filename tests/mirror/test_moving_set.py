@@ -83,3 +83,28 @@ def test_no_record_that_stayed_is_missing_from_what_is_proven():
     assert proofs[SNAPSHOT] > INTERLEAVINGS / 2
     assert min(proofs[COUNTS], proofs[UNPROVEN]) > INTERLEAVINGS / 20, proofs
     assert proofs["refused"] < INTERLEAVINGS / 100
+
+
+class ChangingCap(MovingSet):
+    """Gives pages of another size at every request, silently."""
+
+    def call(self, method, params):
+        self.cap = self.random.choice((200, 20, 12, 7))
+        return super().call(method, params)
+
+
+def test_cap_that_changes_while_a_window_is_read_hides_no_record():
+    proofs: Counter[str] = Counter()
+    for seed in range(INTERLEAVINGS // 10):
+        random = Random(seed)
+        times = [random.randint(0, 60) for _ in range(70)] + [random.randint(0, 60)] * random.randint(1, 45)
+        gateway = ChangingCap(random, times, 60, order=random.choice(ORDERS), leaves=0.02)
+        staging = MemoryStaging()
+        try:
+            reads = read(gateway, staging, by_cursor=bool(seed % 2), connections=1)
+        except DataError:
+            proofs["refused"] += 1
+            continue
+        assert lost(gateway, reads, staging) == set(), seed
+        proofs.update(one.proof for one in reads)
+    assert proofs[SNAPSHOT] > INTERLEAVINGS / 20, proofs

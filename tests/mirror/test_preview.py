@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -153,6 +154,26 @@ def test_a_staged_page_is_shown_with_its_lines(tmp_path):
         landed = {row[0] for row in shop.rows("SELECT _key FROM kuaimai_purchase_line")}
         assert (found.bad, line.records) == ((), len(landed))
         assert order.records == found.records > 10
+
+
+def test_a_staged_page_is_shown_with_the_warehouse_that_it_was_asked_for(tmp_path):
+    with mirror(tmp_path, pipeline="stock") as shop:
+        call = shop.client.call
+
+        def without_warehouses(method, params):
+            """As rows of the default warehouse come."""
+            answer = call(method, params)
+            raw = re.sub(rb'"wareHouseId":\d+,', b"", answer.raw)
+            return replace(answer, body=read_envelope(method, raw), raw=raw)
+
+        shop.client.call = without_warehouses
+        shop.run(START - timedelta(days=1), START)
+        found = preview(shop.pipeline, *last_staged(shop.pipeline, shop.staging))
+        assert found.bad == ()
+        [warehouse] = [one for one in found.tables[0].fields if one.column == "ware_house_id"]
+        landed = {row[0] for row in shop.rows("SELECT ware_house_id FROM kuaimai_stock")}
+        assert set(warehouse.stored) < landed
+        assert warehouse.stored
 
 
 def test_what_a_filter_passes_over_is_not_called_set_aside(shop, tmp_path):

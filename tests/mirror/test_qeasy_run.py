@@ -30,6 +30,7 @@ from kuaimai.pipeline.qeasy.lookups import SqlLookups
 from kuaimai.pipeline.qeasy.mirror import load_mirror, mirrors
 from kuaimai.pipeline.qeasy.moments import RunWindow
 from kuaimai.pipeline.qeasy.running import run_strategy
+from kuaimai.pipeline.qeasy.statements import MAIN_PARAMS
 from kuaimai.pipeline.scopes import fetch_scopes
 from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.summary import Summary, summarise
@@ -569,6 +570,58 @@ def test_each_line_is_written_by_the_strategys_own_statement(box, clock, tmp_pat
     }
     assert summary.sealed
     assert summary.quarantined == len(truth) - len(good) > 0
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        ("sqlite", "INTEGER PRIMARY KEY"),
+        ("maria_url", "INT AUTO_INCREMENT PRIMARY KEY"),
+        ("pg_url", "SERIAL PRIMARY KEY"),
+    ],
+)
+def test_lines_follow_the_row_that_the_database_has_given_an_id(box, clock, tmp_path, request, database):
+    kind, own_key = database
+    url = f"sqlite:///{tmp_path}/own.db" if kind == "sqlite" else request.getfixturevalue(kind)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE TABLE bill (id {own_key}, sid VARCHAR(40))"))
+        connection.execute(
+            sa.text("CREATE TABLE bill_line (bill INT, code VARCHAR(40), qty INT CHECK (qty < 3))")
+        )
+    delivering = Delivering(box, clock, tmp_path, *cases.ours()["bills_to_sql"])
+    documents = Documents(load_strategy(delivering.file), now=clock)
+    target = StatementTarget(
+        "statement",
+        open_target(f"sqlite:///{tmp_path}/book.db", now=clock),
+        engine=open_target(url, now=clock).engine,
+        statement=documents.statement.text,
+        rows=documents.statement.limit,
+        again=documents.statement.again,
+        id_check=True,
+        document=documents,
+        following=documents.following,
+        main=MAIN_PARAMS,
+    )
+    with client(box, clock) as gateway:
+        first = delivering.into(target, gateway)
+        assert delivering.into(target, gateway).sealed  # each once
+    with engine.connect() as connection:
+        bills = connection.execute(sa.text("SELECT sid FROM bill")).scalars().all()
+        lines = connection.execute(
+            sa.text("SELECT sid, code, qty FROM bill_line JOIN bill ON bill.id = bill_line.bill")
+        ).fetchall()
+    engine.dispose()
+    target.close()
+    # The table refuses more than two pieces: then neither the line nor its bill is there.
+    truth = delivering.truth()
+    good = {sid: one for sid, one in truth.items() if all(line["num"] < 3 for line in one["orders"])}
+    assert sorted(bills) == sorted(good)
+    assert sorted(map(tuple, lines)) == sorted(
+        (sid, line["sysOuterId"], line["num"]) for sid, one in good.items() for line in one["orders"]
+    )
+    assert first.sealed
+    assert first.quarantined == len(truth) - len(good) > 0
 
 
 def kept(tmp_path):

@@ -7,15 +7,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from installation import CHINA, mirror
 
 from kuaimai.errors import DataError
+from kuaimai.load.files import FilesTarget, current
 from kuaimai.load.proof import MOST_TRIES
+from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.scopes import fetch_scopes
 from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
+from kuaimai.transform.mapping import Mapper
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -78,6 +82,28 @@ def test_every_database_marks_what_is_gone(tmp_path, other_database):
         shop.box.faults.reset()
         assert scan(shop).missing == 0
         assert gone(shop, "kuaimai_item") == gone(shop, "kuaimai_sku") == set()
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_files_tell_by_their_time_what_a_scan_did_not_see(tmp_path, form, caplog):
+    """As docs/targets.md says."""
+    with mirror(tmp_path, pipeline="items", items=40, items_per_day=0) as shop:
+        book = open_target(f"sqlite:///{tmp_path}/state.db", now=shop.clock)
+        shop.target.close()
+        shop.target = FilesTarget("files", book, root=tmp_path / "files", form=form)
+        scan(shop)
+        there = set(shop.truth())
+        shop.box.faults.vanished = 0.2
+        assert scan(shop).sealed
+        assert "what is gone is marked in databases only" in caplog.text
+        items, _ = current(tmp_path / "files", Mapper("item").tables, form)
+        with book.connected() as connection:
+            [began] = connection.execute(
+                sa.text("SELECT max(first_read_at) FROM kuaimai_window WHERE state = 'sealed'")
+            ).one()
+        seen = dict(zip(items["sys_item_id"].to_pylist(), items["_loaded_at"].to_pylist(), strict=True))
+        assert {key for key, at in seen.items() if at < book.read_instant(began)} == there - set(shop.truth())
+        assert there > set(shop.truth())
 
 
 def test_items_that_end_by_themselves_are_marked_night_by_night(tmp_path, pg_url):

@@ -21,6 +21,7 @@ from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle
 from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.pipeline.slices import plan_slices
+from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.pipeline.summary import Summary, summarise
 from kuaimai.pipeline.together import together
 from kuaimai.sandbox import Faults
@@ -205,4 +206,43 @@ def test_records_that_cannot_be_typed_count_in_every_proof(tmp_path):
         assert {name: one.sealed for name, one in summaries.items()} == dict.fromkeys(TARGETS, True)
         assert len({one.quarantined for one in summaries.values()}) == 1
         assert summaries["noop"].quarantined > 0
+        several.close()
+
+
+@pytest.mark.parametrize("policy", ["evolve", "freeze", "quarantine"])
+def test_change_of_the_source_comes_to_every_target_alike(tmp_path, policy):
+    faults = Faults(schema_change="all", schema_change_at=START.timestamp(), fuzz=0.2)
+    with mirror(tmp_path, faults=faults, orders_per_hour=240) as shop, write_api() as api:
+        path = tmp_path / "trades.yaml"
+        path.write_text(
+            f"name: trades\nsource: {{method: erp.trade.outstock.simple.query}}\nschema: {policy}\n",
+            encoding="utf-8",
+        )
+        shop.pipeline = load_pipeline(path)
+        several = Several(shop, tmp_path, api)
+        told: dict[str, list[str]] = {name: [] for name in TARGETS}
+        for _ in range(3):
+            summaries = several.tick()
+            assert {name: one.sealed for name, one in summaries.items()} == dict.fromkeys(TARGETS, True)
+            for name, one in summaries.items():
+                told[name] += one.changes
+        # Each target has its own proof, and tells of each change once.
+        assert told == dict.fromkeys(TARGETS, told["database"])
+        assert len(told["noop"]) == len(set(told["noop"])) > 0
+        held = several.held()
+        assert held["parquet"] == held["jsonl"] == held["my_api"] == held["database"]
+        first = START.timestamp() * 1000
+        changed = {sid for sid, one in shop.box.truth().items() if one["updTime"] >= first}
+        assert bool(changed & held["database"].keys()) == (policy != "quarantine")
+        if policy == "evolve":
+            new = Mapper("trade", shop.pipeline.rules).tables_with({"platformExtra": "platform_extra"})
+            found = {
+                "database": dict(shop.rows("SELECT sid, platform_extra FROM kuaimai_trade")),
+                "my_api": {sid: one["platform_extra"] for sid, one in api.records.items()},
+            }
+            for form in ("parquet", "jsonl"):
+                orders = current(tmp_path / form, new, form)[0].to_pylist()
+                found[form] = {one["sid"]: one["platform_extra"] for one in orders}
+            assert found == dict.fromkeys(found, found["database"])
+            assert "新字段" in found["my_api"].values()
         several.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 import requests
@@ -262,6 +262,16 @@ def test_drift_may_insert_orders(opened):
     assert len(not_archived(caller)) == before + 3
     new = max(not_archived(caller))
     assert caller.call(OUTSTOCK, sid=new)["list"][0]["updTime"] // 1000 == int(caller.box.clock())
+
+
+def test_drift_also_moves_rows_of_a_merchant_who_stands_still(opened):
+    drift = ("drift=1", "drift_touch=2", "drift_insert=1", "drift_times=1")
+    caller = opened(*drift, until=START + timedelta(hours=11))
+    before = set(not_archived(caller))
+    pages = caller.pages(size=20, **caller.window(0, caller.box.clock() - HOUR))
+    read = {str(row["sid"]) for page in pages for row in page["list"]}
+    assert len(before - read) == 2
+    assert len(set(not_archived(caller)) - before) == 1
 
 
 def test_drift_is_the_same_every_time(opened):

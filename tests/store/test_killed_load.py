@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 
@@ -10,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from loads import batch, facts
 from orders import order
+from workers import workers
 
 from kuaimai.load.targets import open_target
 from kuaimai.transform.mapping import Mapper
@@ -51,9 +51,7 @@ def test_killed_load_leaves_nothing_and_the_next_one_lands_all_once(request, tmp
         url = f"sqlite:///{tmp_path}/target.db"
     else:
         url = request.getfixturevalue({"postgres": "pg_url", "mariadb": "maria_url"}[database])
-    process = multiprocessing.get_context("spawn").Process(
-        target=load, args=(url,), kwargs={"die_after": die_after}
-    )
+    process = workers().Process(target=load, args=(url,), kwargs={"die_after": die_after})
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL

@@ -12,7 +12,8 @@ from orders import T0, order
 
 from kuaimai.load.lateness import BEYOND, Punctuality, look_back, percentile
 from kuaimai.load.targets import open_target
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.rows import Rows
 
 MINUTE = 60_000
 NOW = datetime.fromtimestamp(T0 / 1000, timezone.utc)

@@ -11,7 +11,8 @@ from orders import T0, line, order
 
 from kuaimai.load import merge, postgres
 from kuaimai.load.targets import open_target
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.rows import Rows
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import threading
@@ -16,6 +15,7 @@ import requests
 import sqlalchemy as sa
 from loads import START, bad, batch, facts, load
 from orders import T0, line, order
+from workers import workers
 from write_api import TOKEN, write_api
 
 from kuaimai.errors import ConfigError, Throttled, Transient
@@ -300,7 +300,7 @@ def _die_between_post_and_verdict(url, book, settled, settings, moment) -> None:
 @pytest.mark.parametrize("settled", CRASHES)
 def test_worker_killed_between_request_and_verdict_posts_nothing_twice(api, opened, book, settled, clock):
     settings = {} if settled == "hold" else BATCHED
-    process = multiprocessing.get_context("spawn").Process(
+    process = workers().Process(
         target=_die_between_post_and_verdict, args=(api.url, book, settled, settings, clock())
     )
     process.start()
@@ -367,7 +367,7 @@ def test_records_set_aside_before_count_and_coverage_is_the_targets_own(opened):
 
 def test_two_loads_with_the_same_record_send_it_once(api, opened, monkeypatch):
     """Both looked into the book before either sent: windows share their edges, and DAGs their records."""
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
     known = DeliveryBook.known
 
     def known_to_both(self, keys):

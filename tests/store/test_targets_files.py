@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from decimal import Decimal
@@ -15,6 +14,7 @@ import pytest
 from bucket import Bucket, BucketPath
 from loads import bad, facts, load
 from orders import T0, line, order
+from workers import workers
 
 from kuaimai.errors import ConfigError, Transient
 from kuaimai.load import files as module
@@ -192,9 +192,7 @@ def _die(root: str, book: str, moment: str) -> None:
 @pytest.mark.parametrize("moment", ["before", "within"])
 def test_worker_killed_while_it_writes_leaves_no_partial_file(tmp_path, moment):
     book = f"sqlite:///{tmp_path}/state.db"
-    process = multiprocessing.get_context("spawn").Process(
-        target=_die, args=(str(tmp_path / "lake"), book, moment)
-    )
+    process = workers().Process(target=_die, args=(str(tmp_path / "lake"), book, moment))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL

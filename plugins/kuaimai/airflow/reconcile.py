@@ -22,7 +22,8 @@ from kuaimai.airflow.interval import ZONE, RunInterval
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import KuaimaiRefreshTokenOperator, _GatewayOperator, told
 from kuaimai.errors import ConfigError
-from kuaimai.pipeline.reconcile import DAYS, can_reconcile
+from kuaimai.pipeline.comparison import comparison
+from kuaimai.pipeline.reconcile import DAYS
 from kuaimai.pipeline.spec import Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ class KuaimaiReconcileOperator(_GatewayOperator):
     """Compare the last days of a pipeline with the gateway and mend what differs.
 
     Returns:
-        How many orders were missing, repaired and marked as gone, and how many requests it took.
+        How many records were missing, repaired and marked as gone, and how many requests it took.
     """
 
     def execute(self, context: Context) -> dict[str, int]:
-        """Reconcile; skip if the run was triggered for another pipeline."""
+        """Reconcile; skip what the run was not triggered for, and a pipeline that nobody reads."""
         from kuaimai.airflow.settings import staging, target
         from kuaimai.pipeline import reconcile
         from kuaimai.pipeline.scopes import fetch_scopes
@@ -79,11 +80,15 @@ class KuaimaiReconcileOperator(_GatewayOperator):
             spec, params = self.spec(), context["params"]
             if params["pipeline"] not in {None, spec.name}:
                 raise AirflowSkipException(f"this run is for {params['pipeline']} only")
+            if params["shops"] and spec.scope != "shop":
+                raise AirflowSkipException(f"this run is for some shops; {spec.name} are read of all at once")
             client, asked = self.client(context), _asked(context)
             shops = asked.chosen(fetch_scopes(spec, client))
             outcomes: list[reconcile.Outcome] = []
             for conn_id in spec.databases:
                 with closing(target(conn_id)) as database:
+                    if not database.standing(spec.name).dimensions:
+                        continue  # nobody reads it: to compare would be to begin
                     outcome = reconcile.reconcile(
                         spec,
                         # Answers are staged by run: what one database lacks is not what another does.
@@ -99,6 +104,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
                 outcomes.append(outcome)
             for outcome in outcomes:
                 reconcile.check(outcome)
+        if not outcomes:
+            raise AirflowSkipException(f"nothing was read yet; unpause kuaimai_{spec.name} if you need it")
         return {
             **{
                 name: sum(outcome.total(name) for outcome in outcomes)
@@ -125,7 +132,7 @@ def _pipelines(folder: Path) -> dict[str, Path]:
             pipeline: Pipeline = load_pipeline(path)
         except ConfigError:
             continue
-        if can_reconcile(pipeline) and pipeline.databases:
+        if comparison(pipeline) and pipeline.databases:
             found.setdefault(pipeline.name, path)
     return found
 
@@ -140,9 +147,8 @@ def _without(folder: Path, compared: Mapping[str, Path]) -> str:
     if not others:
         return ""
     return (
-        f"Only orders are compared. Not compared: {', '.join(others)}; what is gone of records that are read "
-        "as a whole, their own scans find.\n"
-        f"仅核对订单；不核对 {', '.join(others)}，全量读取的数据由其自身的扫描发现删除。\n"
+        f"Not compared: {', '.join(others)}; what is read as a whole is compared by its own scans.\n"
+        f"不核对 {', '.join(others)}；全量读取的数据由其自身的扫描核对。\n"
     )
 
 
@@ -177,12 +183,16 @@ _DOC = """
 ### The last days once more / 夜间核对
 
 Every night at 04:10 each pipeline's yesterday and the seven days before it are counted again, by creation,
-per group of shops and two hours, and by the time of change, for changes that no window has shown. A quiet
-night costs one small request for each, by change fewer. Where something differs:
+per group of shops and two hours (records other than orders: a day), and by the time of change, for changes
+that no window has shown. A quiet night costs one small request for each, by change fewer. Where something
+differs:
 
-* orders that are missing, or newer at the gateway, are read by their ids and loaded as always;
-* orders that the gateway has no longer get a `_deleted_at`, with their lines; no row is ever removed;
+* records that are missing, or newer at the gateway, are read by their ids and loaded as always; where the
+  method takes no ids (receipts, returns of purchases), with their day;
+* records that the gateway has no longer get a `_deleted_at`, with their lines; no row is ever removed;
 * windows that could not be sealed, *open* or *contested*, are read again.
+
+Only pipelines that are read are compared: one whose DAG was never unpaused is skipped.
 
 **What did it find?** `SELECT * FROM kuaimai_reconcile ORDER BY day DESC`
 **How much did we sell?** `SELECT * FROM kuaimai_reconcile_total ORDER BY day DESC, shop, status`

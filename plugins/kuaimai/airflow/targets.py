@@ -90,6 +90,7 @@ def _open_statement(outlet: StatementOutlet, spec: Pipeline, book: Any) -> Targe
     from kuaimai.airflow.settings import target
     from kuaimai.errors import ConfigError
     from kuaimai.load.statements import StatementTarget
+    from kuaimai.pipeline.qeasy.statements import MAIN_PARAMS
 
     documents = _documents(outlet, spec)
     statement = documents.statement
@@ -107,6 +108,8 @@ def _open_statement(outlet: StatementOutlet, spec: Pipeline, book: Any) -> Targe
         id_check=outlet.id_check,
         document=documents,
         joins=documents.joins,
+        following=documents.following,
+        main=MAIN_PARAMS,
         pipeline_version=spec.fingerprint,
     )
 
@@ -115,12 +118,14 @@ def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Document
     """What a Qeasy strategy makes of a record; it looks up in the pipeline's first database."""
     from kuaimai.airflow.settings import target
     from kuaimai.pipeline.qeasy.compiling import load_strategy
-    from kuaimai.pipeline.qeasy.documents import Documents
+    from kuaimai.pipeline.qeasy.documents import Documents, check_usable
     from kuaimai.pipeline.qeasy.lookups import SqlLookups
 
     lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
     file = Path(spec.folder, outlet.strategy)
-    return Documents(load_strategy(file), lookups, file=file.name)
+    compiled = load_strategy(file)
+    check_usable(compiled, spec.record.name, spec.keep_personal, str(file))
+    return Documents(compiled, lookups, file=file.name)
 
 
 def _root(url: str) -> Any:

@@ -127,7 +127,7 @@ def _one_call(
     """Ask for some ids, all pages, and return the read with id → shop id of what came."""
     entry = catalog.method(method)
     kind = catalog.record(entry.record or "")
-    request = {entry.ids.param if entry.ids else kind.key: ",".join(ids)}
+    request = {**entry.send, entry.ids.param if entry.ids else kind.key: ",".join(ids)}
     size = entry.page.max if entry.page else len(ids)
     spent, began = client.requests, now()
     staging.remove(folder)

@@ -6,7 +6,6 @@ What is proven becomes one `Read`, whatever it took; docs/adr/0005 argues why no
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,11 +17,10 @@ from kuaimai.extract.keys import DistinctKeys
 from kuaimai.extract.pages import read_settled
 from kuaimai.extract.reads import COUNTS, READINGS, SNAPSHOT, UNPROVEN, Read
 from kuaimai.extract.snapshots import Snapshots
-from kuaimai.extract.staged import Part, Staged
+from kuaimai.extract.staged import Part, Staged, question_name
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import SCAN, Shop, Window
 from kuaimai.gateway import catalog
-from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.client import Client
 
 __all__ = ["CONNECTIONS", "Read", "read_parts", "window_request"]
@@ -81,8 +79,7 @@ def read_parts(
     request = window_request(method, window, shops, archive=archive, params=params)
     asking = Asking(client, method, request, dimension=window.dimension, page_size=page_size, now=now)
     whole = Stretch(math.floor(window.start.timestamp()), math.floor(window.end.timestamp()))
-    question = hashlib.sha256(encode_json([method, sorted(request.items())])).hexdigest()[:8]
-    staged = Staged(staging, f"{folder}/{question}", whole.start)
+    staged = Staged(staging, f"{folder}/{question_name(method, request, shops)}", whole.start)
     uncounted = archive or by_readings or not counts(method)
     guessed = TOTAL_ON in catalog.method(method).unsure
 

@@ -7,7 +7,6 @@ record, and whoever is not seen would be taken for gone.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +16,10 @@ from kuaimai.extract.keys import DistinctKeys
 from kuaimai.extract.pages import READ_ATTEMPTS, read_settled
 from kuaimai.extract.paging import window_request
 from kuaimai.extract.reads import READINGS, UNPROVEN, Read
-from kuaimai.extract.staged import Part, Staged
+from kuaimai.extract.staged import Part, Staged, question_name
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import SCAN, Shop, Window
 from kuaimai.gateway import catalog
-from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.client import Client
 
 
@@ -63,8 +61,7 @@ def read_everything(
     request = window_request(method, window, shops, params=params)
     asking = Asking(client, method, request, dimension=SCAN, page_size=page_size, now=now)
     whole = Stretch(math.floor(window.start.timestamp()), math.floor(window.end.timestamp()))
-    question = hashlib.sha256(encode_json([method, sorted(request.items())])).hexdigest()[:8]
-    staged = Staged(staging, f"{folder}/{question}", whole.start)
+    staged = Staged(staging, f"{folder}/{question_name(method, request, shops)}", whole.start)
     first = asking.page(whole)
     if first.complete:
         part = staged.keep(whole, first)

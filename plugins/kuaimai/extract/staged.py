@@ -8,9 +8,10 @@ of an earlier life may be used is argued in docs/adr/0005.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kuaimai.errors import KuaimaiError
@@ -18,7 +19,8 @@ from kuaimai.extract.asking import Asking, Page, Stretch
 from kuaimai.extract.keys import DistinctKeys
 from kuaimai.extract.reads import SNAPSHOT
 from kuaimai.extract.staging import Staging
-from kuaimai.gateway.answers import Answer, read_envelope
+from kuaimai.extract.windows import Shop
+from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +145,17 @@ class Staged:
         except (KuaimaiError, OSError, ValueError) as err:
             log.warning("staged answer %s is asked for again: %s", name, err)
             return None
+
+
+def question_name(method: str, request: Mapping[str, str], shops: Sequence[Shop]) -> str:
+    """Return the name of the folder for the answers to one question; it ends with the id of a single shop."""
+    digest = hashlib.sha256(encode_json([method, sorted(request.items())])).hexdigest()[:8]
+    return f"{digest}-{shops[0].id}" if len(shops) == 1 and shops[0].id.isalnum() else digest
+
+
+def asked_shop(question: str) -> str:
+    """Return the id of the one shop or warehouse that a question was about; empty where it was about more."""
+    return question.partition("-")[2]
 
 
 def page_file(number: int, asked_at: float) -> str:

@@ -29,8 +29,6 @@ from kuaimai.load.sql import SqlTarget
 from kuaimai.transform.fields import to_epoch_ms, to_id
 from kuaimai.transform.tables import DELETED_AT, HASH, RANK, VERSION, Column, Table
 
-SHOP = "user_id"
-_SHOP_FIELD = "userId"
 STATUS = "sys_status"
 AMOUNTS = ("payment", "pay_amount")
 _SECOND = timedelta(seconds=1)
@@ -68,16 +66,24 @@ class Ledger:
         target: the database.
         tables: header first, then its lines; they must exist.
         stamp: column of the header's time.
+        shop: column that says whose a row is; None where all are of one, whose id is empty.
         needs: a column without which a row does not count by that time; None if there is none.
     """
 
     def __init__(
-        self, target: SqlTarget, tables: Sequence[Table], stamp: str, *, needs: str | None = None
+        self,
+        target: SqlTarget,
+        tables: Sequence[Table],
+        stamp: str,
+        *,
+        shop: str | None,
+        needs: str | None = None,
     ) -> None:
         self.target = target
         self.tables = tables
         self.header = tables[0]
         self.stamp = stamp
+        self.shop = shop
         self.needs = needs
 
     def counts(self, spans: Sequence[tuple[datetime, datetime]]) -> list[dict[str, int]]:
@@ -93,12 +99,12 @@ class Ledger:
         with self.target.connected() as connection:
             rows = connection.execute(
                 sa.text(
-                    f'SELECT "{SHOP}", {sums} FROM "{self.header.name}" '
-                    f'WHERE {self._living()} GROUP BY "{SHOP}"'
+                    f'SELECT {self._whose()}, {sums} FROM "{self.header.name}" '
+                    f"WHERE {self._living()} GROUP BY 1"
                 ),
                 values,
             ).fetchall()
-        return [{row[0]: int(row[at + 1]) for row in rows} for at in range(len(spans))]
+        return [{row[0]: int(row[at + 1] or 0) for row in rows} for at in range(len(spans))]
 
     def keys(self, start: datetime, end: datetime, shops: Iterable[str]) -> dict[str, int]:
         """Return key → version of the living rows of a closed stretch of time."""
@@ -107,7 +113,7 @@ class Ledger:
             rows = connection.execute(
                 sa.text(
                     f'SELECT "{self.header.key}", "{VERSION}" FROM "{self.header.name}" '
-                    f'WHERE {self._living()} AND "{SHOP}" IN :shops'
+                    f"WHERE {self._living()} AND {self._whose()} IN :shops"
                 ).bindparams(sa.bindparam("shops", expanding=True)),
                 {"start": first, "end": last, "shops": sorted(shops)},
             ).fetchall()
@@ -121,8 +127,9 @@ class Ledger:
     def stamps(self, keys: Iterable[str], shops: Iterable[str]) -> dict[str, int]:
         """Return the version of those of some keys that are living rows of some shops, dated by the time."""
         wanted = set(shops)
-        rows = self._by_key((VERSION, SHOP), keys, self._counting())
-        return {row[0]: int(row[1]) for row in rows if row[2] in wanted}
+        columns = (VERSION, self.shop) if self.shop else (VERSION,)
+        rows = self._by_key(columns, keys, self._counting())
+        return {row[0]: int(row[1]) for row in rows if not self.shop or row[2] in wanted}
 
     def unlisted(
         self, start: datetime, end: datetime, shops: Iterable[str], columns: Iterable[str]
@@ -134,7 +141,7 @@ class Ledger:
             rows = connection.execute(
                 sa.text(
                     f'SELECT "{self.header.key}" FROM "{self.header.name}" '
-                    f'WHERE {self._living()} AND "{SHOP}" IN :shops AND ({lacking})'
+                    f"WHERE {self._living()} AND {self._whose()} IN :shops AND ({lacking})"
                 ).bindparams(sa.bindparam("shops", expanding=True)),
                 {"start": first, "end": last, "shops": sorted(shops)},
             ).fetchall()
@@ -146,8 +153,14 @@ class Ledger:
         with self.target.connected() as connection:
             return rows_by_key(connection, self.header.name, key, (key, *columns), keys, condition=living)
 
-    def set_aside(self, pipeline: str, method: str) -> list[Aside]:
-        """Return a method's records that are in quarantine and did not land since, the latest of each key."""
+    def set_aside(self, pipeline: str, method: str, shop: str | None) -> list[Aside]:
+        """Return a method's records that are in quarantine and did not land since, the latest of each key.
+
+        Args:
+            pipeline: its name.
+            method: the method.
+            shop: the records' field that says whose they are; None where all are of one.
+        """
         with self.target.connected() as connection:
             rows = connection.execute(
                 sa.text(
@@ -160,7 +173,7 @@ class Ledger:
         found = {}
         for key, text in rows:
             record = json.loads(text)
-            found[key] = Aside(key, to_id(record.get(_SHOP_FIELD)) or "", record)
+            found[key] = Aside(key, (to_id(record.get(shop)) or "") if shop else "", record)
         return list(found.values())
 
     def entomb(self, versions: Mapping[str, int]) -> list[str]:
@@ -208,8 +221,9 @@ class Ledger:
         with self.target.connected() as connection:
             for shop, state, count in connection.execute(
                 sa.text(
-                    f'SELECT t."{SHOP}", {status}, COUNT(*) FROM "{head.name}" t '
-                    f'WHERE {self._living("t.")} AND t."{SHOP}" IN :shops GROUP BY t."{SHOP}", {status}'
+                    f'SELECT t."{self.shop}", {status}, COUNT(*) FROM "{head.name}" t '
+                    f'WHERE {self._living("t.")} AND t."{self.shop}" IN :shops '
+                    f'GROUP BY t."{self.shop}", {status}'
                 ).bindparams(by_shop),
                 values,
             ):
@@ -218,10 +232,10 @@ class Ledger:
                 amounts = ", ".join(f'l."{name}"' for name in AMOUNTS)
                 for shop, state, *found, count in connection.execute(
                     sa.text(
-                        f'SELECT t."{SHOP}", {status}, {amounts}, COUNT(*) FROM "{head.name}" t '
+                        f'SELECT t."{self.shop}", {status}, {amounts}, COUNT(*) FROM "{head.name}" t '
                         f'JOIN "{child.name}" l ON l."{child.parent}" = t."{head.key}" '
-                        f'WHERE {self._living("t.")} AND t."{SHOP}" IN :shops AND l."{DELETED_AT}" IS NULL '
-                        f'GROUP BY t."{SHOP}", {status}, {amounts}'
+                        f'WHERE {self._living("t.")} AND t."{self.shop}" IN :shops '
+                        f'AND l."{DELETED_AT}" IS NULL GROUP BY t."{self.shop}", {status}, {amounts}'
                     ).bindparams(by_shop),
                     values,
                 ):
@@ -288,6 +302,9 @@ class Ledger:
                         "total_id": _id(pipeline, day, one.shop, one.status),
                     },
                 )
+
+    def _whose(self) -> str:
+        return f'"{self.shop}"' if self.shop else "''"
 
     def _living(self, prefix: str = "") -> str:
         return (

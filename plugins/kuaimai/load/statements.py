@@ -6,7 +6,8 @@ is not executed again, and one bad record is found and set aside without holding
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import requests
 import sqlalchemy as sa
@@ -24,17 +25,46 @@ _LEASE_SECONDS = 900.0
 _PASSING = frozenset({1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1290, 1927})
 
 
+# The parameter that is the id of the row that the statement before has made.
+LAST_ID = "lastInsertId"
+
+
+class Following(NamedTuple):
+    """A statement that follows for each of some lines of a row.
+
+    Attributes:
+        lines: where they are in the row.
+        text: the statement.
+        last: its parameters that are the id of the row that the first statement has made.
+    """
+
+    lines: str
+    text: str
+    last: Sequence[str]
+
+
 class StatementWriter:
     """Executes a statement for the rows of records; all rows of one call in one transaction.
 
     Args:
         engine: of the database.
         statement: with a named parameter (`:name`) for each value.
+        following: statements that follow it. A row is then an object of `main`, the first one's values, and
+            of the lists of lines.
+        main: see `following`.
     """
 
-    def __init__(self, engine: sa.engine.Engine, statement: str) -> None:
+    def __init__(
+        self,
+        engine: sa.engine.Engine,
+        statement: str,
+        following: Sequence[Following] = (),
+        main: str = "",
+    ) -> None:
         self._engine = engine
         self._statement = sa.text(statement)
+        self._following = [(one, sa.text(one.text)) for one in following]
+        self._main = main
 
     def post(self, bodies: Sequence[bytes], request: str) -> list[Verdict]:  # noqa: ARG002 - a writer's signature
         """Execute; each body is a JSON list of rows, each an object of the parameters' values.
@@ -49,14 +79,24 @@ class StatementWriter:
             with self._engine.connect() as connection:
                 # Begun by the first statement on SQLAlchemy 1.4 and 2 alike.
                 transaction = connection.begin()
-                if rows:
+                if rows and not self._following:
                     connection.execute(self._statement, rows)
+                for row in rows if self._following else ():
+                    self._with_lines(connection, row)
                 self._commit(transaction)
         except sa.exc.SQLAlchemyError as err:
             if _may_pass(err):
                 raise Transient(f"the database cannot be written now: {_reason(err)}") from err
             raise Rejected(f"the database refuses the row: {_reason(err)}") from err
         return [Verdict(taken=True)] * len(bodies)
+
+    def _with_lines(self, connection: sa.engine.Connection, row: Mapping[str, Any]) -> None:
+        done = connection.execute(self._statement, row[self._main])
+        last = _last_id(connection, done) if any(one.last for one, _ in self._following) else None
+        for one, statement in self._following:
+            lines = [{**line, **dict.fromkeys(one.last, last)} for line in row[one.lines]]
+            if lines:
+                connection.execute(statement, lines)
 
     @staticmethod
     def _commit(transaction: sa.engine.Transaction) -> None:
@@ -87,6 +127,7 @@ class StatementTarget(HttpTarget):
         id_check: a record is executed once only, also when it has changed since.
         document: makes of a record the JSON list of its rows.
         joins: makes such a list of the parts of several records.
+        following: statements that follow, see `StatementWriter`; and `main`.
         pipeline_version: stored with quarantined records.
     """
 
@@ -102,6 +143,8 @@ class StatementTarget(HttpTarget):
         id_check: bool,
         document: Documents,
         joins: Joins | None = None,
+        following: Sequence[Following] = (),
+        main: str = "",
         pipeline_version: str = "",
     ) -> None:
         api = WriteApi(
@@ -122,7 +165,7 @@ class StatementTarget(HttpTarget):
             document=document,
             joins=joins,
         )
-        self.writer = StatementWriter(engine, statement)
+        self.writer = StatementWriter(engine, statement, following, main)
         self.engine = engine
 
     def try_rights(self) -> str:
@@ -139,6 +182,13 @@ class StatementTarget(HttpTarget):
         """Close the connections."""
         super().close()
         self.engine.dispose()
+
+
+def _last_id(connection: sa.engine.Connection, done: Any) -> Any:
+    """The id that the database gave the row; PostgreSQL's drivers do not say it by themselves."""
+    if connection.dialect.name == "postgresql":
+        return connection.execute(sa.text("SELECT lastval()")).scalar()
+    return done.lastrowid
 
 
 def _may_pass(err: sa.exc.SQLAlchemyError) -> bool:

@@ -128,6 +128,8 @@ class Changes:
         mine = _within(ours, window)
         if listed.whole:
             gone = mine.keys() - listed.versions.keys() - listed.left_out - mending.aside_keys()
+            if not mending.by.by_id:
+                gone = set()  # what has left is newer elsewhere, and met there
             if not newer and not gone:
                 return []
             return [(window, mending.refresh(window, shops, newer, gone, total=len(listed.versions)))]

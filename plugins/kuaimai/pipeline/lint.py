@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kuaimai.errors import ConfigError
+from kuaimai.extract.windows import SCAN
 from kuaimai.pipeline.outlets import HttpOutlet, StatementOutlet
 from kuaimai.pipeline.spec import STRATEGY, Pipeline, check_dags, load_pipeline, strategy_files
 
@@ -77,7 +78,16 @@ def _linted(path: Path) -> Linted:
     except ConfigError as err:
         return Linted(path, runs=False, told=f"{path}: refused\n  {err}")
     dags = pipeline.dags(path)
-    return Linted(path, runs=True, told=f"{path}: runs, as {', '.join(dags)}", dags=dags)
+    told = [f"{path}: runs, as {', '.join(dags)}", *_unmarked(pipeline)]
+    return Linted(path, runs=True, told="\n  ".join(told), dags=dags)
+
+
+def _unmarked(pipeline: Pipeline) -> Iterator[str]:
+    """Tell of targets in which nothing will say that a record is gone."""
+    if SCAN in pipeline.time.dimensions:
+        for at, outlet in enumerate(pipeline.outlets):
+            if outlet.kind not in ("sql", "noop"):
+                yield f"targets.{at} ({outlet.name}): what a scan finds gone is marked in databases only"
 
 
 def _look_at_what_it_names(pipeline: Pipeline) -> None:
@@ -109,13 +119,17 @@ def _look_at_what_it_names(pipeline: Pipeline) -> None:
 
 def _look_at_strategy(pipeline: Pipeline, key: str, outlet: HttpOutlet | StatementOutlet) -> None:
     from kuaimai.pipeline.qeasy.compiling import load_strategy  # noqa: PLC0415 - as above
+    from kuaimai.pipeline.qeasy.documents import check_usable  # noqa: PLC0415 - as above
 
+    path = Path(pipeline.folder, outlet.strategy)
     try:
-        target = load_strategy(Path(pipeline.folder, outlet.strategy)).target
+        compiled = load_strategy(path)
+        check_usable(compiled, pipeline.record.name, pipeline.keep_personal, str(path))
     except ConfigError as err:
         raise ConfigError(f"{pipeline.place(key)}: {key}: {err.message}", hint=err.hint) from err
-    if outlet.kind == "statement" and (target is None or target.statement is None):
+    executes = compiled.target is not None and compiled.target.statement is not None
+    if executes is not (outlet.kind == "statement"):
+        told, kind = ("is a statement", "statement") if executes else ("has no statement to execute", "http")
         raise ConfigError(
-            f"{pipeline.place(key)}: {key}: {outlet.strategy} has no statement to execute",
-            hint="its api is execute or batchexecute",
+            f"{pipeline.place(key)}: {key}: {outlet.strategy} {told}", hint=f"write kind: {kind}"
         )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
 
-from kuaimai.errors import Rejected
+from kuaimai.errors import ConfigError, Rejected
 from kuaimai.extract.by_id import Found, calls_for, read_ids
-from kuaimai.extract.paging import window_request
+from kuaimai.extract.details import read_details
+from kuaimai.extract.paging import CONNECTIONS, window_request
 from kuaimai.extract.reads import Read
 from kuaimai.extract.skim import record_key
 from kuaimai.extract.staging import Staging
@@ -24,11 +25,13 @@ from kuaimai.load.proof import SEALED
 from kuaimai.load.reconciling import Aside, Ledger
 from kuaimai.load.sql import Loading, SqlTarget
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.comparison import Comparison, column_of
 from kuaimai.pipeline.manifests import Extracted, Loaded, Transformed
 from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.fields import to_epoch_ms
-from kuaimai.transform.mapping import Mapper, Rows
+from kuaimai.transform.mapping import Mapper
+from kuaimai.transform.rows import Rows
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class Mending:
 
     Args:
         pipeline: the pipeline.
-        field: the record's time that never changes.
+        by: what its records are compared by.
         run: the run's id; part of every staging path.
         client: calls the gateway.
         staging: where raw pages go.
@@ -83,7 +86,7 @@ class Mending:
 
     Attributes:
         base: catalogue entry of the method that decides what is complete.
-        ledger: the target's rows, by `field`.
+        ledger: the target's rows, by their time that never changes.
         aside: the base method's records in quarantine.
     """
 
@@ -91,7 +94,7 @@ class Mending:
         self,
         pipeline: Pipeline,
         *,
-        field: str,
+        by: Comparison,
         run: str,
         client: Client,
         staging: Staging,
@@ -99,7 +102,7 @@ class Mending:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.pipeline = pipeline
-        self.field = field
+        self.by = by
         self.run = run
         self.client = client
         self.staging = staging
@@ -108,14 +111,14 @@ class Mending:
         self.base = catalog.method(pipeline.source.method)
         self.tables = Mapper(pipeline.record.name, pipeline.rules).tables
         target.prepare(self.tables)
-        self.ledger = self.ledger_by(field)
+        self.ledger = self.ledger_by(by.field)
         self.aside: list[Aside] = []
         self.read_aside()
         self._slices = 0
 
     def read_aside(self) -> None:
         """Look again at what is in quarantine."""
-        self.aside = self.ledger.set_aside(self.pipeline.name, self.base.name)
+        self.aside = self.ledger.set_aside(self.pipeline.name, self.base.name, self.by.shop)
 
     def aside_keys(self) -> set[str]:
         """Return the keys of the base method's records that are in quarantine."""
@@ -123,10 +126,27 @@ class Mending:
 
     def ledger_by(self, field: str, needs: str | None = None) -> Ledger:
         """Return the target's rows by a time of theirs; only those that have the field `needs`, if named."""
-        fields = self.pipeline.record.fields
         return Ledger(
-            self.target, self.tables, fields[field].column, needs=fields[needs].column if needs else None
+            self.target,
+            self.tables,
+            self.column(field),
+            shop=self.column(self.by.shop) if self.by.shop else None,
+            needs=self.column(needs) if needs else None,
         )
+
+    def column(self, field: str) -> str:
+        """Return the column of a field that rows are found by.
+
+        Raises:
+            ConfigError: the pipeline keeps no such column.
+        """
+        column = column_of(self.pipeline, field)
+        if column is None:
+            raise ConfigError(
+                f"pipeline {self.pipeline.name} keeps no column of {field}, by which the night compares",
+                hint="leave that field as it is in the pipeline's file",
+            )
+        return column
 
     def count(self, window: Window, shops: Sequence[Shop], held: int) -> Listed:
         """Ask for the count of a stretch of time, on a page that holds what is expected and some more."""
@@ -205,12 +225,11 @@ class Mending:
         keys = {*newer, *further}
         before = self.ledger.states(keys)
         left = None
-        pages = math.ceil(total / self.pipeline.source.page_size)
-        if calls_for(self.base.name, len(newer)) > max(pages, 1) or any(key.startswith("#") for key in newer):
+        if newer and self.cheaper_whole(newer, total):
             left = self.reread(window, shops).problem
         else:
             further |= newer.keys()
-        if further:
+        if further and self.by.by_id:
             self.by_id(window, shops, further, sure={*newer, *sure})
         self.read_aside()
         after = self.ledger.states(keys)
@@ -219,6 +238,19 @@ class Mending:
             changed=sum(after.get(key) != before.get(key) for key in keys),
             problem=left or (f"{len(old)} changed records did not land: {min(old)} …" if old else None),
         )
+
+    def cheaper_whole(self, keys: Collection[str], total: int) -> bool:
+        """Whether reading a window whole costs less than asking for some of its records, or is all there is.
+
+        Args:
+            keys: of the records.
+            total: how many records the window holds.
+        """
+        if not self.by.by_id or any(key.startswith("#") for key in keys):
+            return True
+        pages = max(math.ceil(total / self.pipeline.source.page_size), 1)
+        calls, each = calls_for(self.base.name, len(keys)), 1 if self.base.detail else 0
+        return calls + each * len(keys) > pages + each * total
 
     def reread(self, window: Window, shops: Sequence[Shop]) -> Mended:
         """Read a window whole; return how many rows that changed."""
@@ -270,11 +302,14 @@ class Mending:
         rank: int = 0,
         alone: Iterable[str] | None = None,
     ) -> Found:
-        """Ask one method for records by their ids; see `read_ids`."""
-        return read_ids(
+        """Ask one method for records by their ids, and for what its list leaves out; see `read_ids`."""
+        wanted = set(ids)
+        if not wanted:
+            return Found((), {}, ())
+        found = read_ids(
             self.client,
             self.pipeline.source.methods[rank],
-            ids,
+            wanted,
             window=piece.window,
             shops=tuple(shop.id for shop in piece.shops),
             rank=rank,
@@ -283,6 +318,11 @@ class Mending:
             alone=alone,
             now=self.now,
         )
+        reads = tuple(
+            read_details(self.client, one, self.staging, connections=CONNECTIONS, now=self.now)
+            for one in found.reads
+        )
+        return msgspec.structs.replace(found, reads=reads)
 
     def fuller(self, piece: Slice, found: Found) -> list[Read]:
         """Ask the enriching methods for the same ids, as far as they serve their shops."""

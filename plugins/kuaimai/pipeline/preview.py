@@ -20,8 +20,9 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned, shortened
-from kuaimai.transform.mapping import BadRecord, Mapper, Rows
+from kuaimai.transform.mapping import BadRecord, Mapper
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.rows import Rows
 from kuaimai.transform.rules import FieldRule, Rules, Step
 from kuaimai.transform.tables import Column, Table
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from kuaimai.errors import ConfigError
 from kuaimai.extract.details import asked_page, composed_page
 from kuaimai.extract.sample import sample
+from kuaimai.extract.staged import asked_shop
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import SCAN, Shop
 from kuaimai.gateway import catalog
@@ -69,7 +70,9 @@ def last_staged(pipeline: Pipeline, staging: Staging, only: str | None = None) -
         answer = Answer(method, read_envelope(method, raw), raw)
         answer = composed_page(answer, staging, f"{folder}/details")
         if answer.rows(catalog.method(method).list_keys):
-            return Sample(answer, f"{folder}/{file}")
+            return Sample(
+                answer, f"{folder}/{file}", _asked_by(method, asked_shop(folder.rpartition("/")[2]))
+            )
     return None
 
 
@@ -127,8 +130,14 @@ def live_page(pipeline: Pipeline, client: Client, method: str, *, now: float) ->
     return Sample(
         asked_page(client, answer, _MOST_DETAILS),
         f"the live gateway{since}{where}",
-        {entry.scope.field: shops[0].id} if entry.scope and entry.scope.field and len(shops) == 1 else {},
+        _asked_by(method, shops[0].id if len(shops) == 1 else ""),
     )
+
+
+def _asked_by(method: str, shop: str) -> dict[str, str]:
+    """Return the id of the one shop or warehouse that was asked for, by the field that may leave it out."""
+    scope = catalog.method(method).scope
+    return {scope.field: shop} if scope and scope.field and shop else {}
 
 
 def _groups(pipeline: Pipeline, method: str, scopes: list[Shop]) -> list[list[Shop]]:

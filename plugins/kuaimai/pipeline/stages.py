@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import timedelta, timezone
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pyarrow as pa
@@ -31,6 +31,7 @@ from kuaimai.gateway.redaction import redact_params
 from kuaimai.load.booked import BookedLoad
 from kuaimai.load.held import Quarantined
 from kuaimai.load.lateness import Punctuality
+from kuaimai.load.noop import NoopTarget
 from kuaimai.load.protocol import Load, Target
 from kuaimai.load.windows import Scan, WindowFacts
 from kuaimai.pipeline.manifests import Batch, Extracted, LeftOut, Loaded, Transformed
@@ -40,14 +41,16 @@ from kuaimai.pipeline.slices import ASKED, check_reach
 from kuaimai.pipeline.spec import Pipeline, Source
 from kuaimai.transform import drift
 from kuaimai.transform.drift import Seen
-from kuaimai.transform.mapping import BadRecord, Mapper, Rows
+from kuaimai.transform.mapping import BadRecord, Mapper
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.rows import Rows
 from kuaimai.transform.tables import Table, aligned
 
 log = logging.getLogger(__name__)
 
-# Columns are cheap per batch, not per row: so many batches of records are converted and merged at once.
-BATCHES_AT_ONCE = 4
+# Columns are cheap per batch, not per row: so many batches of records are converted and merged at once. Twice
+# as many would save a fiftieth of the time, and let the memory of a task grow with its slice.
+BATCHES_AT_ONCE = 2
 # A clock that is ahead by less cannot be told from an answer that took long; overlaps are meant for that.
 AHEAD_SECONDS = 30.0
 # Files of batches live for hours and are read once, whole (docs/adr/0009). By one thread: several keep more
@@ -204,19 +207,12 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     reasons: Counter[str] = Counter()
     seen: list[Seen] = []
     for number, read in enumerate(extracted.reads):
-        window = _window_id(extracted, read)
         bad: dict[str, BadRecord] = {}
-        for answers in _in_batches(read, staging, BATCHES_AT_ONCE * pipeline.batch_size):
-            into = [Rows(table) for table in mapper.tables]
-            found = mapper.map_answers(
-                answers, catalog.method(read.method).list_keys, into, given=asked_by(read)
-            )
+        for names in _page_groups(read, staging, BATCHES_AT_ONCE * pipeline.batch_size):
+            stem = f"{folder}/{len(batches) + 1:05d}"
+            found, batch = _one_batch(mapper, extracted, number, names=names, stem=stem, staging=staging)
             bad.update((one.key, one) for one in found)
-            if len(into[0]):
-                stem = f"{folder}/{len(batches) + 1:05d}"
-                made = mapper.batches(into, rank=read.rank, window_id=window)
-                files = _write_batch(mapper.tables, made, stem, staging)
-                batches.append(Batch(number, files, len(into[0])))
+            batches += [batch] if batch else []
         set_aside += [_quarantined(pipeline, extracted, number, one) for one in bad.values()]
         filtered = {key: reason for key, reason in mapper.filtered.items() if key not in bad}
         mapper.filtered = {}
@@ -265,6 +261,9 @@ def load(
         windows = tuple(
             loading.seal(_facts(pipeline, extracted, number)) for number in range(len(extracted.reads))
         )
+    scanned = extracted.slice.window.dimension == SCAN
+    if scanned and isinstance(loading, BookedLoad) and not isinstance(target, NoopTarget):
+        log.warning("%s: what is gone is marked in databases only, not in %s", pipeline.name, name)
     policy = pipeline.rules.policy
     changes = [
         f"{one.method}: {change}"
@@ -340,11 +339,14 @@ def write_records(loading: Load, transformed: Transformed, staging: Staging, num
     """
     for batch in transformed.batches:
         with ExitStack() as files:
-            read = [
-                pa.ipc.open_file(files.enter_context(staging.reading(name)), options=_BATCHES_READ).read_all()
-                for name in batch.files
-            ]
-            loading.merge(numbers[batch.read], list(map(aligned, read, loading.tables)))
+            # Named nowhere, so that nothing of one batch is in memory while the next one is read.
+            loading.merge(
+                numbers[batch.read],
+                [
+                    aligned(_read_batch(files.enter_context(staging.reading(name))), table)
+                    for name, table in zip(batch.files, loading.tables, strict=True)
+                ],
+            )
     if transformed.quarantine:
         lines = staging.read_compressed(transformed.quarantine).splitlines()
         records = [msgspec.json.decode(line, type=Quarantined) for line in lines]
@@ -368,14 +370,48 @@ def raw_folder(piece: Slice) -> str:
     return f"{slice_folder(piece)}/raw"
 
 
-def _in_batches(read: Read, staging: Staging, size: int) -> Iterator[list[Answer]]:
-    """Give the raw pages back as answers, as many at a time as hold about `size` records."""
+def _page_groups(read: Read, staging: Staging, size: int) -> Iterator[list[str]]:
+    """Give the names of the raw pages back, as many at a time as hold about `size` records."""
     names = read.page_names(staging)
     step = max(1, size * len(names) // max(read.rows, 1))
     for start in range(0, len(names), step):
-        raws = map(staging.read_compressed, names[start : start + step])
-        answers = [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
-        yield list(composed(read, answers, staging))
+        yield names[start : start + step]
+
+
+def _one_batch(
+    mapper: Mapper, extracted: Extracted, number: int, *, names: Sequence[str], stem: str, staging: Staging
+) -> tuple[list[BadRecord], Batch | None]:
+    """Write the records of some raw pages as a batch, if any fits; return those that do not, and the batch.
+
+    A function of its own, so that nothing of one batch is in memory while the next one is made.
+
+    Args:
+        mapper: maps them.
+        extracted: the slice.
+        number: of the read that the pages belong to.
+        names: of the pages, in staging.
+        stem: what the names of the batch's files begin with.
+        staging: where pages and batches are.
+    """
+    read = extracted.reads[number]
+    raws = map(staging.read_compressed, names)
+    answers = [Answer(read.method, read_envelope(read.method, raw), raw) for raw in raws]
+    into = [Rows(table) for table in mapper.tables]
+    bad = mapper.map_answers(
+        list(composed(read, answers, staging)),
+        catalog.method(read.method).list_keys,
+        into,
+        given=asked_by(read),
+    )
+    if not len(into[0]):
+        return bad, None
+    made = mapper.batches(into, rank=read.rank, window_id=_window_id(extracted, read))
+    files = _write_batch(mapper.tables, made, stem, staging)
+    return bad, Batch(number, files, len(into[0]))
+
+
+def _read_batch(file: IO[bytes]) -> pa.Table:
+    return pa.ipc.open_file(file, options=_BATCHES_READ).read_all()
 
 
 def _write_batch(

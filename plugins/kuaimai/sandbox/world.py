@@ -63,7 +63,7 @@ class World:
         bulk_days: days over which `bulk` is spread.
         archive_orders: orders 95 to 130 days before `start`, which only `queryType=1` returns.
         shop_count: number of shops; the first six are fxg, pdd, jd, tb, sys, xhs.
-        until: after this instant nothing happens any more; naive means GMT+8.
+        until: after this instant nothing happens any more but drift; naive means GMT+8.
         items: items that exist before `start`; the first ten are what the orders sell.
         items_per_day: further items that appear after `start`.
         suppliers: number of suppliers.
@@ -188,9 +188,10 @@ class World:
         """All dated steps of order `n`, in order, also those that lie in the future."""
         draws = self.draws(n)
         steps = self._regular_life(n, draws)
-        steps += self._touches.get(n, ())
-        if self.until_second is not None:
+        # What drift inserts and touches happens also after `until`.
+        if self.until_second is not None and n < INSERTED_FROM:
             steps = [step for step in steps if step[0] <= self.until_second]
+        steps += self._touches.get(n, ())
         steps.sort()
         return steps
 

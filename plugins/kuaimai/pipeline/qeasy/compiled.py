@@ -104,6 +104,21 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """A statement that follows the main one for each element of an array (`extend_sql_n`).
+
+    Attributes:
+        text: the statement.
+        params: the array's field (`extend_params_n`), with a field inside for each value.
+        last: parameters that are the id of the row that the main statement has made.
+    """
+
+    text: str
+    params: CompiledField
+    last: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Statement:
     """A SQL statement with bound values (`:name`), made from `main_sql`.
 
@@ -111,17 +126,19 @@ class Statement:
         text: the statement.
         names: its parameters, in the order of the request's fields.
         limit: rows per execution; 1 for `execute`.
+        further: statements that follow it.
     """
 
     text: str
     names: tuple[str, ...]
     limit: int
+    further: tuple[Extension, ...] = ()
 
     @property
     def again(self) -> bool:
         """Whether executing it once more for the same row changes nothing."""
-        text = self.text.lower()
-        return not text.startswith("insert") or "on duplicate key" in text
+        texts = [one.lower() for one in (self.text, *(further.text for further in self.further))]
+        return all(not text.startswith("insert") or "on duplicate key" in text for text in texts)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import sqlglot
-from sqlglot import exp
-from sqlglot.errors import SqlglotError
-
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.pipeline.qeasy import compiled as made
@@ -20,6 +16,7 @@ from kuaimai.pipeline.qeasy.findings import Findings, near
 from kuaimai.pipeline.qeasy.formats import Format, response_format
 from kuaimai.pipeline.qeasy.reading import parse_strategy, read_strategy
 from kuaimai.pipeline.qeasy.scope import PAGE_VARIABLES, is_variable, variable_like
+from kuaimai.pipeline.qeasy.statements import compile_statement, without_last_id
 from kuaimai.pipeline.qeasy.strategy import Field, Side, Strategy
 
 # Parameters that the platform's adapters count up although the strategy writes a fixed number.
@@ -38,8 +35,6 @@ FICTION = {
     "shop.seller.get": "erp.shop.list.query",
 }
 _KUAIMAI = re.compile(r"(?:erp|open|stock|item|supplier|brand|asso|allocate|purchase|warehouse)\.[a-z.]+")
-_MOST_ROWS = 1000
-_REPLACE = re.compile(r"^\s*REPLACE\s+", re.IGNORECASE)
 _PATH_NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -285,8 +280,9 @@ class _Sides:
     # Target
 
     def target(self, side: Side) -> made.Target:
-        request, other = self._fields(side.request), self._fields(side.other_request)
         kind = self._target_kind(side)
+        fields = without_last_id(side.request) if kind == "sql" else side.request
+        request, other = self._fields(fields), self._fields(side.other_request)
         target = made.Target(
             path=side.path,
             kind=kind,
@@ -298,7 +294,7 @@ class _Sides:
             batch=side.batch,
             grouping=self._grouping(side),
             writeback=self._writeback(side),
-            statement=self._statement(side, request) if kind == "sql" else None,
+            statement=compile_statement(side, request, self.findings) if kind == "sql" else None,
             crontab=side.crontab,
             connection=side.connector,
         )
@@ -348,70 +344,6 @@ class _Sides:
     def _writeback(self, side: Side) -> tuple[CompiledField, ...]:
         found = next((one for one in side.response if one.name == "primaryWriteback"), None)
         return self._fields(found.children) if found is not None else ()
-
-    def _statement(self, side: Side, request: tuple[CompiledField, ...]) -> made.Statement | None:
-        other = {one.name: one for one in side.other_request}
-        for name, one in other.items():
-            if name not in ("main_sql", "limit"):
-                told = f"{name} is not supported: one statement per strategy"
-                self.findings.refuse(f"{one.path}.field", told, "make a second strategy for it")
-        main = other.get("main_sql")
-        if main is None or not isinstance(main.value, str) or not main.value.strip():
-            where = f"{main.path}.value" if main else f"{side.path}otherRequest"
-            self.findings.refuse(where, "main_sql is missing", "write the INSERT, REPLACE or UPDATE")
-            return None
-        limit = 1
-        if side.api == "batchexecute":
-            given = other.get("limit")
-            text = "" if given is None else str(given.value)
-            if not text.isdecimal() or not 0 < int(text) <= _MOST_ROWS:
-                where = f"{given.path}.value" if given else f"{side.path}otherRequest"
-                self.findings.refuse(where, f"limit has to be 1 to {_MOST_ROWS} rows")
-            else:
-                limit = int(text)
-        return self._parsed(side, main, request, limit)
-
-    def _parsed(
-        self, side: Side, main: Field, request: tuple[CompiledField, ...], limit: int
-    ) -> made.Statement | None:
-        """Check that the statement is one, writes, and takes exactly the request's fields."""
-        where, text = f"{main.path}.value", str(main.value).strip().rstrip(";")
-        batch = side.api == "batchexecute"
-        fields = request
-        if not batch and len(request) == 1 and request[0].field.name == "main_params":
-            fields = request[0].children
-        names = tuple(one.field.name for one in fields)
-        if batch:
-            head = re.sub(r"\s*\(\s*\?[\s,?]*\)\s*$", "", text)
-            head = head if re.search(r"\bvalues$", head, re.IGNORECASE) else f"{head} VALUES"
-            text = f"{head} ({', '.join(f':{name}' for name in names)})"
-        try:
-            # REPLACE has the form of INSERT, and the parser knows only that.
-            parsed = sqlglot.parse(_REPLACE.sub("INSERT ", text), dialect="mysql")
-        except (SqlglotError, RecursionError) as err:
-            self.findings.refuse(where, f"it is no MySQL statement: {str(err).splitlines()[0]}")
-            return None
-        kinds = (exp.Insert, exp.Update)
-        if len(parsed) != 1 or not isinstance(parsed[0], kinds):
-            self.findings.refuse(where, "it is not one INSERT, REPLACE or UPDATE", "write one statement")
-            return None
-        used = {one.name for one in parsed[0].find_all(exp.Placeholder)}
-        if "?" in re.sub(r"'[^']*'|`[^`]*`", "", text) or "{{" in text:
-            self.findings.refuse(where, "values are named", "write :name for the field name of the request")
-            return None
-        columns = (
-            [one.name for one in parsed[0].this.expressions] if isinstance(parsed[0].this, exp.Schema) else []
-        )
-        if batch and columns != list(names):
-            self.findings.refuse(
-                where,
-                f"its columns ({', '.join(columns)}) are not the request's fields ({', '.join(names)})",
-                "list both in the same order; values are assigned by position",
-            )
-            return None
-        for name in sorted(used - set(names)):
-            self.findings.refuse(where, f":{name} is no field of the request", near(name, names))
-        return made.Statement(text, names, limit)
 
 
 def _joined(name: str) -> str:

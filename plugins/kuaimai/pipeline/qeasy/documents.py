@@ -19,6 +19,7 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import decode_json, encode_json
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.parts import Part
+from kuaimai.load.statements import Following
 from kuaimai.pipeline.qeasy.compiled import Compiled, Source, Statement, Target
 from kuaimai.pipeline.qeasy.findings import Findings, near
 from kuaimai.pipeline.qeasy.joining import Grouped, columns_of
@@ -106,6 +107,12 @@ class Documents:
     def statement(self) -> Statement | None:
         """The target's statement, where it is a database: documents are then lists of rows."""
         return self._target.statement if self._target else None
+
+    @property
+    def following(self) -> list[Following]:
+        """The statements that follow it, for lines of a row."""
+        further = self.statement.further if self.statement else ()
+        return [Following(one.params.field.name, one.text, one.last) for one in further]
 
     @property
     def keep(self) -> Callable[[bytes], str | None] | None:
@@ -241,17 +248,60 @@ def _check_arrays(source: Source, findings: Findings) -> None:
             )
 
 
-def personal_fields(compiled: Compiled) -> list[str]:
-    """Return the personal fields that a strategy's documents name: they have to be kept to be sent."""
+def check_usable(compiled: Compiled, kind: str, kept: Iterable[str], file: str) -> None:
+    """Let a pipeline of one's own use a strategy's target, or say what speaks against it.
+
+    Args:
+        compiled: the strategy; of its source only what shapes rows is used.
+        kind: of the pipeline's records.
+        kept: personal fields that the pipeline keeps.
+        file: the strategy's.
+
+    Raises:
+        ConfigError: every reason, with file, line and path.
+    """
     source, target = compiled.source, compiled.target
-    if source is None or target is None or target.kind == "none":
+    findings = Findings(compiled.findings.places)
+    record = catalog.method(source.api).record if source and source.kind == "kuaimai" else kind
+    if target is None or target.kind == "none":
+        findings.cannot_run("", "it writes nothing", "name a strategy with a target that is written")
+    elif source is not None and source.kind == "foreign":
+        told = f"its source is {source.api}, whose fields are not those of {kind}"
+        findings.cannot_run(f"{source.path}api", told, "delete the source, and name the fields of Kuaimai")
+    elif source is not None and record != kind:
+        told = f"it shapes records of {source.api} ({record}), and the pipeline reads {kind}"
+        findings.cannot_run(f"{source.path}api", told, "delete the source, or name another strategy")
+    else:
+        against = compiled.findings.of("not_run")
+        findings.found += [one for one in against if one.path.startswith(target.path)]
+        _refuse_unsupported(compiled, target, findings)
+        missing = sorted(set(personal_fields(compiled, kind)) - set(kept))
+        if missing:
+            findings.cannot_run(
+                f"{target.path}request",
+                f"{', '.join(missing)}: a person's data, which the pipeline drops, so it would be sent empty",
+                f"add keep_personal: [{', '.join(missing)}] to the pipeline, or leave the fields out",
+            )
+    findings.check(file, "not_run")
+
+
+def personal_fields(compiled: Compiled, of: str = "") -> list[str]:
+    """Return the personal fields that a strategy's documents name: they have to be kept to be sent.
+
+    Args:
+        compiled: the strategy.
+        of: the kind of record, where the strategy has no source that says it.
+    """
+    source, target = compiled.source, compiled.target
+    if target is None or target.kind == "none" or (source is None and not of):
         return []
-    kind = catalog.record(catalog.method(source.api).record or "")
-    kinds = {"": kind, **{name: catalog.record(one) for name, one in lists_of(source).items()}}
+    kind = catalog.record((catalog.method(source.api).record or "") if source is not None else of)
+    lists = lists_of(source) if source is not None else kind.children
+    kinds = {"": kind, **{name: catalog.record(one) for name, one in lists.items()}}
     names = [name for _, value in target.document_values() for name in value.names()]
     names += target.grouping.columns if target.grouping else ()
     # A flat row has the element's fields as <list>_<field>.
-    flat = tuple(f"{array}_" for array in source.flat)
+    flat = tuple(f"{array}_" for array in (source.flat if source is not None else ()))
     dotted = [name.replace("_", ".", 1) if flat and name.startswith(flat) else name for name in names]
     return sorted(set(_named(kinds, dotted)))
 

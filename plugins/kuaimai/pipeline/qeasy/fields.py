@@ -71,12 +71,18 @@ class Compiled:
         if not self.array:
             made = render_fields(self.children, scope)
             return [made] if made else None
-        elements = scope.value(self.array)
-        if elements is None:
+        if scope.value(self.array) is None:
             return None
+        return [render_fields(self.children, inner) for inner in self.scopes(scope)]
+
+    def scopes(self, scope: Scope) -> list[Scope]:
+        """Return a scope for each element of the array; the one given where the field is of no array."""
+        if not self.array:
+            return [scope]
+        elements = scope.value(self.array)
         if not isinstance(elements, list):
-            elements = [elements]
-        return [render_fields(self.children, scope.within(self.array, one)) for one in elements]
+            elements = [] if elements is None else [elements]
+        return [scope.within(self.array, one) for one in elements]
 
     def values(self) -> Iterator[tuple[Field, Value]]:
         """Return this field's value and those inside."""

@@ -18,6 +18,7 @@ from kuaimai.pipeline.qeasy.misfits import Misfit
 from kuaimai.pipeline.qeasy.moments import RunWindow, to_wall
 from kuaimai.pipeline.qeasy.scope import Scope, value_at
 from kuaimai.pipeline.qeasy.shaping import Row, filtered, flattened, formatted, joined, parted, split
+from kuaimai.pipeline.qeasy.statements import MAIN_PARAMS
 
 # Where a strategy uses the size of a page without saying it.
 DEFAULT_PAGE_SIZE = 200
@@ -286,9 +287,19 @@ def _document(target: Target, scope: Scope) -> Any:
             where = f"{target.path}request"
             raise Misfit(f"{where}: every field comes out empty", path=where)
         return made
-    fields = target.request
-    if len(fields) == 1 and fields[0].field.name == "main_params":
-        fields = fields[0].children
+    fields = {one.field.name: one for one in target.request}
+    further = {one.params.field.name: one.params for one in target.statement.further}
+    inside = fields[MAIN_PARAMS].children if MAIN_PARAMS in fields else target.request
+    main = _bound([one for one in inside if one.field.name not in further], scope)
+    if not further:
+        return main
+    lines = {
+        name: [_bound(one.children, inner) for inner in one.scopes(scope)] for name, one in further.items()
+    }
+    return {MAIN_PARAMS: main, **lines}
+
+
+def _bound(fields: Iterable[CompiledField], scope: Scope) -> dict[str, Any]:
     return {one.field.name: _bindable(one.render(scope)) for one in fields}
 
 

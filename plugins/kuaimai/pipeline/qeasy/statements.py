@@ -1,0 +1,153 @@
+"""The SQL of `execute` and `batchexecute`: statements with bound values, checked against their fields.
+
+`execute` can have statements that follow the main one for the elements of arrays (`extend_sql_n` with
+`extend_params_n`); they refer to the row that it has made as `:lastInsertId`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from kuaimai.load.statements import LAST_ID
+from kuaimai.pipeline.qeasy import compiled as made
+from kuaimai.pipeline.qeasy.fields import Compiled
+from kuaimai.pipeline.qeasy.findings import Findings, near
+from kuaimai.pipeline.qeasy.strategy import Field, Side
+
+MAIN_PARAMS = "main_params"
+_MOST_ROWS = 1000
+_REPLACE = re.compile(r"^\s*REPLACE\s+", re.IGNORECASE)
+_EXTEND = re.compile(r"extend_(sql|params)_(\d{1,2})")
+
+
+def without_last_id(request: Iterable[Field]) -> tuple[Field, ...]:
+    """Return a request's fields without those that are `:lastInsertId`, which is bound when it is known."""
+    return tuple(
+        replace(one, children=tuple(child for child in one.children if not _is_last_id(child)))
+        if _EXTEND.fullmatch(one.name)
+        else one
+        for one in request
+    )
+
+
+def compile_statement(side: Side, request: Sequence[Compiled], findings: Findings) -> made.Statement | None:
+    """Compile the statements of a target; None where the main one is refused.
+
+    Args:
+        side: the target.
+        request: its fields, compiled, see `without_last_id`.
+        findings: gets what is wrong.
+    """
+    other = {one.name: one for one in side.other_request}
+    for name, one in other.items():
+        if name not in ("main_sql", "limit") and not _EXTEND.fullmatch(name):
+            told = f"{name} is not known"
+            findings.refuse(f"{one.path}.field", told, near(name, ("main_sql", "limit", "extend_sql_1")))
+    main = other.get("main_sql")
+    if main is None or not _written(main):
+        where = f"{main.path}.value" if main else f"{side.path}otherRequest"
+        findings.refuse(where, "main_sql is missing", "write the INSERT, REPLACE or UPDATE")
+        return None
+    batch = side.api == "batchexecute"
+    limit = _limit(side, other.get("limit"), findings) if batch else 1
+    text = _checked(main, _main_fields(request), findings, batch=batch)
+    further = _further(side, other, {one.field.name: one for one in request}, findings)
+    if batch and further:
+        where = f"{other['extend_sql_1'].path if 'extend_sql_1' in other else side.path}.field"
+        findings.refuse(where, "batchexecute has one statement", "write api execute")
+    names = tuple(one.field.name for one in _main_fields(request))
+    return None if text is None else made.Statement(text, names, limit, further)
+
+
+def _main_fields(request: Sequence[Compiled]) -> Sequence[Compiled]:
+    """The fields of the main statement: those of `main_params`, or all that belong to no other."""
+    named = next((one for one in request if one.field.name == MAIN_PARAMS), None)
+    if named is not None:
+        return named.children
+    return [one for one in request if not _EXTEND.fullmatch(one.field.name)]
+
+
+def _further(
+    side: Side, other: Mapping[str, Field], request: Mapping[str, Compiled], findings: Findings
+) -> tuple[made.Extension, ...]:
+    written = {one.name: one for one in side.request}
+    numbers = {match[2] for name in (*other, *request) if (match := _EXTEND.fullmatch(name))}
+    found: list[made.Extension] = []
+    for number in sorted(numbers, key=int):
+        sql, params = other.get(f"extend_sql_{number}"), request.get(f"extend_params_{number}")
+        if sql is None or params is None or not _written(sql):
+            has, lacks = ("params", "sql") if params is not None else ("sql", "params")
+            where = params.field.path if params is not None else other[f"extend_sql_{number}"].path
+            told = f"extend_{has}_{number} has no extend_{lacks}_{number}"
+            findings.refuse(f"{where}.field", told, "a statement and its array belong together")
+            continue
+        last = [one.name for one in written[params.field.name].children if _is_last_id(one)]
+        text = _checked(sql, params.children, findings, last=[*last, LAST_ID])
+        if text is not None:
+            used = tuple(name for name in [*last, LAST_ID] if re.search(rf":{name}\b", text))
+            found.append(made.Extension(text, params, used))
+    return tuple(found)
+
+
+def _checked(
+    field: Field,
+    fields: Iterable[Compiled],
+    findings: Findings,
+    *,
+    batch: bool = False,
+    last: Sequence[str] = (),
+) -> str | None:
+    """Check that a text is one statement, writes, and takes no values but the fields'; return it whole."""
+    where, text = f"{field.path}.value", str(field.value).strip().rstrip(";")
+    names = [one.field.name for one in fields]
+    if batch:
+        head = re.sub(r"\s*\(\s*\?[\s,?]*\)\s*$", "", text)
+        head = head if re.search(r"\bvalues$", head, re.IGNORECASE) else f"{head} VALUES"
+        text = f"{head} ({', '.join(f':{name}' for name in names)})"
+    try:
+        # REPLACE has the form of INSERT, and the parser knows only that.
+        parsed = sqlglot.parse(_REPLACE.sub("INSERT ", text), dialect="mysql")
+    except (SqlglotError, RecursionError) as err:
+        findings.refuse(where, f"it is no MySQL statement: {str(err).splitlines()[0]}")
+        return None
+    if len(parsed) != 1 or not isinstance(parsed[0], (exp.Insert, exp.Update)):
+        findings.refuse(where, "it is not one INSERT, REPLACE or UPDATE", "write one statement")
+        return None
+    if "?" in re.sub(r"'[^']*'|`[^`]*`", "", text) or "{{" in text:
+        findings.refuse(where, "values are named", "write :name for the field name of the request")
+        return None
+    into = parsed[0].this
+    columns = [one.name for one in into.expressions] if isinstance(into, exp.Schema) else []
+    if batch and columns != names:
+        findings.refuse(
+            where,
+            f"its columns ({', '.join(columns)}) are not the request's fields ({', '.join(names)})",
+            "list both in the same order; values are assigned by position",
+        )
+        return None
+    for name in sorted({one.name for one in parsed[0].find_all(exp.Placeholder)} - {*names, *last}):
+        findings.refuse(where, f":{name} is no field of the request", near(name, names))
+    return text
+
+
+def _limit(side: Side, given: Field | None, findings: Findings) -> int:
+    text = "" if given is None else str(given.value)
+    if not text.isdecimal() or not 0 < int(text) <= _MOST_ROWS:
+        where = f"{given.path}.value" if given else f"{side.path}otherRequest"
+        findings.refuse(where, f"limit has to be 1 to {_MOST_ROWS} rows")
+        return 1
+    return int(text)
+
+
+def _written(field: Field) -> bool:
+    return isinstance(field.value, str) and bool(field.value.strip())
+
+
+def _is_last_id(field: Field) -> bool:
+    return isinstance(field.value, str) and field.value.strip() == f":{LAST_ID}"
