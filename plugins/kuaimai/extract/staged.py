@@ -150,12 +150,12 @@ class Staged:
 def question_name(method: str, request: Mapping[str, str], shops: Sequence[Shop]) -> str:
     """Return the name of the folder for the answers to one question; it ends with the id of a single shop."""
     digest = hashlib.sha256(encode_json([method, sorted(request.items())])).hexdigest()[:8]
-    return f"{digest}-{shops[0].id}" if len(shops) == 1 and shops[0].id.isalnum() else digest
+    return f"{digest}_{shops[0].id}" if len(shops) == 1 and shops[0].id.isalnum() else digest
 
 
 def asked_shop(question: str) -> str:
     """Return the id of the one shop or warehouse that a question was about; empty where it was about more."""
-    return question.partition("-")[2]
+    return question.partition("_")[2]
 
 
 def page_file(number: int, asked_at: float) -> str:
