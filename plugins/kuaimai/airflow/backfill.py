@@ -17,7 +17,6 @@ from kuaimai.airflow.compat import (
     conf,
     task_group,
 )
-from kuaimai.airflow.dags import _START, TAG, _defaults
 from kuaimai.airflow.interval import RunInterval, asked_interval
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import (
@@ -31,6 +30,7 @@ from kuaimai.airflow.operators import (
     flat,
     told,
 )
+from kuaimai.airflow.policy import START, TAG, task_defaults
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.pipeline.planner import ROWS_PER_SLICE
@@ -63,13 +63,13 @@ def backfill_dag(folder: Path) -> DAG | None:
         description="A stretch of the past, planned by rows / 按行数规划的历史补数",
         doc_md=_DOC.format(without=_without(folder, pipelines)),
         schedule=None,
-        start_date=_START,
+        start_date=START,
         catchup=False,
         max_active_runs=1,
         tags=[TAG, "backfill"],
         params=_params(pipelines),
         # Live tasks of the pool go first, and what is read is written before more is read.
-        default_args={**_defaults(), "weight_rule": "absolute", "priority_weight": -1},
+        default_args={**task_defaults(), "weight_rule": "absolute", "priority_weight": -1},
         on_failure_callback=KuaimaiNotifier(),
         render_template_as_native_obj=False,
     ) as dag:

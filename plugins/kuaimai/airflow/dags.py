@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from kuaimai.airflow.operators import (
     KuaimaiSweepOperator,
     KuaimaiTransformOperator,
 )
-from kuaimai.airflow.settings import pool
+from kuaimai.airflow.policy import START, TAG, task_defaults
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
@@ -49,10 +49,6 @@ from kuaimai.pipeline.spec import (
 if TYPE_CHECKING:
     from kuaimai.state.budgets import Lane
 
-TAG = "kuaimai"
-
-# Any moment before the first run; windows come from the schedule and from the coverage.
-_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 # A target with a schedule of its own may read a day at once.
 _LATE = timedelta(hours=1)
 
@@ -113,7 +109,7 @@ def pipeline_dag(
         doc_md=_apart_doc(pipeline, outlet) if outlet else _doc(pipeline, further, names),
         # Explicit, because a bare cron string is an interval on 2.x and a moment on 3.x.
         schedule=CronDataIntervalTimetable((further or outlet or pipeline).schedule, timezone=ZONE),
-        start_date=_START,
+        start_date=START,
         # After an outage the next run heals what is missing; a row of old runs would only repeat it.
         catchup=False,
         max_active_runs=1,
@@ -121,7 +117,7 @@ def pipeline_dag(
         params=_params(pipeline, scans=dimension == SCAN),
         # Only what `pipeline_dags` returns is a DAG: one whose id is taken must not come up beside the other.
         auto_register=False,
-        default_args=_defaults(),
+        default_args=task_defaults(),
         on_failure_callback=KuaimaiNotifier(),
         render_template_as_native_obj=False,
         **lateness(dag_id, late_after),
@@ -184,11 +180,11 @@ def session_dag() -> DAG:
         description="Session of the Kuaimai Open Platform: refreshed in time / 快麦会话保活",
         doc_md=_SESSION_DOC,
         schedule=CronDataIntervalTimetable("17 */12 * * *", timezone=ZONE),
-        start_date=_START,
+        start_date=START,
         catchup=False,
         max_active_runs=1,
         tags=[TAG],
-        default_args=_defaults(),
+        default_args=task_defaults(),
         on_failure_callback=KuaimaiNotifier(),
     ) as dag:
         KuaimaiRefreshTokenOperator(task_id="refresh_session")
@@ -271,7 +267,7 @@ def _broken(dag_id: str, path: Path, mistake: str) -> DAG:
         description=f"⚠ {mistake}"[:200],
         doc_md=f"### This pipeline cannot run\n\n```text\n{mistake}\n```\n\nMend `{path.name}`.",
         schedule=None,
-        start_date=_START,
+        start_date=START,
         tags=[TAG, "broken"],
         auto_register=False,
         default_args={"owner": TAG, "retries": 0},
@@ -289,20 +285,6 @@ class _Mistake(BaseOperator):
 
     def execute(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
         raise AirflowFailException(self.mistake)
-
-
-def _defaults() -> dict[str, Any]:
-    return {
-        "owner": TAG,
-        "pool": pool(),
-        "retries": 3,
-        "retry_delay": timedelta(seconds=30),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=10),
-        "execution_timeout": timedelta(hours=2),
-        # Only a task knows its error; the DAG itself also hears of time-outs. One message comes of both.
-        "on_failure_callback": KuaimaiNotifier(),
-    }
 
 
 def _params(pipeline: Pipeline, *, scans: bool) -> dict[str, Param]:

@@ -17,10 +17,10 @@ from kuaimai.airflow.compat import (
     Param,
     run_type,
 )
-from kuaimai.airflow.dags import _START, TAG, _defaults
 from kuaimai.airflow.interval import ZONE, RunInterval
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import KuaimaiRefreshTokenOperator, _GatewayOperator, told
+from kuaimai.airflow.policy import START, TAG, task_defaults
 from kuaimai.errors import ConfigError
 from kuaimai.pipeline.comparison import comparison
 from kuaimai.pipeline.reconcile import DAYS
@@ -40,13 +40,13 @@ def reconcile_dag(folder: Path) -> DAG | None:
         description="The last days once more, against the gateway / 夜间核对最近数日",
         doc_md=_DOC.format(without=_without(folder, pipelines)),
         schedule=CronDataIntervalTimetable("10 4 * * *", timezone=ZONE),
-        start_date=_START,
+        start_date=START,
         # The next night compares the same days again.
         catchup=False,
         max_active_runs=1,
         tags=[TAG, "reconcile"],
         params=_params(sorted(pipelines)),
-        default_args=_defaults(),
+        default_args=task_defaults(),
         on_failure_callback=KuaimaiNotifier(),
         render_template_as_native_obj=False,
     ) as dag:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kuaimai.airflow.compat import DAG, BaseOperator, Context, Param
-from kuaimai.airflow.dags import _START, TAG, _defaults
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import told
+from kuaimai.airflow.policy import START, TAG, task_defaults
 from kuaimai.errors import ConfigError, KuaimaiError
 from kuaimai.pipeline.spec import load_pipeline, pipeline_files
 
@@ -23,7 +23,7 @@ def replay_dag(folder: Path) -> DAG | None:
         description="Quarantine once more, after a mapping was mended / 重放隔离记录",
         doc_md=_DOC,
         schedule=None,
-        start_date=_START,
+        start_date=START,
         catchup=False,
         max_active_runs=1,
         tags=[TAG, "replay"],
@@ -44,7 +44,7 @@ def replay_dag(folder: Path) -> DAG | None:
                 "单条记录的 quarantine_id，每行一个；留空为全部。",
             ),
         },
-        default_args=_defaults(),
+        default_args=task_defaults(),
         on_failure_callback=KuaimaiNotifier(),
         render_template_as_native_obj=False,
     ) as dag:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuaimai.airflow.compat import DAG, BaseOperator, Context, CronDataIntervalTimetable
-from kuaimai.airflow.dags import _START, TAG, _defaults
 from kuaimai.airflow.interval import ZONE
 from kuaimai.airflow.notifications import KuaimaiNotifier
+from kuaimai.airflow.policy import START, TAG, task_defaults
 from kuaimai.errors import DataError, KuaimaiError
 from kuaimai.pipeline.spec import pipeline_files, readable_pipelines
 
@@ -32,11 +32,11 @@ def status_dag(folder: Path) -> DAG | None:
         doc_md=_DOC,
         # In the morning, when the night has counted everything once more.
         schedule=CronDataIntervalTimetable("30 8 * * *", timezone=ZONE),
-        start_date=_START,
+        start_date=START,
         catchup=False,
         max_active_runs=1,
         tags=[TAG, "status"],
-        default_args=_defaults(),
+        default_args=task_defaults(),
         on_failure_callback=KuaimaiNotifier(),
     ) as dag:
         KuaimaiStatusOperator(task_id="complete", folder=str(folder))

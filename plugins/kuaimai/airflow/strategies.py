@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
 
 from kuaimai.airflow.compat import DAG, BaseOperator, Context, CronDataIntervalTimetable
 from kuaimai.airflow.interval import ZONE
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import KuaimaiRefreshTokenOperator
+from kuaimai.airflow.policy import START, TAG
 
-_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
-_TAGS = ["kuaimai", "qeasy"]
+_TAGS = [TAG, "qeasy"]
 
 
 def lone_strategy(path: Path) -> DAG | None:
@@ -33,12 +32,12 @@ def lone_strategy(path: Path) -> DAG | None:
         description=f"轻易云 {compiled.name}",
         doc_md=_SESSION_DOC if refreshes else _EMPTY_DOC,
         schedule=CronDataIntervalTimetable(compiled.crontab or DEFAULT_SCHEDULE, timezone=ZONE),
-        start_date=_START,
+        start_date=START,
         catchup=False,
         max_active_runs=1,
         tags=_TAGS,
         auto_register=False,
-        default_args={"owner": "kuaimai", "retries": 3, "on_failure_callback": KuaimaiNotifier()},
+        default_args={"owner": TAG, "retries": 3, "on_failure_callback": KuaimaiNotifier()},
         on_failure_callback=KuaimaiNotifier(),
     ) as dag:
         if refreshes:
