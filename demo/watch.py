@@ -18,7 +18,7 @@ _TABLES = "SELECT to_regclass('kuaimai_trade') IS NOT NULL AND to_regclass('kuai
 _RECORDS = """
 SELECT table_name FROM information_schema.columns WHERE column_name = '_version' ORDER BY table_name
 """
-_NEWEST = """
+_FIRST_ORDERS = """
 SELECT t.sid, to_char(t.upd_time, 'HH24:MI:SS'), t.sys_status, t.payment::text, t.shop_name,
        (SELECT count(*) FROM kuaimai_trade_line AS l WHERE l.sid = t.sid)
 FROM kuaimai_trade AS t ORDER BY t._loaded_at, t.upd_time LIMIT %s
@@ -85,7 +85,7 @@ class Watch:
             self._first_rows_shown = True
             print_table(
                 ("sid", "upd_time", "sys_status", "payment", "shop_name", "lines"),
-                self._query(_NEWEST, (SHOWN_ORDERS,)),
+                self._query(_FIRST_ORDERS, (SHOWN_ORDERS,)),
             )
             say("the next run starts when the next five minutes are complete; now the other pipelines")
 

@@ -10,7 +10,7 @@ import os
 import subprocess
 from pathlib import Path
 
-PATIENCE = 300  # seconds; only what hangs takes longer, a busy machine is no error
+PATIENCE = 600  # seconds; only what hangs takes longer, a busy machine is no error
 
 
 def settings(home: Path) -> dict[str, str]:

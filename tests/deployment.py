@@ -226,9 +226,9 @@ def deployment(folder: Path, new_database: Callable[[], str], **faults: Any) -> 
         ]
         for engine in engines:
             stack.callback(engine.dispose)
+        home.airflow("db", "migrate")
         commands = Commands(home)
         stack.callback(commands.close)
-        commands.run("db", "migrate")
         made = Deployment(home, box, inbox, *engines, until, commands)
         made.secrets |= {*_secrets(box), PASSWORD}
         names = (

@@ -23,6 +23,7 @@ class WriteApi:
         refused: how often a record, by its key, is refused among others.
         banned: keys because of which a whole request is refused.
         key: the records' key.
+        said: why it refuses a record.
         retry_after: seconds that a busy API asks for.
     """
 
@@ -36,6 +37,7 @@ class WriteApi:
         self.banned: set[str] = set()
         self.key = "sid"
         self.retry_after = 7
+        self.said = "被占用"
 
     @property
     def taken(self) -> list[str]:
@@ -105,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.api.refused.get(key):
             return {"success": True, "bill": f"BILL-{key}"}
         self.api.refused[key] -= 1
-        return {"success": False, "message": f"{key} 被占用"}
+        return {"success": False, "message": f"{key} {self.api.said}"}
 
 
 @contextmanager

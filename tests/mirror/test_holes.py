@@ -123,6 +123,17 @@ def test_outage_that_is_longer_than_runs_heal_leaves_open_windows_and_is_told_on
         assert shop.differences(START) == {}
 
 
+def test_time_between_what_a_person_asked_for_and_the_first_scheduled_run_is_not_missed(tmp_path):
+    with mirror(tmp_path, orders_per_hour=0) as shop:
+        told: list[windows.Window] = []
+        shop.run(START - timedelta(days=40), START - timedelta(days=39))
+        for _ in range(2):
+            start = here(shop)
+            shop.clock.advance(TICK.total_seconds())
+            shop.run(start, start + TICK, live=True, on_missed=told.append)
+        assert told == []
+
+
 def test_shop_that_opens_later_is_healed_and_owes_nothing_of_the_time_before(tmp_path):
     with mirror(tmp_path, orders_per_hour=4) as shop:
         everybody = fetch_shops(shop.client)

@@ -60,6 +60,14 @@ def test_mapping_that_fits_lets_them_land_and_the_seal_adds_up(shop, tmp_path):
     unfit = replay(shop.pipeline, shop.target)
     assert (unfit.waiting, unfit.landed) == (held, 0)
     assert "payment: not a number" in pretty(unfit)
+    # A mapping that goes wrong in another way: the reason is the one of now.
+    say(shop, tmp_path, "fields: {payment: {type: text}, source: {type: integer}}\n")
+    replay(shop.pipeline, shop.target)
+    reasons = {
+        row[0] for row in shop.rows("SELECT reason FROM kuaimai_quarantine WHERE record_key NOT LIKE '#%'")
+    }
+    assert reasons
+    assert all("source: not a" in one for one in reasons), reasons
 
     say(shop, tmp_path, "fields: {payment: {type: text, to: payment_as_sent}}\n")
     done = replay(shop.pipeline, shop.target)
@@ -235,7 +243,7 @@ def test_what_an_api_refused_is_sent_again_as_it_is_mapped_now_and_nothing_else(
     assert set(forms.values()) == {1, 2}
 
     posts = len(api.posts)
-    api.refused = {keys[0]: 1}
+    api.refused, api.said = {keys[0]: 1}, "没有权限"
     say(shop, tmp_path, "fields: {payment: {to: amount_due}}\n", BOTH)
     shop.clock.advance(60)
     done = replay(shop.pipeline, shop.target)
@@ -244,8 +252,10 @@ def test_what_an_api_refused_is_sent_again_as_it_is_mapped_now_and_nothing_else(
     assert all(row["amount_due"] is not None and "payment" not in row for row in sent)
     assert (done.landed, done.still) == (
         forms.total() - forms[keys[0]],
-        {"the target did not take it": forms[keys[0]]},
+        {f"{keys[0]} 没有权限": forms[keys[0]]},
     )
+    # What is told of a record that still waits is what the API says now.
+    assert {one.reason for one in shop.target.held("trades")} == {f"{keys[0]} 没有权限"}
     ranks = dict(booked(shop, "SELECT record_key, rank FROM kuaimai_delivery"))
     assert {key: ranks[key] for key in keys} == {key: forms[key] - 1 for key in keys}
 

@@ -76,7 +76,7 @@ def test_what_was_never_read_is_told_and_is_not_red(folder, caplog):
 def test_it_is_red_while_a_window_is_open_and_green_when_it_is_sealed(folder, caplog):
     caplog.set_level(logging.INFO)
     run, file, slices = planned(folder)
-    with pytest.raises(DataError, match=r"not complete: orders → kuaimai_target"):
+    with pytest.raises(DataError, match=r"not complete, or late: orders in kuaimai_target"):
         asked(folder)
     assert "orders → kuaimai_target: NOT COMPLETE" in caplog.text
     read(run, file, slices)
@@ -87,7 +87,7 @@ def test_it_is_red_while_a_window_is_open_and_green_when_it_is_sealed(folder, ca
 
 def test_a_target_that_does_not_answer_is_red(folder, monkeypatch):
     monkeypatch.delenv("AIRFLOW_CONN_KUAIMAI_TARGET")
-    with pytest.raises(DataError, match=r"orders → kuaimai_target, places → kuaimai_target"):
+    with pytest.raises(DataError, match=r"orders in kuaimai_target, places in kuaimai_target"):
         asked(folder)
 
 

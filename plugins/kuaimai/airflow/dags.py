@@ -357,7 +357,7 @@ by `{pipeline.time.dimension}`.
   the last {pipeline.time.heal_days} days left unsealed, oldest first. After an outage nobody has to act.
 * **Is my data complete?** `SELECT * FROM kuaimai_window WHERE state IN ('open', 'contested')`
   (*open*: the next run reads it again; *contested*: it never agreed with the gateway's total, you were
-  told; of orders the nightly reconcile tries again)
+  told; what the nightly reconcile compares, it tries again)
 * Records that could not be stored: `SELECT * FROM kuaimai_quarantine WHERE resolved_at IS NULL`
 * Any other time: *Trigger* with start and end, or a backfill. Neither moves newer rows back.{others}
 """

@@ -77,11 +77,13 @@ class KuaimaiStatusOperator(BaseOperator):
             log.info("%s", line)
         for mistake in refused:
             log.error("%s", mistake)
-        lacking = [f"{one.pipeline} → {one.target}" for one in found if _lacks(one)]
+        lacking = [f"{one.pipeline} in {one.target}" for one in found if _lacks(one)]
         if refused:
             lacking.append("a file with a mistake")
         if lacking:
-            raise DataError(f"not complete: {', '.join(lacking)}", hint="the lines above say what is missing")
+            raise DataError(
+                f"not complete, or late: {', '.join(lacking)}", hint="the lines above say what is missing"
+            )
         return [plain(one) for one in found]
 
 

@@ -66,7 +66,7 @@ class Slice(msgspec.Struct, frozen=True):
         shops: at most as many as one call may name.
         reason: `interval` for the run's own time, `heal` for time that an earlier run left unsealed,
             `backfill` and `border` for a slice of a planned backfill (see `kuaimai.pipeline.planner`),
-            `asked` for a scan that a person asked for.
+            `asked` for what a person asked for, or Airflow's own backfill.
         archive: read the gateway's archive (`queryType=1`), where what is older than its reach lives.
         known_since: from when on all of these shops' time was sealed, without a hole, before this run began:
             a row created since then that is new now became visible late. None: nothing can be said.

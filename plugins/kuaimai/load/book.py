@@ -56,7 +56,8 @@ class ProofBook(Database):
         """
         rows = self._ask(
             WINDOW_TABLE,
-            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at, unread "
+            "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at, unread, "
+            "planned_as "
             f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
@@ -76,6 +77,7 @@ class ProofBook(Database):
                 proof=row[6],
                 last_read_at=None if row[7] is None else self.read_instant(row[7]),
                 unread=int(row[8] or 0),
+                planned_as=row[9],
             )
             for row in rows
         ]
@@ -89,7 +91,7 @@ class ProofBook(Database):
             WINDOW_TABLE,
             f"SELECT min(window_start) FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension "
-            "AND (planned_as IS NULL OR planned_as IN ('interval', 'heal'))",
+            "AND (planned_as IS NULL OR planned_as IN ('interval', 'heal', 'asked'))",
             pipeline=pipeline,
             dimension=dimension,
         ) or [(None,)]

@@ -22,7 +22,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from kuaimai.load.book import ProofBook
-from kuaimai.load.held import Held, Quarantined, resolve
+from kuaimai.load.held import Held, Quarantined, renew, resolve
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.proof import QUARANTINE_TABLE
 from kuaimai.load.proving import Proving
@@ -188,9 +188,17 @@ class BookedLoad(ABC):
         """Return those of some keys whose rows are marked as gone."""
         return {}
 
-    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
-        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+    def refusals(self, keys: Sequence[str]) -> dict[str, str]:  # noqa: ARG002 - for targets that can refuse
+        """Return why the target did not take some of the keys that were merged, as far as it says."""
+        return {}
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held], still: Mapping[str, str]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows.
+
+        `still` are those that stay: quarantine_id → why, as of now.
+        """
         with self.target.book.connected() as connection:
+            renew(connection, still)
             return resolve(connection, landed, left_out, self.target.book.instant(self.moment))
 
     def seal(self, facts: WindowFacts) -> Sealing:

@@ -7,7 +7,7 @@ The count of its window moves with it from `quarantined` to `landed` or `filtere
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -55,6 +55,17 @@ OLDEST = (
     f'SELECT COUNT(*), MIN("first_seen_at") FROM "{QUARANTINE_TABLE}" '
     'WHERE "pipeline" = :pipeline AND "resolved_at" IS NULL'
 )
+
+
+def renew(connection: sa.engine.Connection, reasons: Mapping[str, str]) -> None:
+    """Write down why records are still held, by `quarantine_id`, where that is another reason by now."""
+    rows = [{"id": one, "reason": reason} for one, reason in sorted(reasons.items())]
+    if rows:
+        statement = (
+            f'UPDATE "{QUARANTINE_TABLE}" SET "reason" = :reason '
+            'WHERE "quarantine_id" = :id AND "resolved_at" IS NULL'
+        )
+        connection.execute(sa.text(statement), rows)
 
 
 def resolve(

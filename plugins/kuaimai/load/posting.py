@@ -190,6 +190,11 @@ class _HttpLoad(BookedLoad):
         outcomes = self._delivered.outcomes if self._delivered else {}
         return {key for key in self._reads.get(read, ()) if outcomes.get(key) in _STANDING}
 
+    def refusals(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return why the API, or the document, did not take some of the keys."""
+        reasons = self._delivered.reasons if self._delivered else {}
+        return {key: reasons[key] for key in keys if key in reasons}
+
     def written(self, read: int) -> Written:
         """Return what became of the read's records; what went out in a fuller form counts as superseded."""
         written = Written()

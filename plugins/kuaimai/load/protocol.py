@@ -6,7 +6,7 @@ store's database, in the same tables (`kuaimai.load.booked`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -80,8 +80,15 @@ class Load(Protocol):
         """Return those of some keys whose rows are marked as gone: key → version of the row."""
         ...
 
-    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
-        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+    def refusals(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return why the target did not take some of the keys that were merged, as far as it says."""
+        ...
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held], still: Mapping[str, str]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows.
+
+        `still` are those that stay: quarantine_id → why, as of now.
+        """
         ...
 
     def seal(self, facts: WindowFacts) -> Sealing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -65,8 +65,16 @@ class Proving(ABC):
                 keep=("first_seen_at",),
             )
 
-    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held]) -> int:
-        """Mark quarantined records as resolved, and move them in the counts of their windows."""
+    def refusals(self, keys: Sequence[str]) -> dict[str, str]:  # noqa: ARG002 - a database takes all, or fails
+        """Return why the target did not take some of the keys that were merged, as far as it says."""
+        return {}
+
+    def resolve(self, landed: Sequence[Held], left_out: Sequence[Held], still: Mapping[str, str]) -> int:
+        """Mark quarantined records as resolved, and move them in the counts of their windows.
+
+        `still` are those that stay: quarantine_id → why, as of now.
+        """
+        held.renew(self.connection, still)
         return held.resolve(self.connection, landed, left_out, self._now())
 
     def seal(self, facts: WindowFacts) -> Sealing:

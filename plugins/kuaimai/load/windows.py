@@ -120,7 +120,8 @@ class Sealing(msgspec.Struct, frozen=True):
 class ReadWindow(msgspec.Struct, frozen=True):
     """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when.
 
-    `unread` counts how often it was planned, since it was last read to its end.
+    `unread` counts how often it was planned, since it was last read to its end; `planned_as` says by whom it
+    was planned first.
     """
 
     window_id: str
@@ -132,6 +133,7 @@ class ReadWindow(msgspec.Struct, frozen=True):
     proof: str | None = None
     last_read_at: datetime | None = None
     unread: int = 0
+    planned_as: str | None = None
 
 
 class StateCount(msgspec.Struct, frozen=True):

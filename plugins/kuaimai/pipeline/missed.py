@@ -6,7 +6,7 @@ question "what is not sealed?" would leave it out. It gets open windows of a day
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from kuaimai.extract.windows import DAY, Shop, Window, cells, gaps, window_id
@@ -16,6 +16,8 @@ from kuaimai.load.windows import PlannedWindow, ReadWindow
 from kuaimai.pipeline.spec import Pipeline
 
 PLANNED_AS = "missed"
+# What scheduled runs plan; None is of a version that did not say.
+_SCHEDULED = (None, "interval", "heal", PLANNED_AS)
 # An outage that began earlier is told as far back as this; most methods do not reach further either.
 _FURTHEST = timedelta(days=90)
 
@@ -32,8 +34,9 @@ def missed_windows(
 ) -> list[PlannedWindow]:
     """Return windows for the time between two instants that no window of the base method has.
 
-    Shops that came later than that are left out: what they sold before is a backfill's business. The whole
-    past is looked at only where something is missing at the border itself, which an outage must cross.
+    Only what lies behind a scheduled window counts as missed: nobody promised to read what is before the
+    first one, of a shop that came later, or between times that a person asked for. The whole past is looked
+    at only where something is missing at the border itself, which an outage must cross.
 
     Args:
         pipeline: the pipeline.
@@ -48,19 +51,21 @@ def missed_windows(
     if began >= healed_from:
         return []
 
-    def known(since: datetime) -> dict[str, list[tuple[datetime, datetime]]]:
-        return _spans(target.coverage(pipeline.name, dimension, since, healed_from), base.name)
+    def planned(since: datetime) -> list[ReadWindow]:
+        windows = target.coverage(pipeline.name, dimension, since, healed_from)
+        return [one for one in windows if one.method == base.name]
 
-    at_border = known(healed_from - DAY)
+    at_border = _spans(planned(healed_from - DAY))
     if all(_reaches(at_border.get(shop.id, ()), healed_from) for shop in shops):
         return []
-    past = known(max(began, healed_from - _FURTHEST))
+    windows = planned(max(began, healed_from - _FURTHEST))
+    past, promised = _spans(windows), _spans(one for one in windows if one.planned_as in _SCHEDULED)
     holes: dict[tuple[datetime, datetime], list[str]] = {}
     for shop in sorted(shops):
-        spans = past.get(shop.id)
-        if not spans:
+        if shop.id not in promised:
             continue
-        for hole in gaps(min(start for start, _ in spans), healed_from, spans):
+        first = min(start for start, _ in promised[shop.id])
+        for hole in gaps(first, healed_from, past[shop.id]):
             holes.setdefault(hole, []).append(shop.id)
     most = base.scope.max if base.scope else max(len(shops), 1)
     return [
@@ -81,11 +86,11 @@ def missed_windows(
     ]
 
 
-def _spans(windows: Sequence[ReadWindow], method: str) -> dict[str, list[tuple[datetime, datetime]]]:
+def _spans(windows: Iterable[ReadWindow]) -> dict[str, list[tuple[datetime, datetime]]]:
     """Return, by shop, the time that was planned; what came of it does not matter here."""
     found: dict[str, list[tuple[datetime, datetime]]] = {}
     for one in windows:
-        for shop in one.shops if one.method == method else ():
+        for shop in one.shops:
             found.setdefault(shop, []).append((one.start, one.end))
     return found
 

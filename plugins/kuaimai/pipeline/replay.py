@@ -80,6 +80,7 @@ class _Mapped(msgspec.Struct):
         batches: of those that fit; empty if none do.
         fitting: key → those.
         still: reason → how many do not.
+        unfit: those of them that the mapping does not take: quarantine_id → why.
     """
 
     method: str
@@ -87,6 +88,7 @@ class _Mapped(msgspec.Struct):
     batches: Sequence[pa.Table]
     fitting: dict[str, list[Held]]
     still: dict[str, int]
+    unfit: dict[str, str]
 
 
 def _replay(pipeline: Pipeline, target: Target, records: Sequence[Held]) -> Replayed:
@@ -102,13 +104,15 @@ def _replay(pipeline: Pipeline, target: Target, records: Sequence[Held]) -> Repl
             continue
         found = _map(pipeline, method, window_id, group)
         done = _added(done, Replayed(pipeline.name, 0, still=found.still))
-        if found.batches:
+        if found.batches or found.unfit:
             mapped.append(found)
     if not mapped:
         return done
     tables = tables_of(pipeline, [one.mapper.seen(one.method) for one in mapped], target)
     with target.loading(tables) as loading:
         for read, found in enumerate(mapped):
+            if not found.batches:
+                continue
             pairs = zip(found.batches, loading.tables, strict=True)
             ready = [aligned(batch, table) for batch, table in pairs]
             marked = loading.marked(list(found.fitting))
@@ -121,19 +125,25 @@ def _replay(pipeline: Pipeline, target: Target, records: Sequence[Held]) -> Repl
 def _resolve(pipeline: Pipeline, loading: Load, read: int, found: _Mapped) -> Replayed:
     """Resolve what is in the target now, and what the pipeline's rules leave out."""
     filtered = found.mapper.filtered
-    stored = loading.stored(pipeline.name, read, [key for key in found.fitting if key not in filtered])
+    wanted = [key for key in found.fitting if key not in filtered]
+    stored = loading.stored(pipeline.name, read, wanted) if wanted else set()
     landed = [one for key in stored for one in found.fitting[key]]
     left_out = [one for key in filtered if key not in stored for one in found.fitting.get(key, ())]
-    loading.resolve(landed, left_out)
-    missing = sum(map(len, found.fitting.values())) - len(landed) - len(left_out)
-    still = {"the target did not take it": missing} if missing else {}
-    return Replayed(pipeline.name, 0, len(landed), len(left_out), still)
+    missing = [key for key in found.fitting if key not in stored and key not in filtered]
+    why = loading.refusals(missing)
+    held = [
+        (one, why.get(key, "the target did not take it")) for key in missing for one in found.fitting[key]
+    ]
+    renewed = {one.quarantine_id: why[key] for key in missing if key in why for one in found.fitting[key]}
+    loading.resolve(landed, left_out, {**found.unfit, **renewed})
+    return Replayed(pipeline.name, 0, len(landed), len(left_out), dict(Counter(one for _, one in held)))
 
 
 def _map(pipeline: Pipeline, method: str, window_id: str, records: Sequence[Held]) -> _Mapped:
     mapper = Mapper(pipeline.record.name, pipeline.rules)
     into = [Rows(table) for table in mapper.tables]
     still: Counter[str] = Counter()
+    unfit: dict[str, str] = {}
     fitting: dict[str, list[Held]] = {}
     for number, one in enumerate(records):
         if _is_kept_as_sent(one):
@@ -146,11 +156,12 @@ def _map(pipeline: Pipeline, method: str, window_id: str, records: Sequence[Held
         bad = mapper.map([record], into, number)
         if bad:
             still[bad[0].reason] += 1
+            unfit[one.quarantine_id] = bad[0].reason
         else:
             fitting.setdefault(record_key(record, pipeline.record), []).append(one)
     rank = pipeline.source.methods.index(method)
     batches = mapper.batches(into, rank=rank, window_id=window_id) if fitting else ()
-    return _Mapped(method, mapper, batches, fitting, dict(still))
+    return _Mapped(method, mapper, batches, fitting, dict(still), unfit)
 
 
 def _without_older(

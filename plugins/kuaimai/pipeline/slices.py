@@ -22,7 +22,7 @@ from kuaimai.pipeline.spec import Pipeline
 
 log = logging.getLogger(__name__)
 
-# Reason of a slice that scans because a person asked for it.
+# Reason of a slice that is read because a person asked for it.
 ASKED = "asked"
 
 
@@ -110,7 +110,7 @@ def plan_slices(
         again=None if further or scans else coverage.missed_overlap(pipeline, windows, base, interval, start),
         unread=_unread(pipeline.name, dimension, windows),
     )
-    if scans and not live:
+    if not live:
         slices = [msgspec.structs.replace(piece, reason=ASKED) for piece in slices]
     if heal_since is not None:
         # A dimension that reads whole days does so hours after they ended.

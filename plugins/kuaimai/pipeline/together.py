@@ -110,6 +110,7 @@ def _common(held: Sequence[Sequence[ReadWindow]]) -> Iterator[ReadWindow]:
                 state=min((one.state for one in best), key=lambda state: _SETTLED[state]),
                 proof=reads[0].proof if reads else READINGS,
                 last_read_at=max(times) if reads and len(times) == len(reads) else None,
+                planned_as=best[0].planned_as,
             )
 
 
