@@ -89,6 +89,21 @@ def test_a_statement_with_a_lookup(connected):
         assert (target.api.rows, target.api.in_doubt) == (2, "resend")
 
 
+def test_statements_that_follow_for_the_lines(connected):
+    with target_of("bills_to_sql", "statement") as ((_, target),):
+        with target.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE bill (id INTEGER PRIMARY KEY, sid VARCHAR(40))")
+            connection.exec_driver_sql("CREATE TABLE bill_line (bill INT, code VARCHAR(40), qty INT)")
+        (part,) = target.document(Mapper("trade").tables, RECORD)
+        (verdict,) = target.writer.post([part.body], "a-request")
+        assert verdict.taken
+        with target.engine.connect() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT sid, code, qty FROM bill_line JOIN bill ON bill.id = bill_line.bill"
+            ).fetchall()
+        assert [tuple(one) for one in found] == [("5970000000000001", "DEMO-A", 2)]
+
+
 def test_a_connection_that_is_missing(monkeypatch):
     with (
         pytest.raises(ConfigError, match="There is no Connection kuaimai_write_api"),
