@@ -14,7 +14,7 @@ from typing import Any
 
 import kuaimai
 from kuaimai.errors import ConfigError, KuaimaiError
-from kuaimai.pipeline.planner import ROWS_PER_SLICE
+from kuaimai.pipeline.backfill_plan import ROWS_PER_SLICE
 from kuaimai.sandbox import command as sandbox
 
 # Exit code of `kuaimai status` where something is missing or late.

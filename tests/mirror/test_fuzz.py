@@ -20,11 +20,11 @@ from kuaimai.load.targets import open_target
 from kuaimai.load.windows import WindowFacts
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.spec import load_pipeline
+from kuaimai.transform.batches import aligned
 from kuaimai.transform.mapping import BadRecord, Mapper
 from kuaimai.transform.personal import drop_personal
 from kuaimai.transform.rows import Rows
 from kuaimai.transform.rules import Rules
-from kuaimai.transform.tables import aligned
 
 START = datetime(2026, 3, 1, 1, tzinfo=timezone.utc)
 METHOD = "erp.trade.outstock.simple.query"

@@ -33,7 +33,7 @@ from kuaimai.airflow.operators import (
 from kuaimai.airflow.policy import START, TAG, task_defaults
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
-from kuaimai.pipeline.planner import ROWS_PER_SLICE
+from kuaimai.pipeline.backfill_plan import ROWS_PER_SLICE
 from kuaimai.pipeline.spec import STRATEGY, Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:

@@ -22,8 +22,7 @@ from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import KuaimaiRefreshTokenOperator, _GatewayOperator, told
 from kuaimai.airflow.policy import START, TAG, task_defaults
 from kuaimai.errors import ConfigError
-from kuaimai.pipeline.comparison import comparison
-from kuaimai.pipeline.reconcile import DAYS
+from kuaimai.pipeline.comparison import DAYS, comparison
 from kuaimai.pipeline.spec import Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.plain import plain_rows
 from kuaimai.load.windows import Written
-from kuaimai.transform.fields import INSTANT
+from kuaimai.transform.batches import INSTANT, batch_schema
 from kuaimai.transform.tables import CHILD_COUNT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Table
 
 BATCH = "_batch"
@@ -134,7 +134,7 @@ FORMATS: dict[str, FileFormat] = {"parquet": Parquet(), "jsonl": JsonLines()}
 
 def file_schema(table: Table) -> pa.Schema:
     """Return the columns of a table's files: the batch's own, when they came, and which came together."""
-    return table.batch_schema.append(pa.field(LOADED_AT, INSTANT)).append(pa.field(BATCH, pa.string()))
+    return batch_schema(table).append(pa.field(LOADED_AT, INSTANT)).append(pa.field(BATCH, pa.string()))
 
 
 class FilesTarget(BookedTarget):

@@ -122,6 +122,9 @@ RECONCILE_COLUMNS: tuple[Column, ...] = (
 )
 
 # Orders and amounts of the same days: one row per pipeline, day of creation, shop and status.
+# What the nightly totals are by, and what they add up: columns of the orders and of their lines.
+STATUS = "sys_status"
+AMOUNTS = ("payment", "pay_amount")
 TOTAL_COLUMNS: tuple[Column, ...] = (
     Column("total_id", "id", "合计编号"),
     Column("pipeline", "text", "管道"),

@@ -19,9 +19,11 @@ import sqlalchemy as sa
 from kuaimai.load import merge
 from kuaimai.load.lookup import rows_by_key
 from kuaimai.load.proof import (
+    AMOUNTS,
     QUARANTINE_TABLE,
     RECONCILE_COLUMNS,
     RECONCILE_TABLE,
+    STATUS,
     TOTAL_COLUMNS,
     TOTAL_TABLE,
 )
@@ -29,8 +31,6 @@ from kuaimai.load.sql import SqlTarget
 from kuaimai.transform.fields import to_epoch_ms, to_id
 from kuaimai.transform.tables import DELETED_AT, HASH, RANK, VERSION, Column, Table
 
-STATUS = "sys_status"
-AMOUNTS = ("payment", "pay_amount")
 _SECOND = timedelta(seconds=1)
 
 

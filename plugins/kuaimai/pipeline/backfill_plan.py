@@ -11,6 +11,9 @@ import msgspec
 from kuaimai.extract.windows import Slice
 from kuaimai.gateway.clock import GATEWAY_ZONE
 
+ROWS_PER_SLICE = 20_000
+"""At most so many; two neighbours of one day together hold more, so slices have 10,000 or more on average."""
+
 
 class PlannedDay(msgspec.Struct, frozen=True):
     """One line of a plan: a day, or what is left to read of it, of one group of shops.

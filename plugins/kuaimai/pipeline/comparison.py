@@ -12,11 +12,13 @@ import msgspec
 
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
-from kuaimai.load.reconciling import AMOUNTS, STATUS
+from kuaimai.load.proof import AMOUNTS, STATUS
 from kuaimai.pipeline.spec import Pipeline
 
 # Times that never change once a record is there, by the catalogue's names.
 BIRTHS = ("created", "applied")
+DAYS = 8
+"""Yesterday and the seven days before it."""
 # Orders are many: slots of two hours. Of other records a page holds a day.
 _ORDERS_SLOT = timedelta(hours=2)
 _SLOT = timedelta(days=1)

@@ -24,13 +24,10 @@ from kuaimai.load.proof import READINGS, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Coverage
 from kuaimai.load.windows import ReadWindow
 from kuaimai.pipeline import coverage
-from kuaimai.pipeline.backfill_plan import BackfillPlan, PlannedDay, wall_clock
+from kuaimai.pipeline.backfill_plan import ROWS_PER_SLICE, BackfillPlan, PlannedDay, wall_clock
 from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.slices import planned_window
 from kuaimai.pipeline.spec import Pipeline
-
-ROWS_PER_SLICE = 20_000
-"""At most so many; two neighbours of one day together hold more, so slices have 10,000 or more on average."""
 
 # How long a plan may wait until it is read; a day that leaves the method's reach by then is taken for older.
 WAITING = timedelta(days=2)

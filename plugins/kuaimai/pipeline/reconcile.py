@@ -36,13 +36,11 @@ from kuaimai.load.sql import MOST_MISSING, MOST_MISSING_SHARE, SqlTarget
 from kuaimai.load.windows import Sealing, WindowFacts
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.changes import Changes
-from kuaimai.pipeline.comparison import comparison
+from kuaimai.pipeline.comparison import DAYS, comparison
 from kuaimai.pipeline.manifests import Extracted
 from kuaimai.pipeline.mending import Listed, Mended, Mending
 from kuaimai.pipeline.spec import Pipeline
 
-DAYS = 8
-"""Yesterday and the seven days before it."""
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 # Records marked as gone in one run. More is not believable at once: a person looks, the next night goes on.

@@ -23,10 +23,11 @@ from kuaimai.load.held import AS_SENT, Held
 from kuaimai.load.protocol import Load, Target
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.stages import tables_of
+from kuaimai.transform.batches import aligned
 from kuaimai.transform.mapping import Mapper
 from kuaimai.transform.personal import restored
 from kuaimai.transform.rows import Rows
-from kuaimai.transform.tables import VERSION, Table, aligned
+from kuaimai.transform.tables import VERSION, Table
 
 
 class Replayed(msgspec.Struct, frozen=True):

@@ -40,11 +40,12 @@ from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.slices import ASKED, check_reach
 from kuaimai.pipeline.spec import Pipeline, Source
 from kuaimai.transform import drift
+from kuaimai.transform.batches import aligned
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.mapping import BadRecord, Mapper
 from kuaimai.transform.personal import drop_personal
 from kuaimai.transform.rows import Rows
-from kuaimai.transform.tables import Table, aligned
+from kuaimai.transform.tables import Table
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from pyarrow import csv
 from kuaimai.extract.skim import LONGEST_KEY
 from kuaimai.gateway.answers import decode_json
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.transform.fields import ARROW_TYPES, CONVERTERS, DECIMAL, MOMENTS, NO_TIME_MS
+from kuaimai.transform.batches import ARROW_TYPES, DECIMAL
+from kuaimai.transform.fields import CONVERTERS, MOMENTS, NO_TIME_MS
 
 # Neither can be in JSON: control characters are escaped there.
 _BETWEEN_VALUES = b"\x1f"

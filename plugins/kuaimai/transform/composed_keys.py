@@ -10,7 +10,7 @@ import pyarrow as pa
 from kuaimai.extract.skim import LONGEST_KEY
 from kuaimai.gateway.catalog import NUMBER, Field
 from kuaimai.transform import columns
-from kuaimai.transform.fields import ARROW_TYPES
+from kuaimai.transform.batches import ARROW_TYPES
 
 
 class ComposedKey:

@@ -12,28 +12,10 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import pyarrow as pa
-
 from kuaimai.extract.skim import LONGEST_KEY
 from kuaimai.gateway.answers import encode_json
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.gateway.clock import GATEWAY_ZONE
-
-# 38 digits, 18 of them behind the point: room for every amount and for artefacts of the source's own
-# arithmetic (33.989999999999995) without rounding anything.
-DECIMAL = pa.decimal128(38, 18)
-INSTANT = pa.timestamp("ms", tz="UTC")
-
-ARROW_TYPES: dict[FieldType, pa.DataType] = {
-    "id": pa.string(),
-    "text": pa.string(),
-    "integer": pa.int64(),
-    "number": DECIMAL,
-    "yuan": DECIMAL,
-    "fen": DECIMAL,
-    "time": INSTANT,
-    "json": pa.string(),
-}
 
 # "No time" in the API: 2000-01-01 and 2001-01-01, both 00:00 +08:00 (reference 8.1).
 NO_TIME_MS = frozenset({946_656_000_000, 978_278_400_000})

@@ -22,8 +22,8 @@ from kuaimai.extract.skim import record_key
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.transform import steps, unknown
+from kuaimai.transform.batches import ARROW_TYPES
 from kuaimai.transform.drift import Seen
-from kuaimai.transform.fields import ARROW_TYPES
 from kuaimai.transform.rows import Rows, array_of, as_batch, as_before, part_of
 from kuaimai.transform.rules import Rules
 from kuaimai.transform.shapes import Shape

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kuaimai.transform import columns
-from kuaimai.transform.fields import ARROW_TYPES
+from kuaimai.transform.batches import ARROW_TYPES, batch_schema
 from kuaimai.transform.tables import CHILD_COUNT, VERSION, Table
 
 # Where a row came from among the records of its batch: decides between equal versions of one key.
@@ -108,7 +108,7 @@ def as_batch(rows: pa.Table, table: Table, *, rank: int, window_id: str) -> pa.T
         pa.repeat(pa.scalar(window_id, pa.string()), count),
         *([] if table.parent else [array_of(rows, CHILD_COUNT)]),
     ]
-    schema = table.batch_schema
+    schema = batch_schema(table)
     for at, name in enumerate(new, start=len(own)):
         schema = schema.insert(at, pa.field(name.removeprefix(_NEW), pa.string()))
     return pa.Table.from_arrays(arrays, schema=schema)

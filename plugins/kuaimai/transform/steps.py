@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
-from kuaimai.transform.fields import ARROW_TYPES
+from kuaimai.transform.batches import ARROW_TYPES
 from kuaimai.transform.rules import Step
 from kuaimai.transform.tables import Table
 

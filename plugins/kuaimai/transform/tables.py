@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
-
 from kuaimai.gateway import catalog
 from kuaimai.gateway.catalog import Field, FieldType
-from kuaimai.transform.fields import ARROW_TYPES
 from kuaimai.transform.rules import Rules
 
 # Columns that every table carries beside the record's own (design, section 4).
@@ -52,21 +49,6 @@ class Table:
     fields: tuple[Field, ...]
     parent: str | None = None
 
-    @property
-    def batch_schema(self) -> pa.Schema:
-        """The Arrow schema of a staged batch."""
-        own = [pa.field(column.name, ARROW_TYPES[column.type]) for column in self.columns]
-        return pa.schema(
-            [
-                *own,
-                pa.field(VERSION, pa.int64()),
-                pa.field(RANK, pa.int16()),
-                pa.field(HASH, pa.string()),
-                pa.field(WINDOW, pa.string()),
-                *([] if self.parent else [pa.field(CHILD_COUNT, pa.int32())]),
-            ]
-        )
-
 
 def table_of(record: catalog.Record, rules: Rules | None = None) -> Table:
     """Return the table of a record; personal fields are left out unless kept by name."""
@@ -98,17 +80,3 @@ def with_columns(table: Table, names: Iterable[str]) -> Table:
     known = {column.name for column in table.columns}
     added = [Column(name, "text", "接口新增字段") for name in names if name not in known]
     return replace(table, columns=(*table.columns, *added)) if added else table
-
-
-def aligned(batch: pa.Table, table: Table) -> pa.Table:
-    """Return a batch with exactly the table's columns; those that it was made without are null."""
-    wanted = table.batch_schema
-    if batch.schema.names == wanted.names:
-        return batch
-    return pa.Table.from_arrays(
-        [
-            batch.column(one.name) if one.name in batch.schema.names else pa.nulls(len(batch), one.type)
-            for one in wanted
-        ],
-        schema=wanted,
-    )
