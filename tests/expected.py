@@ -52,9 +52,8 @@ def _text(value: Any) -> str:
     return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)
 
 
-def plain(kind: Record, name: str, value: Any) -> Any:
+def plain(field: Field, value: Any) -> Any:
     """Return a value of the target in the form of `rows_of`."""
-    field = {one.column: one for one in kind.fields.values()}[name]
     if isinstance(value, datetime):
         return round(value.timestamp() * 1000)
     if value is not None and field.type in {"number", "yuan", "fen"}:

@@ -190,21 +190,19 @@ class Mirror:
             found += values[:5]
         return found
 
-    def _instant(self, kind: catalog.Record, name: str, value: Any) -> Any:
-        times = {one.column for one in kind.fields.values() if one.type == "time"}
-        return self.target.read_instant(value) if name in times and value is not None else value
+    def _plain(self, field: catalog.Field, value: Any) -> Any:
+        if field.type == "time" and value is not None:
+            value = self.target.read_instant(value)
+        return expected.plain(field, value)
 
     def living(self, kind: catalog.Record) -> dict[str, dict[str, Any]]:
         """Return key → column → value of the rows of a table that are not marked as gone."""
         table = sa.Table(f"kuaimai_{kind.name}", sa.MetaData(), autoload_with=self.target.engine)
-        names = [one.column for one in kind.fields.values() if not one.personal]
+        fields = {one.column: one for one in kind.fields.values() if not one.personal}
         key = kind.fields[kind.key].column
         with self.target.engine.connect() as connection:
             rows = connection.execute(sa.select(table).where(table.c[DELETED_AT].is_(None))).mappings()
-            found = [
-                {name: expected.plain(kind, name, self._instant(kind, name, row[name])) for name in names}
-                for row in rows
-            ]
+            found = [{name: self._plain(field, row[name]) for name, field in fields.items()} for row in rows]
         assert len({row[key] for row in found}) == len(found)
         return expected.keyed(kind, found)
 

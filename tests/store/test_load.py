@@ -526,6 +526,20 @@ def test_mariadb_takes_a_batch_in_statements_that_the_server_accepts(maria, mari
     assert dict(rows(maria, "SELECT sid, sys_memo FROM kuaimai_trade")) == memos
 
 
+def test_load_on_mariadb_waits_for_no_rows_of_another_load(mariadb, maria):
+    store(maria, [order(1)])
+    maria.close()
+    with admin(mariadb) as cursor:
+        cursor.execute("SET GLOBAL innodb_lock_wait_timeout = 1")
+        try:
+            with maria.loading(Mapper("trade").tables) as loading:
+                # Few rows: as a whole they would be read faster than by the index, and locked one and all.
+                loading.merge(0, batch([order(2), order(4)]))
+                assert store(maria, [order(1, updTime=T0 + 1), order(3)]).landed == 2
+        finally:
+            cursor.execute("SET GLOBAL innodb_lock_wait_timeout = 50")
+
+
 def test_mariadb_that_accepts_only_small_packets_is_told_which_setting_to_raise(mariadb, maria):
     store(maria, [order(1)])
     maria.close()

@@ -147,7 +147,7 @@ class MysqlTarget(SqlTarget):
         parts = [self._column(column, " NOT NULL" if column.name == key else "") for column in columns]
         parts.append(f'PRIMARY KEY ("{key}")')
         if parent:
-            parts.append(f'KEY "{name}_parent" ("{parent}")')
+            parts.append(f'KEY "{_parent_index(name)}" ("{parent}")')
         options = f"{self._options} COMMENT {_comment(label)}"
         yield f'CREATE TABLE IF NOT EXISTS "{name}" ({", ".join(parts)}) {options}'
 
@@ -211,6 +211,8 @@ class MysqlTarget(SqlTarget):
 
     # A temporary table may appear only once in a statement of MySQL. Joins start at the stage:
     # after the statistics of tables that were just filled the optimiser would read the whole target.
+    # And they go by the index: who reads a small table as a whole waits for the rows of other loads too, and
+    # two of them for each other.
 
     def drop_settled(self, parent: Table, children: Sequence[Table]) -> Sequence[str]:
         """Say it so that MariaDB takes the alias."""
@@ -243,7 +245,8 @@ class MysqlTarget(SqlTarget):
             ON DUPLICATE KEY UPDATE {own_key} = {own_key}
             """,
             f"""
-            UPDATE {source} STRAIGHT_JOIN "{table.name}" t ON t."{table.key}" = s."{table.key}"
+            UPDATE {source}
+            STRAIGHT_JOIN "{table.name}" t FORCE INDEX (PRIMARY) ON t."{table.key}" = s."{table.key}"
             SET {changed}, t."{LOADED_AT}" = :now, t."{DELETED_AT}" = NULL
             WHERE {merge.gives_way("t", "s")}
             """,
@@ -254,7 +257,8 @@ class MysqlTarget(SqlTarget):
         return f"""
             UPDATE "{merge.stage_name(parent)}" p
             STRAIGHT_JOIN {_as_staged(parent)}
-            STRAIGHT_JOIN "{child.name}" t ON t."{child.parent}" = p."{parent.key}"
+            STRAIGHT_JOIN "{child.name}" t FORCE INDEX ("{_parent_index(child.name)}")
+              ON t."{child.parent}" = p."{parent.key}"
             LEFT JOIN "{merge.stage_name(child)}" l
               ON l."{child.key}" = t."{child.key}" AND l."{child.parent}" = t."{child.parent}"
              AND l."{VERSION}" = p."{VERSION}"
@@ -292,10 +296,15 @@ def _driver(url: sa.engine.URL) -> str:
     )
 
 
+def _parent_index(name: str) -> str:
+    """The index of a table of lines by their parent's key."""
+    return f"{name}_parent"
+
+
 def _as_staged(parent: Table) -> str:
     """The stored parent in exactly the staged version, as the rest of a join with the parent's stage `p`."""
     return (
-        f'"{parent.name}" q ON q."{parent.key}" = p."{parent.key}" '
+        f'"{parent.name}" q FORCE INDEX (PRIMARY) ON q."{parent.key}" = p."{parent.key}" '
         f'AND q."{VERSION}" = p."{VERSION}" AND q."{RANK}" = p."{RANK}"'
     )
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, Literal
 
 from kuaimai.errors import ConfigError
@@ -269,6 +270,7 @@ class Method:
                 )
 
 
+@cache
 def snake_case(name: str) -> str:
     """Return an API name as a column name: `updTime` → `upd_time`, `numIid` → `num_iid`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
