@@ -28,6 +28,11 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("quick")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what takes minutes begin first, so that no processor waits for it alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 class Clock:
     """A clock for code that takes `now` and `sleep`: stands still until told, sleeping moves it."""
 

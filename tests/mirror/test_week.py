@@ -60,6 +60,7 @@ def wrong_zone(monkeypatch):
     time.tzset()
 
 
+@pytest.mark.long
 def test_a_week_of_everything_at_once_ends_as_a_mirror_of_the_truth(  # noqa: C901, PLR0915 - a week is long
     tmp_path, wrong_zone, capsys
 ):
