@@ -188,7 +188,7 @@ def airflow_settings(gateway: SandboxGateway, socket_folder: str, port: int) -> 
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        # The API server of a small, busy machine may take longer than the five seconds that tasks wait for it.
+        # The API server of a busy machine may take longer than the five seconds that tasks wait for it.
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW_CONN_KUAIMAI_DEFAULT": json.dumps(kuaimai),
