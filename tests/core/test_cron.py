@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from fractions import Fraction
 
 import pytest
 
-from kuaimai.pipeline.cron import five_fields, runs_a_day
+from kuaimai.pipeline.cron import five_fields, longest_pause, runs_a_day
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,21 @@ from kuaimai.pipeline.cron import five_fields, runs_a_day
 )
 def test_runs_a_day(cron, often):
     assert runs_a_day(five_fields(cron)) == often
+
+
+@pytest.mark.parametrize(
+    ("cron", "hours"),
+    [
+        ("*/30 * * * *", 0.5),
+        ("7 * * * *", 1),
+        ("*/30 9-21 * * *", 11.5),
+        ("23 2 * * *", 24),
+        ("0 3 * * 1", 7 * 24),
+        ("0 3 * * 0,7", 7 * 24),
+        ("30 12 * * 1-5", 3 * 24),
+        ("0 0 1 * *", 31 * 24),
+        ("0 0 1 * 1", 7 * 24),
+    ],
+)
+def test_longest_pause(cron, hours):
+    assert longest_pause(five_fields(cron)) == timedelta(hours=hours)

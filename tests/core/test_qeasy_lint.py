@@ -408,6 +408,7 @@ def test_a_strategy_that_a_pipeline_names_is_checked_like_one_that_is_dropped_in
 
 def test_a_strategy_that_a_pipeline_can_use(used):
     assert used(cases.target(("a", "{{receiverMobile}}")), keep_personal=["receiverMobile"]).runs
+    assert used(cases.target(("a", "{{receiverMobile}}")), fields={"receiverMobile": {"keep": "hash"}}).runs
     source = cases.source(api="erp.trade.outstock.simple.query", id="sid", beatFlat=["orders"])
     assert used(source, cases.target(("a", "{{orders_num}}"))).runs
     assert used(STATEMENT, kind="statement").runs

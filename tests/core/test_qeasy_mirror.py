@@ -189,6 +189,26 @@ def test_an_omission_remedy_that_cannot_be_kept_is_told(mirror, tmp_path):
     assert [one.level for one in findings if "it is not run here" in one.message] == ["danger"]
 
 
+def test_an_omission_remedy_whose_request_has_no_value_does_no_harm(mirror, tmp_path):
+    pipeline = mirror(orders(**remedied(startTime="_function DATE_FORMAT('zzz','%Y')")))
+    assert pipeline.time.further == ()
+    findings = lint_strategy(tmp_path / "strategy.json").findings
+    assert [one.path for one in findings if "it is not run here" in one.message] == ["omissionRemedy"]
+
+
+def test_a_request_that_has_no_value_is_refused_with_its_place(mirror):
+    told = mirror(orders(fields={"startTime": "_function DATE_FORMAT('zzz','%Y')"}))
+    assert "request[1]" in told
+
+
+def test_what_reads_a_selection_is_not_said_to_mark_anything(mirror, tmp_path):
+    some = [{"field": "brand", "value": "无印"}]
+    mirror(cases.source(api="stock.api.status.query", id="sysSkuId", request=some))
+    findings = lint_strategy(tmp_path / "strategy.json").findings
+    (told,) = [one for one in findings if "asks for no time" in one.message]
+    assert "nothing is marked as gone" in told.message
+
+
 def test_fixed_parameters_are_kept(mirror):
     pipeline = mirror(orders(fields={"status": "WAIT_AUDIT", "pageNo": "1", "pageSize": "50", "types": ""}))
     assert dict(pipeline.source.params) == {"status": "WAIT_AUDIT"}

@@ -269,6 +269,16 @@ def test_a_statement_that_would_write_something_else(statement, told):
         ("(:sid)", "(:lastInsertId)", "otherRequest[0].value: :lastInsertId is no field"),
         ("extend_sql_1", "more_sql", "otherRequest[1].field: more_sql is not known"),
         ('"execute"', '"batchexecute"', "batchexecute has one statement"),
+        (
+            "INSERT INTO bill (sid) VALUES (:sid)",
+            "UPDATE bill SET sid = :sid",
+            "otherRequest[0].value: :lastInsertId: an UPDATE makes no row → write an INSERT",
+        ),
+        (
+            "INSERT INTO bill_line (bill, code, qty) VALUES (:bill, :code, :qty)",
+            " ",
+            "otherRequest[1].field: extend_sql_1 is empty",
+        ),
     ],
 )
 def test_statements_that_do_not_fit_their_arrays(old, new, told):
@@ -277,6 +287,18 @@ def test_statements_that_do_not_fit_their_arrays(old, new, told):
     with pytest.raises(ConfigError) as refused:
         load_text(text.replace(old, new))
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "stands_in"), [("extend_params_1", "otherRequest"), ("extend_sql_1", "request")]
+)
+def test_statement_or_array_in_the_wrong_place_is_told(name, stands_in):
+    strategy = copy.deepcopy(OURS["bills_to_sql"])
+    for side in ("request", "otherRequest"):
+        strategy[1][side] = [one for one in strategy[1][side] if not one["field"].startswith("extend_")]
+    strategy[1][stands_in].append({"field": name, "value": "orders"})
+    with pytest.raises(ConfigError, match=f"{stands_in}\\[1\\].field: {name} "):
+        load_text(json.dumps(strategy))
 
 
 def places(value, path=()):

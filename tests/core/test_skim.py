@@ -124,3 +124,12 @@ def test_the_time_that_is_asked_for_may_be_part_of_the_key():
     raw = json.dumps({"list": [row]}).encode()
     skimmed = skim(answer(raw), ("list",), catalog.record("stock_movement"), "operateTime")
     assert (skimmed.keys, skimmed.stamps) == (["A///1772298000000/-3"], [1772298000000])
+
+
+def test_key_that_numbers_its_lines_is_made_of_its_other_parts():
+    kind = catalog.record("purchase_line")
+    parts = [name for name in kind.key_of if name != catalog.NUMBER]
+    row = dict(zip(parts, map(str, range(1, 9)), strict=False))
+    raw = json.dumps({"list": [row]}).encode()
+    assert skim(answer(raw), ("list",), kind, None).keys == [record_key(row, kind)]
+    assert record_key(row, kind).startswith("1/2")

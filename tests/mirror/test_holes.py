@@ -18,6 +18,7 @@ from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle
 from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.pipeline.slices import plan_slices
+from kuaimai.pipeline.together import together
 from kuaimai.sandbox import Faults
 
 BASE = "erp.trade.outstock.simple.query"
@@ -121,6 +122,32 @@ def test_outage_that_is_longer_than_runs_heal_leaves_open_windows_and_is_told_on
             day += timedelta(days=1)
         assert shop.open_windows() == 0
         assert shop.differences(START) == {}
+
+
+def test_target_that_is_added_later_owes_nothing_of_the_time_before_and_charges_nobody(tmp_path):
+    with mirror(tmp_path, orders_per_hour=1) as shop:
+        told: list[windows.Window] = []
+
+        def planned(target) -> None:
+            plan_slices(
+                shop.pipeline,
+                run=f"planned-{here(shop)}",
+                start=here(shop),
+                end=here(shop) + TICK,
+                shops=fetch_shops(shop.client),
+                live=True,
+                target=target,
+                on_missed=told.append,
+                now=shop.clock,
+            )
+
+        planned(shop.target)  # and dies; what others have sealed since is superseded
+        shop.clock.advance(timedelta(days=20).total_seconds())
+        shop.run(START - timedelta(hours=1), here(shop))
+        assert ("superseded",) in shop.rows("SELECT DISTINCT state FROM kuaimai_window")
+        with contextlib.closing(open_target(f"sqlite:///{tmp_path}/new.db", now=shop.clock)) as added:
+            planned(together([shop.target, added]))
+        assert told == []
 
 
 def test_time_between_what_a_person_asked_for_and_the_first_scheduled_run_is_not_missed(tmp_path):

@@ -171,6 +171,12 @@ def test_column_that_is_compared_by_may_have_another_name_but_must_be_there(tmp_
     assert comparison(load_pipeline(path)) is None
 
 
+def test_history_holds_nothing_of_the_days_that_are_compared(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text("name: old\nsource: {method: purchase.order.history.query}\n", "utf-8")
+    assert comparison(load_pipeline(path)) is None
+
+
 @pytest.mark.parametrize("name", WITH_IDS)
 def test_one_that_is_missing_is_asked_for_alone(tmp_path, name):
     with mirror(tmp_path, pipeline=name, purchases_per_day=40, **WORLD) as shop:

@@ -56,6 +56,21 @@ def test_status_follows_the_mirror(tmp_path, request, database):
         assert "planned, not read yet" in text
 
 
+def test_target_with_a_schedule_of_its_own_is_late_by_that(tmp_path):
+    with mirror(tmp_path) as shop:
+        apart = {"kind": "sql", "conn_id": "archive", "schedule": "23 2 * * *"}
+        content = shop.pipeline.model_dump(exclude_unset=True, exclude={"target"}) | {
+            "targets": [{"kind": "sql", "conn_id": "own"}, apart]
+        }
+        spec = type(shop.pipeline).model_validate(content)
+        shop.tick()
+        shop.clock.advance(24 * 3600)
+        now = datetime.fromtimestamp(shop.clock(), timezone.utc)
+        assert status(spec, shop.target, "own", now).late == ("upd_time",)
+        assert status(spec, shop.target, "archive", now).late == ()
+        assert status(spec, shop.target, "archive", now + timedelta(hours=2)).late == ("upd_time",)
+
+
 def test_status_tells_when_the_schedule_stands_still(tmp_path):
     with mirror(tmp_path) as shop:
         shop.tick()

@@ -8,7 +8,7 @@ import pytest
 import strategy_cases as cases
 
 from kuaimai.airflow.targets import opened
-from kuaimai.errors import ConfigError
+from kuaimai.errors import ConfigError, Rejected
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.transform.mapping import Mapper
 
@@ -102,6 +102,21 @@ def test_statements_that_follow_for_the_lines(connected):
                 "SELECT sid, code, qty FROM bill_line JOIN bill ON bill.id = bill_line.bill"
             ).fetchall()
         assert [tuple(one) for one in found] == [("5970000000000001", "DEMO-A", 2)]
+
+
+def test_record_whose_main_statement_makes_no_row_gives_its_lines_to_nobody(connected):
+    with target_of("bills_to_sql", "statement") as ((_, target),):
+        with target.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE bill (id INTEGER PRIMARY KEY, sid VARCHAR(40))")
+            connection.exec_driver_sql("CREATE TABLE bill_line (bill INT, code VARCHAR(40), qty INT)")
+            connection.exec_driver_sql(
+                "CREATE TRIGGER none BEFORE INSERT ON bill BEGIN SELECT RAISE(IGNORE); END"
+            )
+        (part,) = target.document(Mapper("trade").tables, RECORD)
+        with pytest.raises(Rejected, match="made no row"):
+            target.writer.post([part.body], "a-request")
+        with target.engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT * FROM bill_line").fetchall() == []
 
 
 def test_a_connection_that_is_missing(monkeypatch):

@@ -32,7 +32,7 @@ from kuaimai.airflow.operators import (
     KuaimaiTransformOperator,
 )
 from kuaimai.airflow.policy import START, TAG, task_defaults
-from kuaimai.errors import ConfigError
+from kuaimai.errors import KuaimaiError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.pipeline.outlets import AnyOutlet
@@ -68,7 +68,7 @@ def pipeline_dags(folder: Path) -> list[DAG]:
         try:
             made = {dag.dag_id: dag for dag in _dags_of(path)}
             check_dags(dict.fromkeys(made, str(path)), taken, path)
-        except ConfigError as err:
+        except KuaimaiError as err:
             mistakes[path] = str(err)
         else:
             dags |= made

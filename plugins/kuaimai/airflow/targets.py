@@ -124,7 +124,7 @@ def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Document
     lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
     file = Path(spec.folder, outlet.strategy)
     compiled = load_strategy(file)
-    check_usable(compiled, spec.record.name, spec.keep_personal, str(file))
+    check_usable(compiled, spec.record.name, spec.kept_personal, str(file))
     return Documents(compiled, lookups, file=file.name)
 
 

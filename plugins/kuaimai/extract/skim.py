@@ -51,7 +51,12 @@ def record_key(record: dict[str, Any], kind: catalog.Record) -> str:
         record: as the gateway sent it.
         kind: which fields identify it, and how these are spelt.
     """
-    return _joined([sent(record, kind.fields[name]) for name in kind.key_fields]) or _by_content(record)
+    return _joined([sent(record, kind.fields[name]) for name in _parts(kind)]) or _by_content(record)
+
+
+def _parts(kind: catalog.Record) -> tuple[str, ...]:
+    """The fields of a record's key; the number of a line among equal ones is given later, by the mapping."""
+    return tuple(name for name in kind.key_fields if name != catalog.NUMBER)
 
 
 def sent(record: Mapping[str, Any], field: catalog.Field) -> Any:
@@ -85,7 +90,7 @@ def skim(answer: Answer, list_keys: Sequence[str], kind: catalog.Record, time_fi
         DataError: there is something else than a list of records.
     """
     text = answer.rows_text(list_keys)
-    key = tuple(kind.fields[name].spellings for name in kind.key_fields)
+    key = tuple(kind.fields[name].spellings for name in _parts(kind))
     time = (kind.fields[time_field].spellings,) if time_field else ()
     if text is not None:
         try:

@@ -58,6 +58,10 @@ _ADVICE = {
     **dict.fromkeys((1044, 1142, 1143, 1227, 1370, 1410), _NO_RIGHT),
     **dict.fromkeys((1045, 1049, 1130, 1251, 1524, 1698, 1820, 1862, 2059, 3118, 4151), _NO_ENTRY),
     **dict.fromkeys((1115, 1273), ("is too old", "use MySQL 8.0.17, MariaDB 10.5 or newer")),
+    1176: (
+        "lacks an index of its own",
+        "CREATE INDEX `…_parent` ON the table of lines named here (the column of the parent's key)",
+    ),
     1153: ("refused a large statement", "set max_allowed_packet of the server to 64 MB"),
     1665: ("refuses to write", "set binlog_format of the server to ROW or MIXED"),
     # Names, types and values that a table made by this package would take.

@@ -27,6 +27,8 @@ _PASSING = frozenset({1040, 1053, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226
 
 # The parameter that is the id of the row that the statement before has made.
 LAST_ID = "lastInsertId"
+# PostgreSQL: no number was drawn for a row in this session.
+_NO_SEQUENCE = "55000"
 
 
 class Following(NamedTuple):
@@ -92,7 +94,10 @@ class StatementWriter:
 
     def _with_lines(self, connection: sa.engine.Connection, row: Mapping[str, Any]) -> None:
         done = connection.execute(self._statement, row[self._main])
-        last = _last_id(connection, done) if any(one.last for one, _ in self._following) else None
+        asked = any(one.last for one, _ in self._following)
+        last = _last_id(connection, done) if asked else None
+        if asked and (not last or done.rowcount == 0):
+            raise Rejected(f"the main statement made no row, so that there is no :{LAST_ID} for its lines")
         for one, statement in self._following:
             lines = [{**line, **dict.fromkeys(one.last, last)} for line in row[one.lines]]
             if lines:
@@ -195,7 +200,10 @@ def _may_pass(err: sa.exc.SQLAlchemyError) -> bool:
     """Whether the same rows may be taken later: the connection, a lock or the server is the reason."""
     if not isinstance(err, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError):
         return False
-    code = (getattr(err, "orig", None) or err).args[:1]
+    orig = getattr(err, "orig", None) or err
+    if getattr(orig, "sqlstate", getattr(orig, "pgcode", None)) == _NO_SEQUENCE:
+        return False
+    code = orig.args[:1]
     # MySQL's drivers call much of what the server says about a row operational, e.g. 4025, a CHECK.
     return not code or not isinstance(code[0], int) or code[0] in _PASSING or code[0] // 1000 in (0, 2)
 

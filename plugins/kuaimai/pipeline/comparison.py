@@ -51,6 +51,8 @@ def comparison(pipeline: Pipeline) -> Comparison | None:
     dimension = next((name for name in BIRTHS if name in dimensions), None)
     if dimension is None or SCAN in pipeline.time.dimensions:
         return None
+    if any(catalog.method(name).history == method.name for name in catalog.method_names()):
+        return None  # it holds nothing of the days that are compared
     field = dimensions[dimension].stamp
     shop = method.scope.field if method.scope else None
     if field is None or column_of(pipeline, field) is None:

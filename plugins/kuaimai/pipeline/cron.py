@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from datetime import timedelta
 from fractions import Fraction
+from itertools import pairwise
 
 # The fields of a cron expression: least, most, words.
 _CRON = (
@@ -54,6 +57,35 @@ def runs_a_day(value: str) -> Fraction:
     for share, whole in zip(days, _WHOLE[2:], strict=True):
         often *= Fraction(share, whole)
     return often
+
+
+def longest_pause(value: str) -> timedelta:
+    """Return the longest time between two runs of a cron expression, about: months are long ones.
+
+    Args:
+        value: an expression that `five_fields` has let pass.
+    """
+    minutes, hours, days, months, weekdays = (
+        _values(field, least, most, words)
+        for field, (_, least, most, words) in zip(value.split(), _CRON, strict=True)
+    )
+    times = sorted(60 * hour + minute for hour in hours for minute in minutes)
+    # Where both a day of the month and a weekday are given, either of them is enough.
+    given = [
+        _longest_step(found, whole)
+        for found, whole in ((days, 31), ({day % 7 for day in weekdays}, 7))
+        if len(found) < whole
+    ]
+    apart = min(given, default=1) + 31 * (_longest_step(months, 12) - 1)
+    overnight = times[0] + (24 * 60) * apart - times[-1]
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    return timedelta(minutes=max([overnight, *steps]))
+
+
+def _longest_step(found: Collection[int], whole: int) -> int:
+    """The longest step from one value to the next, round and round."""
+    values = sorted(found)
+    return max(later - earlier for earlier, later in pairwise([*values, values[0] + whole]))
 
 
 def _values(field: str, least: int, most: int, words: tuple[str, ...]) -> set[int]:

@@ -124,7 +124,7 @@ def _look_at_strategy(pipeline: Pipeline, key: str, outlet: HttpOutlet | Stateme
     path = Path(pipeline.folder, outlet.strategy)
     try:
         compiled = load_strategy(path)
-        check_usable(compiled, pipeline.record.name, pipeline.keep_personal, str(path))
+        check_usable(compiled, pipeline.record.name, pipeline.kept_personal, str(path))
     except ConfigError as err:
         raise ConfigError(f"{pipeline.place(key)}: {key}: {err.message}", hint=err.hint) from err
     executes = compiled.target is not None and compiled.target.statement is not None

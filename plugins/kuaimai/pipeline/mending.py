@@ -16,7 +16,7 @@ from kuaimai.extract.by_id import Found, calls_for, read_ids
 from kuaimai.extract.details import read_details
 from kuaimai.extract.paging import CONNECTIONS, window_request
 from kuaimai.extract.reads import Read
-from kuaimai.extract.skim import record_key
+from kuaimai.extract.skim import record_key, sent
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Shop, Slice, Window
 from kuaimai.gateway import catalog
@@ -172,7 +172,7 @@ class Mending:
             key = record_key(row, record)
             if key in left_out:
                 continue
-            stamps = [_stamp(row.get(name)) for name in record.version]
+            stamps = [_stamp(sent(row, record.fields[name])) for name in record.version]
             if not stamps or stamps[0] is None:
                 undated.add(key)
             version = next((stamp for stamp in stamps if stamp is not None), 0)
@@ -343,9 +343,12 @@ class Mending:
         return reads
 
     def slice(self, window: Window, shops: Sequence[Shop]) -> Slice:
-        """Return a slice of this run."""
+        """Return a slice of this run, with nothing read of it yet."""
         self._slices += 1
-        return Slice(self.pipeline.name, self.run, self._slices, window, tuple(shops), "reconcile")
+        piece = Slice(self.pipeline.name, self.run, self._slices, window, tuple(shops), "reconcile")
+        # An earlier try of the task may have read it. Rows have landed since, which those pages do not show.
+        self.staging.remove(stages.raw_folder(piece))
+        return piece
 
 
 def _stamp(value: Any) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kuaimai.extract.details import composed
 from kuaimai.extract.reads import Read
-from kuaimai.extract.skim import record_key
+from kuaimai.extract.skim import record_key, sent
 from kuaimai.extract.staging import Staging
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
@@ -54,7 +54,8 @@ def originals(
 def _version(pipeline: Pipeline, record: Mapping[str, Any]) -> int:
     """Return a record's version, epoch ms; 0 of one that is set aside for its times."""
     try:
-        stamps = [to_epoch_ms(record.get(name)) for name in pipeline.record.version]
+        kind = pipeline.record
+        stamps = [to_epoch_ms(sent(record, kind.fields[name])) for name in kind.version]
     except ValueError:
         return 0
     return next((stamp for stamp in stamps if stamp is not None), 0)

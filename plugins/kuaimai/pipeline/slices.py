@@ -19,6 +19,7 @@ from kuaimai.pipeline import coverage
 from kuaimai.pipeline.missed import missed_windows
 from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.spec import Pipeline
+from kuaimai.pipeline.together import of_each
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +79,23 @@ def plan_slices(
     heal_since = None
     if began is not None:
         heal_since = max(interval.start - timedelta(days=pipeline.time.heal_days), began)
-        lost = missed_windows(
-            pipeline,
-            run=run,
-            dimension=dimension,
-            shops=shops,
-            began=began,
-            healed_from=heal_since,
-            target=target,
-        )
-        _tell_missed(lost, target, on_missed)
+
+        def missed(one: Coverage) -> list[PlannedWindow]:
+            lost = missed_windows(
+                pipeline,
+                run=run,
+                dimension=dimension,
+                shops=shops,
+                began=began,
+                healed_from=heal_since,
+                target=one,
+            )
+            if lost:
+                one.announce(lost)
+            return lost
+
+        # Each target for itself: what one of them was promised says nothing of one that was added since.
+        _tell_missed([one for lost in of_each(target, missed) for one in lost], on_missed)
         windows = coverage.settled_windows(
             pipeline.name, dimension, target, since=heal_since, shops={shop.id for shop in shops}
         )
@@ -121,13 +129,11 @@ def plan_slices(
     return slices
 
 
-def _tell_missed(
-    lost: Sequence[PlannedWindow], target: Coverage, told: Callable[[Window], None] | None
-) -> None:
+def _tell_missed(lost: Sequence[PlannedWindow], told: Callable[[Window], None] | None) -> None:
     if not lost:
         return
-    target.announce(lost)
-    whole = Window(lost[0].window_start, max(one.window_end for one in lost), lost[0].dimension)
+    first = min(one.window_start for one in lost)
+    whole = Window(first, max(one.window_end for one in lost), lost[0].dimension)
     log.warning("nobody read %s to %s, and scheduled runs do not reach back so far", whole.start, whole.end)
     if told is not None:
         told(whole)

@@ -382,6 +382,17 @@ class Pipeline(_Strict):
         return (self.record, *(catalog.record(name) for name in self.record.children.values()))
 
     @property
+    def kept_personal(self) -> tuple[str, ...]:
+        """The personal fields that are kept, in whatever form, by their API names."""
+        rules = self.rules
+        return tuple(
+            one.name
+            for kind in self.records
+            for one in kind.fields.values()
+            if one.personal and rules.of(kind.name, one.name).keep
+        )
+
+    @property
     def rules(self) -> Rules:
         """What becomes of the records on their way.
 

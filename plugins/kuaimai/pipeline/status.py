@@ -12,8 +12,12 @@ from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Target
 from kuaimai.load.windows import Standing
+from kuaimai.pipeline.cron import longest_pause
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned
+
+# As long as a DAG of a target of its own may take, see there.
+_LATE_APART = timedelta(hours=1)
 
 
 class DimensionStatus(msgspec.Struct, frozen=True):
@@ -82,7 +86,11 @@ def status(pipeline: Pipeline, target: Target, where: str, now: datetime) -> Pip
     planned = [one for one in pipeline.time.dimensions if one in standing.dimensions]
     others = sorted(standing.dimensions.keys() - set(planned))
     dimensions = tuple(_dimension(name, standing) for name in (*planned, *others))
-    patience = timedelta(minutes=pipeline.late_after_minutes)
+    apart = next((one for one in pipeline.apart if one.name == where), None)
+    schedule = apart.schedule if apart else pipeline.schedule
+    patience = longest_pause(schedule) + (
+        _LATE_APART if apart else timedelta(minutes=pipeline.late_after_minutes)
+    )
     return PipelineStatus(
         pipeline=pipeline.name,
         target=where,
@@ -92,7 +100,7 @@ def status(pipeline: Pipeline, target: Target, where: str, now: datetime) -> Pip
             for one in dimensions
             if one.dimension == pipeline.time.dimension
             and one.complete_until is not None
-            and now - one.complete_until > patience + _rhythm(pipeline.schedule)
+            and now - one.complete_until > patience
         ),
         quarantined=standing.quarantined,
         oldest_quarantined=standing.oldest_quarantined,
@@ -116,14 +124,6 @@ def _dimension(name: str, standing: Standing) -> DimensionStatus:
         if waiting
         else None,
     )
-
-
-def _rhythm(schedule: str) -> timedelta:
-    """Return a generous guess at the time between two runs: what the minute and hour fields can say."""
-    minute, hour, *_ = schedule.split()
-    if minute.startswith("*/"):
-        return timedelta(minutes=int(minute[2:]))
-    return timedelta(hours=1 if hour == "*" else int(hour[2:]) if hour.startswith("*/") else 24)
 
 
 def pretty(found: Iterable[PipelineStatus], now: datetime) -> str:

@@ -23,6 +23,15 @@ def together(targets: Sequence[Coverage]) -> Coverage:
     return targets[0] if len(targets) == 1 else Together(targets)
 
 
+def of_each(target: Coverage, ask: Callable[[Coverage], Answer]) -> list[Answer]:
+    """Ask a coverage, or each of those that it is made of, for itself.
+
+    Raises:
+        KuaimaiError: none answers.
+    """
+    return target.of_each(ask) if isinstance(target, Together) else [ask(target)]
+
+
 class Together:
     """The common coverage of several targets.
 
@@ -39,31 +48,31 @@ class Together:
 
     def announce(self, windows: Sequence[PlannedWindow]) -> None:
         """Write down in each what is going to be read."""
-        self._of_each(lambda one: one.announce(windows))
+        self.of_each(lambda one: one.announce(windows))
 
     def began(self, pipeline: str, dimension: str) -> datetime | None:
         """Return the start of the first window that was planned for any of them, or None."""
-        begins = self._of_each(lambda one: one.began(pipeline, dimension))
+        begins = self.of_each(lambda one: one.began(pipeline, dimension))
         return min((begin for begin in begins if begin is not None), default=None)
 
     def look_back(self, pipeline: str, configured_minutes: int) -> int:
         """Return the longest look-back that any of them asks for, in minutes."""
-        return max(self._of_each(lambda one: one.look_back(pipeline, configured_minutes)))
+        return max(self.of_each(lambda one: one.look_back(pipeline, configured_minutes)))
 
     def supersede(self, window_ids: Sequence[str]) -> None:
         """Close windows whose time all of them have sealed since."""
-        self._of_each(lambda one: one.supersede(window_ids))
+        self.of_each(lambda one: one.supersede(window_ids))
 
     def coverage(
         self, pipeline: str, dimension: str, since: datetime, until: datetime | None = None
     ) -> list[ReadWindow]:
         """Return what is settled in all of them, stretch by stretch, and what is open in any."""
-        held = self._of_each(lambda one: one.coverage(pipeline, dimension, since, until))
+        held = self.of_each(lambda one: one.coverage(pipeline, dimension, since, until))
         unsettled = {one.window_id: one for windows in held for one in windows if one.state not in _SETTLED}
         return [*unsettled.values(), *_common(held)]
 
-    def _of_each(self, ask: Callable[[Coverage], Answer]) -> list[Answer]:
-        """Ask every target that answers.
+    def of_each(self, ask: Callable[[Coverage], Answer]) -> list[Answer]:
+        """Ask every target that answers, each for itself.
 
         Raises:
             KuaimaiError: none does.

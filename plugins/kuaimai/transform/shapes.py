@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kuaimai.extract.skim import sent
 from kuaimai.gateway import catalog
 from kuaimai.transform import filtering, unknown
 from kuaimai.transform.composed_keys import ComposedKey
@@ -188,7 +189,7 @@ class Shape:
     def version(self, record: dict[str, Any]) -> int:
         """The instant of the record's last change, epoch ms; 0 where the record names none."""
         for name in self.kind.version:
-            stamp = to_epoch_ms(record.get(name))
+            stamp = to_epoch_ms(sent(record, self.kind.fields[name]))
             if stamp is not None:
                 return stamp
         return 0

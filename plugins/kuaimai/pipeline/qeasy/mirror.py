@@ -15,7 +15,7 @@ from typing import Any
 
 import pydantic
 
-from kuaimai.errors import ConfigError
+from kuaimai.errors import ConfigError, DataError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.gateway.clock import GATEWAY_ZONE
@@ -39,6 +39,7 @@ _DAY = timedelta(days=1)
 _NEXT_DAY = RunWindow(_PROBE.start + _DAY, _PROBE.end + _DAY, _PROBE.now + _DAY)
 _MOST_OVERLAP = timedelta(days=1)
 _MOST_LOOK_BACK = 168
+_SEALS = "seals take its place: a window is read again until the gateway's count is there"
 _PAGING = frozenset({*PAGE_FIELDS, *SIZE_FIELDS, "usehasnext", "usecursor", "cursor"})
 
 
@@ -113,6 +114,12 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
         "fingerprint": hashlib.sha256(path.read_bytes()).hexdigest()[:12],
     }
     method = catalog.method(source.api)
+    try:
+        source_request(source, _PROBE)
+    except DataError as err:
+        path = getattr(err, "path", "") or f"{source.path}request"
+        findings.cannot_run(path, str(err).removeprefix(f"{path}: "), "look at its value")
+        return content
     if method.page:
         # More than the gateway gives would be cut silently; less than it allows, it refuses.
         wanted = source.page_size or method.page.max
@@ -210,6 +217,8 @@ def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[st
     ends = {name for one in times.values() for name in (one.start, one.end)}
     if method.times and method.times.optional and not ends & params.keys():
         told = "it asks for no time: every run reads everything, and marks what is gone"
+        if _fixed(source, method, Findings()):
+            told = "it asks for no time: every run reads all of its selection; nothing is marked as gone"
         findings.note(f"{source.path}request", told, "for an hour's changes only, ask by the time of change")
         return {"dimension": SCAN}
     fits = _asked_by(params, times)
@@ -262,7 +271,11 @@ def _remedied(
     the strategy's own time shows too late, or never. Those are found by their creation.
     """
     times = method.times.dimensions if method.times else {}
-    asked = remedy_request(source, _PROBE).params
+    try:
+        asked = remedy_request(source, _PROBE).params
+    except DataError as err:
+        findings.warn(f"{source.path}omissionRemedy", f"it is not run here: {err}", _SEALS)
+        return []
     params = asked if isinstance(asked, dict) else {}
     asked_by, hours = next(
         ((name, _hours_back(params[one.start])) for name, one in _asked_by(params, times)), ("", 0)
@@ -272,7 +285,7 @@ def _remedied(
         findings.warn(
             f"{source.path}omissionRemedy",
             "it is not run here, as there is no other time by which records can be asked for",
-            "seals take its place: a window is read again until the gateway's count is there",
+            _SEALS,
         )
         return []
     findings.note(

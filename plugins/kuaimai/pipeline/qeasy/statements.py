@@ -23,6 +23,7 @@ from kuaimai.pipeline.qeasy.strategy import Field, Side
 MAIN_PARAMS = "main_params"
 _MOST_ROWS = 1000
 _REPLACE = re.compile(r"^\s*REPLACE\s+", re.IGNORECASE)
+_TOGETHER = "extend_sql_n stands in otherRequest, its array extend_params_n in request"
 _EXTEND = re.compile(r"extend_(sql|params)_(\d{1,2})")
 
 
@@ -58,11 +59,32 @@ def compile_statement(side: Side, request: Sequence[Compiled], findings: Finding
     limit = _limit(side, other.get("limit"), findings) if batch else 1
     text = _checked(main, _main_fields(request), findings, batch=batch)
     further = _further(side, other, {one.field.name: one for one in request}, findings)
+    if any(one.last for one in further):
+        _check_makes_a_row(main, findings)
     if batch and further:
         where = f"{other['extend_sql_1'].path if 'extend_sql_1' in other else side.path}.field"
         findings.refuse(where, "batchexecute has one statement", "write api execute")
     names = tuple(one.field.name for one in _main_fields(request))
     return None if text is None else made.Statement(text, names, limit, further)
+
+
+def _check_makes_a_row(main: Field, findings: Findings) -> None:
+    """Look whether the main statement gives the id that the others ask for."""
+    where, text = f"{main.path}.value", str(main.value).strip()
+    if text[:6].upper() == "UPDATE":
+        findings.refuse(where, f":{LAST_ID}: an UPDATE makes no row", "write an INSERT")
+    elif _REPLACE.match(text):
+        findings.warn(
+            where,
+            f":{LAST_ID}: REPLACE gives a changed record a new id, and the lines of its old one stay",
+            "write INSERT … ON DUPLICATE KEY UPDATE id = LAST_INSERT_ID(id), … with the id's column",
+        )
+    elif "DUPLICATE KEY" in text.upper() and "LAST_INSERT_ID(" not in text.upper():
+        findings.warn(
+            where,
+            f":{LAST_ID}: a record that is there already gives no id, and is then set aside",
+            "begin the update with id = LAST_INSERT_ID(id), with the id's column",
+        )
 
 
 def _main_fields(request: Sequence[Compiled]) -> Sequence[Compiled]:
@@ -80,12 +102,17 @@ def _further(
     numbers = {match[2] for name in (*other, *request) if (match := _EXTEND.fullmatch(name))}
     found: list[made.Extension] = []
     for number in sorted(numbers, key=int):
-        sql, params = other.get(f"extend_sql_{number}"), request.get(f"extend_params_{number}")
+        names = (f"extend_sql_{number}", f"extend_params_{number}")
+        sql, params = other.get(names[0]), request.get(names[1])
         if sql is None or params is None or not _written(sql):
-            has, lacks = ("params", "sql") if params is not None else ("sql", "params")
-            where = params.field.path if params is not None else other[f"extend_sql_{number}"].path
-            told = f"extend_{has}_{number} has no extend_{lacks}_{number}"
-            findings.refuse(f"{where}.field", told, "a statement and its array belong together")
+            here = next(one for one in (*side.request, *side.other_request) if one.name in names)
+            if sql is not None and not _written(sql):
+                here, told = sql, f"{names[0]} is empty"
+            elif here.name == (lacks := names[0] if sql is None else names[1]):
+                told = f"{lacks} stands in the wrong place"
+            else:
+                told = f"{here.name} has no {lacks}"
+            findings.refuse(f"{here.path}.field", told, _TOGETHER)
             continue
         last = [one.name for one in written[params.field.name].children if _is_last_id(one)]
         text = _checked(sql, params.children, findings, last=[*last, LAST_ID])
