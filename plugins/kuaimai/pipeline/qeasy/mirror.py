@@ -117,8 +117,8 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
     try:
         source_request(source, _PROBE)
     except DataError as err:
-        path = getattr(err, "path", "") or f"{source.path}request"
-        findings.cannot_run(path, str(err).removeprefix(f"{path}: "), "look at its value")
+        where = str(getattr(err, "path", "")) or f"{source.path}request"
+        findings.cannot_run(where, str(err).removeprefix(f"{where}: "), "look at its value")
         return content
     if method.page:
         # More than the gateway gives would be cut silently; less than it allows, it refuses.
