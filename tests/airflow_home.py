@@ -23,8 +23,6 @@ def settings(home: Path) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__API_AUTH__JWT_SECRET": os.urandom(32).hex(),  # 3.x
         "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",  # 2.x warns without it
-        # A task that is due is seen at once: a run has six of them, one after the other.
-        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
         # A task must not fail because the API server of a busy machine took five seconds to answer (3.x).
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
