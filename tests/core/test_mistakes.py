@@ -290,6 +290,10 @@ SMALL = "name: small\nsource: {method: erp.trade.list.query}\n"
         ('schedule: "0 1 0 * *"', "schedule: '0' is no day of the month"),
         ('schedule: "0 1 * foo *"', "schedule: 'foo' is no month"),
         ('schedule: "*/0 * * * *"', r"schedule: '\*/0' is no minute"),
+        (
+            'targets: [{kind: sql, conn_id: a}, {kind: sql, conn_id: b, schedule: "*/5 * * * *"}]',
+            "targets.1.schedule: it is the pipeline's own",
+        ),
         ("targets: []", "targets: it must not be empty"),
         ('target: ""', "target: it must not be empty"),
         ("targets: [{kind: fils, url: /data}]", "targets.0.kind: 'fils' is none of .*; did you mean 'files'"),

@@ -277,6 +277,12 @@ class Pipeline(_Strict):
                 "targets: every one has a schedule of its own, so the pipeline's would write nothing; "
                 "leave it out of the first, and give the pipeline that `schedule`"
             )
+        for at, outlet in enumerate(self.targets):
+            if outlet.schedule == self.schedule:
+                # Both would read the same windows in runs of one name, each over the other's pages.
+                raise ValueError(
+                    f"targets.{at}.schedule: it is the pipeline's own; leave it out to write at once"
+                )
         for name in apart:
             if name in self.time.dimensions:
                 raise ValueError(
