@@ -145,10 +145,11 @@ class MemoryPath:
     def rmdir(self, *, recursive: bool) -> None:
         assert recursive
         for name in self._below():
-            del self.files[name]
+            self.files.pop(name, None)
 
     def _below(self) -> list[str]:
-        return [name for name in self.files if name.startswith(f"{self.path}/")]
+        # Readers work side by side: what is being written meanwhile must not stop the listing.
+        return [name for name in list(self.files) if name.startswith(f"{self.path}/")]
 
 
 class MemoryStaging(Staging):
