@@ -15,6 +15,7 @@ from conftest import Clock
 
 from kuaimai.errors import KuaimaiError
 from kuaimai.extract.staging import Staging
+from kuaimai.extract.windows import Slice
 from kuaimai.gateway import catalog
 from kuaimai.gateway.budget import Budget
 from kuaimai.gateway.client import Client, FixedSession
@@ -70,21 +71,21 @@ class Mirror:
     ) -> Summary:
         """Do what one DAG run does; further arguments go to its plan."""
         self.runs += 1
-        slices = plan_slices(
-            self.pipeline,
-            run=f"run-{self.runs}",
-            start=start,
-            end=end,
-            shops=fetch_scopes(self.pipeline, self.client),
-            live=live,
-            target=self.target,
-            dimension=dimension,
-            now=self.clock,
-            **plan,
-        )
+        slices = self.plan(start, end, live=live, dimension=dimension, **plan)
         loaded = [self.one(piece) for piece in slices]
         settle(self.pipeline.name, [window for one in loaded for window in one.windows], self.target)
         return summarise(self.pipeline, loaded)
+
+    def plan(self, start: datetime, end: datetime, **more: Any) -> list[Slice]:
+        """Plan a run, by hand unless `live`; further arguments go before what a run would give."""
+        usual = {
+            "run": f"run-{self.runs}",
+            "shops": more["shops"] if "shops" in more else fetch_scopes(self.pipeline, self.client),
+            "live": False,
+            "target": self.target,
+            "now": self.clock,
+        }
+        return plan_slices(self.pipeline, start=start, end=end, **{**usual, **more})
 
     def one(self, piece) -> Loaded:
         """Take one slice through the stages, manifests passed as the JSON that XCom would hold."""

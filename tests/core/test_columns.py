@@ -221,6 +221,17 @@ def fingerprint(**fields) -> str:
     return trades.column("_content_hash")[0].as_py()
 
 
+@pytest.mark.parametrize("spelt", ["gmModified", "modified"])
+def test_version_is_the_same_on_either_way_however_it_is_spelt(spelt):
+    record = {"id": 1, "gmCreate": 1_772_000_000_000, spelt: 1_772_298_000_000}
+    mapper = Mapper("purchase_return")
+    by_values, by_columns = ([Rows(table) for table in mapper.tables] for _ in range(2))
+    assert mapper.map([record], by_values) == []
+    assert mapper.map_answers([answer(page(record))], ("list",), by_columns) == []
+    for rows in (by_values, by_columns):
+        assert rows[0].to_arrow(rank=0, window_id="w")["_version"].to_pylist() == [record[spelt]]
+
+
 def test_fingerprint_is_of_the_content_not_of_its_form():
     assert fingerprint(payment="59.80") == fingerprint(payment=Decimal("59.8"))
     assert fingerprint(tradeTags=[{"id": 1}, {"id": 2}]) == fingerprint(tradeTags=[{"id": 2}, {"id": 1}])

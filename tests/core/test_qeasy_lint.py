@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
@@ -416,3 +417,27 @@ def test_a_strategy_that_a_pipeline_can_use(used):
         "has no statement to execute → write kind: http"
         in used(cases.target(("a", "1")), kind="statement").told
     )
+
+
+@pytest.mark.parametrize(
+    ("main", "told"),
+    [
+        ("REPLACE INTO bill (sid) VALUES (:sid)", "REPLACE gives a changed record a new id"),
+        (
+            "INSERT INTO bill (sid) VALUES (:sid) ON DUPLICATE KEY UPDATE sid = VALUES(sid)",
+            "a record that is there already gives no id",
+        ),
+        (
+            "INSERT INTO bill (sid) VALUES (:sid) ON DUPLICATE KEY UPDATE id = LAST_INSERT_ID(id)",
+            None,
+        ),
+    ],
+)
+def test_main_statement_whose_id_the_lines_need(tmp_path, main, told):
+    strategy = copy.deepcopy(OURS["bills_to_sql"])
+    strategy[1]["otherRequest"][0]["value"] = main
+    path = tmp_path / "bills.json"
+    path.write_text(json.dumps(strategy), encoding="utf-8")
+    found = [one for one in lint_strategy(path).findings if ":lastInsertId" in one.message]
+    assert [one.level for one in found] == (["danger"] if told else [])
+    assert all(told in one.message for one in found)

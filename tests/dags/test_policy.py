@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+from kuaimai.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
@@ -55,6 +58,23 @@ def test_dags_parse_with_nothing_set_up(ours):
         "kuaimai_replay",
         "kuaimai_status",
     }
+
+
+def test_file_that_fails_in_an_unforeseen_way_takes_no_other_down(pipelines, monkeypatch):
+    from kuaimai.airflow import dags
+
+    pipelines(trades=TRADES, other=TRADES.replace("name: trades", "name: other"))
+    read = dags.load_pipeline
+
+    def reading(path):
+        if path.stem == "other":
+            raise DataError("it cannot be read")
+        return read(path)
+
+    monkeypatch.setattr(dags, "load_pipeline", reading)
+    found = {dag.dag_id: dag for dag in dags.pipeline_dags(Path(os.environ["KUAIMAI_PIPELINES"]))}
+    assert "kuaimai_trades" in found
+    assert "it cannot be read" in found["kuaimai_other"].description
 
 
 def test_parsing_waits_for_no_library_of_columns():

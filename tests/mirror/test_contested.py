@@ -14,8 +14,6 @@ from kuaimai.errors import Transient
 from kuaimai.extract import windows
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import MOST_TRIES
-from kuaimai.pipeline.scopes import fetch_shops
-from kuaimai.pipeline.slices import plan_slices
 
 BASE = "erp.trade.outstock.simple.query"
 
@@ -101,16 +99,7 @@ def test_time_that_cannot_even_be_read_starves_no_later_time(shop, monkeypatch):
         """Take each slice for itself, as mapped tasks do."""
         now = datetime.fromtimestamp(shop.clock(), GATEWAY_ZONE)
         shop.runs += 1
-        plan = plan_slices(
-            shop.pipeline,
-            run=f"run-{shop.runs}",
-            start=now,
-            end=now + timedelta(minutes=5),
-            shops=fetch_shops(shop.client),
-            live=True,
-            target=shop.target,
-            now=shop.clock,
-        )
+        plan = shop.plan(now, now + timedelta(minutes=5), live=True)
         shop.clock.advance(300)
         for piece in plan:
             with contextlib.suppress(Transient):

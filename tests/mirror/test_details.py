@@ -15,8 +15,6 @@ from kuaimai.extract.reads import Read
 from kuaimai.extract.windows import Window
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.pipeline import stages
-from kuaimai.pipeline.scopes import fetch_scopes
-from kuaimai.pipeline.slices import plan_slices
 from kuaimai.sandbox import Failure, Faults
 
 HOUR = timedelta(hours=1)
@@ -25,16 +23,7 @@ GET = "purchase.order.get"
 
 
 def pieces(shop, start=START - 2 * DAY, end=START, run="run"):
-    return plan_slices(
-        shop.pipeline,
-        run=run,
-        start=start,
-        end=end,
-        shops=fetch_scopes(shop.pipeline, shop.client),
-        live=False,
-        target=shop.target,
-        now=shop.clock,
-    )
+    return shop.plan(start, end, run=run)
 
 
 def asked(shop) -> Counter[str]:

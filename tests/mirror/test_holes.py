@@ -17,7 +17,6 @@ from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle
 from kuaimai.pipeline.scopes import fetch_shops
-from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.together import together
 from kuaimai.sandbox import Faults
 
@@ -47,16 +46,7 @@ def test_time_that_cannot_be_read_starves_no_target_that_is_no_database(shop, tm
     def run() -> None:
         shop.runs += 1
         start = here(shop)
-        plan = plan_slices(
-            shop.pipeline,
-            run=f"run-{shop.runs}",
-            start=start,
-            end=start + TICK,
-            shops=fetch_shops(shop.client),
-            live=True,
-            target=target,
-            now=shop.clock,
-        )
+        plan = shop.plan(start, start + TICK, live=True, target=target)
         shop.clock.advance(TICK.total_seconds())
         for piece in plan:
             with contextlib.suppress(Transient):
@@ -129,16 +119,13 @@ def test_target_that_is_added_later_owes_nothing_of_the_time_before_and_charges_
         told: list[windows.Window] = []
 
         def planned(target) -> None:
-            plan_slices(
-                shop.pipeline,
+            shop.plan(
+                here(shop),
+                here(shop) + TICK,
                 run=f"planned-{here(shop)}",
-                start=here(shop),
-                end=here(shop) + TICK,
-                shops=fetch_shops(shop.client),
                 live=True,
                 target=target,
                 on_missed=told.append,
-                now=shop.clock,
             )
 
         planned(shop.target)  # and dies; what others have sealed since is superseded
@@ -171,17 +158,7 @@ def test_shop_that_opens_later_is_healed_and_owes_nothing_of_the_time_before(tmp
             shop.runs += 1
             start = here(shop)
             shop.clock.advance(timedelta(days=1).total_seconds())
-            plan = plan_slices(
-                shop.pipeline,
-                run=f"run-{shop.runs}",
-                start=start,
-                end=here(shop),
-                shops=shops,
-                live=True,
-                target=shop.target,
-                on_missed=told.append,
-                now=shop.clock,
-            )
+            plan = shop.plan(start, here(shop), shops=shops, live=True, on_missed=told.append)
             for piece in plan:
                 shop.one(piece)
 
@@ -204,16 +181,7 @@ def test_window_of_a_shop_that_was_removed_does_not_stay_open_for_good(shop):
     shop.clock.advance(TICK.total_seconds())
 
     def plan(shops, begin):
-        return plan_slices(
-            shop.pipeline,
-            run=f"run-{begin:%H%M}",
-            start=begin,
-            end=here(shop),
-            shops=shops,
-            live=True,
-            target=shop.target,
-            now=shop.clock,
-        )
+        return shop.plan(begin, here(shop), run=f"run-{begin:%H%M}", shops=shops, live=True)
 
     plan(everybody, start)  # and its worker died
     left = everybody[1:]
@@ -254,16 +222,7 @@ def test_load_that_dies_at_any_of_its_statements_leaves_all_or_nothing(tmp_path,
     with mirror(tmp_path, pg_url, faults=Faults(bad_amount=0.1)) as shop:
         source = shop.pipeline.source.model_copy(update={"enrich": ()})
         shop.pipeline = shop.pipeline.model_copy(update={"source": source})
-        (piece,) = plan_slices(
-            shop.pipeline,
-            run="once",
-            start=START - timedelta(hours=2),
-            end=START,
-            shops=fetch_shops(shop.client),
-            live=False,
-            target=shop.target,
-            now=shop.clock,
-        )
+        (piece,) = shop.plan(START - timedelta(hours=2), START, run="once")
         extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
         transformed = stages.transform(shop.pipeline, extracted, shop.staging)
 

@@ -12,7 +12,6 @@ from installation import START, mirror
 
 from kuaimai.errors import ConfigError
 from kuaimai.pipeline.scopes import fetch_scopes
-from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.pipeline.summary import summarise
 from kuaimai.sandbox import Faults
@@ -251,16 +250,7 @@ def test_shops_that_the_method_does_not_serve_are_left_out_and_told(shop, tmp_pa
     shops = fetch_scopes(shop.pipeline, shop.client)
     assert not {one.source for one in shops} & {"tb", "pdd"}
     assert "does not serve pdd, tb" in caplog.text
-    pieces = plan_slices(
-        shop.pipeline,
-        run="by-hand",
-        start=START - DAY,
-        end=START,
-        shops=shops,
-        live=False,
-        target=shop.target,
-        now=shop.clock,
-    )
+    pieces = shop.plan(START - DAY, START, run="by-hand", shops=shops)
     loaded = [shop.one(piece) for piece in pieces]
     summary = summarise(shop.pipeline, loaded)
     assert summary.sealed

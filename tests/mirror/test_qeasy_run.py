@@ -14,14 +14,14 @@ import sqlalchemy as sa
 import strategy_cases as cases
 from write_api import TOKEN, write_api
 
-from kuaimai.errors import ConfigError, KuaimaiError, Transient
+from kuaimai.errors import ConfigError, KuaimaiError, Rejected, Transient
 from kuaimai.extract.staging import Staging
 from kuaimai.gateway.budget import Budget
 from kuaimai.gateway.client import Client, FixedSession
 from kuaimai.gateway.wire import App, Wire
 from kuaimai.load.api import RowAnswers, WriteApi
 from kuaimai.load.posting import HttpTarget
-from kuaimai.load.statements import StatementTarget
+from kuaimai.load.statements import Following, StatementTarget, StatementWriter
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.qeasy.compiling import load_strategy, load_text
@@ -622,6 +622,21 @@ def test_lines_follow_the_row_that_the_database_has_given_an_id(box, clock, tmp_
     )
     assert first.sealed
     assert first.quarantined == len(truth) - len(good) > 0
+
+
+def test_row_without_a_number_of_its_own_gives_its_lines_to_nobody(pg_url):
+    engine = sa.create_engine(pg_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE bill (sid VARCHAR(40))"))
+        connection.execute(sa.text("CREATE TABLE bill_line (bill INT)"))
+    lines = Following("lines", "INSERT INTO bill_line (bill) VALUES (:bill)", ("bill",))
+    writer = StatementWriter(engine, "INSERT INTO bill (sid) VALUES (:sid)", [lines], MAIN_PARAMS)
+    row = {MAIN_PARAMS: {"sid": "1"}, "lines": [{}]}
+    with pytest.raises(Rejected, match="lastval is not yet defined"):
+        writer.post([json.dumps([row]).encode()], "a-request")
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT sid FROM bill")).fetchall() == []
+    engine.dispose()
 
 
 def kept(tmp_path):

@@ -14,7 +14,6 @@ from kuaimai.errors import ConfigError, DataError, Transient
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.pipeline import reconcile as reconciling
 from kuaimai.pipeline.scopes import fetch_shops
-from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
 
@@ -533,17 +532,7 @@ def test_what_the_night_has_read_gives_the_look_back_no_more_to_heal(shop):
     """The first run by creation reads its look-back; the reconcile promised nothing before that."""
     forget(shop, sorted(truth(shop))[::10])
     assert reconcile(shop).total("repaired") > 5
-    plan = plan_slices(
-        shop.pipeline,
-        run="first",
-        start=START - timedelta(minutes=30),
-        end=START,
-        shops=fetch_shops(shop.client),
-        live=True,
-        target=shop.target,
-        dimension="created",
-        now=shop.clock,
-    )
+    plan = shop.plan(START - timedelta(minutes=30), START, run="first", live=True, dimension="created")
     assert {piece.reason for piece in plan} == {"interval"}
 
 

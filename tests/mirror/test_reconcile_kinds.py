@@ -171,6 +171,20 @@ def test_column_that_is_compared_by_may_have_another_name_but_must_be_there(tmp_
     assert comparison(load_pipeline(path)) is None
 
 
+def test_night_that_is_tried_again_believes_no_page_of_its_first_try(shop):
+    first = reconcile(shop)
+    shop.runs -= 1  # the same run, cleared
+    before = set(born(shop))
+    shop.box.faults.vanished = 0.15
+    lost = before - set(shop.truth())
+    assert lost
+    assert first.problems == reconcile(shop).problems == []
+    shop.runs -= 1
+    shop.box.faults.vanished = 0.0
+    assert reconcile(shop).total("repaired") == len(lost)
+    assert gone(shop) == set()
+
+
 def test_history_holds_nothing_of_the_days_that_are_compared(tmp_path):
     path = tmp_path / "old.yaml"
     path.write_text("name: old\nsource: {method: purchase.order.history.query}\n", "utf-8")

@@ -12,11 +12,11 @@ from installation import CHINA, mirror
 
 from kuaimai.errors import DataError
 from kuaimai.load.files import FilesTarget, current
+from kuaimai.load.noop import NoopTarget
 from kuaimai.load.proof import MOST_TRIES
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.scopes import fetch_scopes
-from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.sandbox import Faults
 from kuaimai.transform.mapping import Mapper
@@ -106,6 +106,14 @@ def test_files_tell_by_their_time_what_a_scan_did_not_see(tmp_path, form, caplog
         assert there > set(shop.truth())
 
 
+def test_target_that_keeps_nothing_misses_nothing_that_is_gone(tmp_path, caplog):
+    with mirror(tmp_path, pipeline="items", items=40, items_per_day=0) as shop:
+        shop.target.close()
+        shop.target = NoopTarget("noop", open_target(f"sqlite:///{tmp_path}/state.db", now=shop.clock))
+        assert scan(shop).sealed
+        assert "what is gone" not in caplog.text
+
+
 def test_items_that_end_by_themselves_are_marked_night_by_night(tmp_path, pg_url):
     with mirror(tmp_path, pg_url, pipeline="items", items=40, items_per_day=24) as shop:
         missing = 0
@@ -125,16 +133,12 @@ def test_each_warehouse_is_read_and_marked_on_its_own(tmp_path, pg_url):
         shop.clock.advance(60)
         left = set(shop.truth())
         now = datetime.fromtimestamp(shop.clock(), CHINA)
-        piece = plan_slices(
-            shop.pipeline,
+        piece = shop.plan(
+            now - HOUR,
+            now,
             run="one",
-            start=now - HOUR,
-            end=now,
             shops=[one for one in fetch_scopes(shop.pipeline, shop.client) if one.id == "80001"],
-            live=False,
-            target=shop.target,
             dimension="scan",
-            now=shop.clock,
         )
         assert sum(window.missing for window in shop.one(piece[0]).windows) > 0
         marked = dict(
@@ -189,17 +193,7 @@ def test_item_that_is_written_while_the_scan_reads_is_not_marked(tmp_path, pg_ur
     with mirror(tmp_path, pg_url, pipeline="items", items=40, items_per_day=48) as shop:
         scan(shop)
         now = datetime.fromtimestamp(shop.clock(), CHINA)
-        (piece,) = plan_slices(
-            shop.pipeline,
-            run="slow",
-            start=now - HOUR,
-            end=now,
-            shops=fetch_scopes(shop.pipeline, shop.client),
-            live=True,
-            target=shop.target,
-            dimension="scan",
-            now=shop.clock,
-        )
+        (piece,) = shop.plan(now - HOUR, now, run="slow", live=True, dimension="scan")
         extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
         before = set(shop.truth())
         shop.clock.advance(2 * 3600)

@@ -7,8 +7,6 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from installation import CHINA, START, mirror
 
-from kuaimai.pipeline.scopes import fetch_shops
-from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.status import pretty, status
 from kuaimai.sandbox import Faults
 
@@ -38,16 +36,7 @@ def test_status_follows_the_mirror(tmp_path, request, database):
 
         # A run that planned and died leaves its window open; nothing before it is in doubt.
         begin = datetime.fromtimestamp(shop.clock(), CHINA)
-        plan_slices(
-            shop.pipeline,
-            run="dead",
-            start=begin,
-            end=begin + timedelta(minutes=5),
-            shops=fetch_shops(shop.client),
-            live=False,
-            target=shop.target,
-            now=shop.clock,
-        )
+        shop.plan(begin, begin + timedelta(minutes=5), run="dead")
         found, text = told(shop)
         [own] = found.dimensions
         assert not found.complete

@@ -19,8 +19,6 @@ from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.coverage import settle
-from kuaimai.pipeline.scopes import fetch_shops
-from kuaimai.pipeline.slices import plan_slices
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.pipeline.summary import Summary, summarise
 from kuaimai.pipeline.together import together
@@ -68,16 +66,7 @@ class Several:
         shop.runs += 1
         start = datetime.fromtimestamp(shop.clock(), CHINA)
         shop.clock.advance(TICK.total_seconds())
-        plan = plan_slices(
-            shop.pipeline,
-            run=f"run-{shop.runs}",
-            start=start,
-            end=start + TICK,
-            shops=fetch_shops(shop.client),
-            live=True,
-            target=together(list(self.targets.values())),
-            now=shop.clock,
-        )
+        plan = shop.plan(start, start + TICK, live=True, target=together(list(self.targets.values())))
         ready = []
         for piece in plan:
             extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)

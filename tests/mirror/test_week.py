@@ -16,7 +16,6 @@ from kuaimai.errors import KuaimaiError
 from kuaimai.pipeline import reconcile
 from kuaimai.pipeline.manifests import to_manifest
 from kuaimai.pipeline.scopes import fetch_shops
-from kuaimai.pipeline.slices import plan_slices
 from kuaimai.sandbox import Failure, Faults
 
 TICK = timedelta(hours=3)
@@ -80,16 +79,7 @@ def test_a_week_of_everything_at_once_ends_as_a_mirror_of_the_truth(  # noqa: C9
                 happened[f"{what} failed"] += 1
 
         def doomed(start: datetime, end: datetime) -> None:
-            plan = plan_slices(
-                shop.pipeline,
-                run=f"doomed-{start:%d%H%M}",
-                start=start,
-                end=end,
-                shops=fetch_shops(shop.client),
-                live=True,
-                target=shop.target,
-                now=shop.clock,
-            )
+            plan = shop.plan(start, end, run=f"doomed-{start:%d%H%M}", live=True)
             given = shop.box.credentials
             facts = {
                 "pipeline": str(TRADES),

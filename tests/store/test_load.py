@@ -540,6 +540,15 @@ def test_load_on_mariadb_waits_for_no_rows_of_another_load(mariadb, maria):
             cursor.execute("SET GLOBAL innodb_lock_wait_timeout = 50")
 
 
+def test_mariadb_whose_index_was_dropped_by_hand_is_told_how_to_make_it(maria):
+    store(maria, [order(1)])
+    with maria.connected() as connection:
+        connection.execute(sa.text('DROP INDEX "kuaimai_trade_line_parent" ON "kuaimai_trade_line"'))
+    with pytest.raises(ConfigError, match="kuaimai_trade_line_parent") as refused:
+        store(maria, [order(2)])
+    assert "CREATE INDEX" in refused.value.hint
+
+
 def test_mariadb_that_accepts_only_small_packets_is_told_which_setting_to_raise(mariadb, maria):
     store(maria, [order(1)])
     maria.close()
