@@ -35,7 +35,7 @@ from kuaimai.airflow.policy import START, TAG, task_defaults
 from kuaimai.errors import KuaimaiError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
-from kuaimai.pipeline.outlets import AnyOutlet
+from kuaimai.pipeline.outlets import LATE_APART, AnyOutlet
 from kuaimai.pipeline.spec import (
     CREATED,
     STRATEGY,
@@ -48,9 +48,6 @@ from kuaimai.pipeline.spec import (
 
 if TYPE_CHECKING:
     from kuaimai.state.budgets import Lane
-
-# A target with a schedule of its own may read a day at once.
-_LATE = timedelta(hours=1)
 
 
 def pipeline_dags(folder: Path) -> list[DAG]:
@@ -98,7 +95,7 @@ def pipeline_dag(
     dimension = further.dimension if further else pipeline.time.dimension
     # What everybody waits for goes before what is looked up again.
     lane: Lane | None = "reconcile" if further else None
-    late_after = timedelta(minutes=(further or pipeline).late_after_minutes) if outlet is None else _LATE
+    late_after = timedelta(minutes=(further or pipeline).late_after_minutes) if outlet is None else LATE_APART
     written_here = [outlet] if outlet else [one for one in pipeline.outlets if further or not one.schedule]
     names = [one.name for one in written_here]
     with DAG(
@@ -106,7 +103,9 @@ def pipeline_dag(
         description=" · ".join(
             [pipeline.description, *([dimension] if further else names if outlet else [])]
         ),
-        doc_md=_apart_doc(pipeline, outlet) if outlet else _doc(pipeline, further, names),
+        doc_md=_APART_DOC.format(pipeline=pipeline, outlet=outlet)
+        if outlet
+        else _doc(pipeline, further, names),
         # Explicit, because a bare cron string is an interval on 2.x and a moment on 3.x.
         schedule=CronDataIntervalTimetable((further or outlet or pipeline).schedule, timezone=ZONE),
         start_date=START,
@@ -237,10 +236,6 @@ def _doc(pipeline: Pipeline, further: Further | None, names: Sequence[str]) -> s
         + (", or more where orders were seen to come later" if further.dimension == CREATED else "")
     )
     return _FURTHER_DOC.format(pipeline=pipeline, further=further, tables=tables, reads=reads)
-
-
-def _apart_doc(pipeline: Pipeline, outlet: AnyOutlet) -> str:
-    return _APART_DOC.format(pipeline=pipeline, outlet=outlet)
 
 
 def _others(pipeline: Pipeline) -> str:

@@ -12,6 +12,7 @@ change nothing. No transaction is open while records are handed over: the coordi
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from kuaimai.load.windows import PlannedWindow, ReadWindow, Scan, Sealing, Stand
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table
+
+log = logging.getLogger(__name__)
 
 
 class BookedTarget(ABC):
@@ -143,9 +146,12 @@ class BookedLoad(ABC):
     Attributes:
         outside: records that came later than the look-back reaches, where the target can know.
         moment: when the load began.
+        keeps_rows: whether what was merged stays somewhere, so that one could miss that a record is gone.
         originals: returns records of a read as they came, by key, given the read and keys; what is refused is
             kept so. By default none are known.
     """
+
+    keeps_rows = True
 
     def __init__(self, target: BookedTarget, tables: Sequence[Table]) -> None:
         self.target = target
@@ -224,6 +230,7 @@ class _Proof(Proving):
     ) -> None:
         super().__init__(load.target.book, connection)
         self.moment = load.moment
+        self._keeps_rows = load.keeps_rows
         self._standing = standing
         self._written = written
         self.left_out: set[str] = set()
@@ -236,6 +243,8 @@ class _Proof(Proving):
 
     def _mark_missing(self, facts: WindowFacts, scan: Scan) -> tuple[int, str | None]:  # noqa: ARG002
         """Mark nothing: what was handed over is not ours to look through, or to take back."""
+        if self._keeps_rows:
+            log.warning("%s: what is gone is marked in databases only", facts.pipeline)
         return 0, None
 
     def _count_filtered(self, read: int) -> int:  # noqa: ARG002 - it is about one read

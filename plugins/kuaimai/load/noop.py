@@ -29,6 +29,8 @@ class NoopTarget(BookedTarget):
 class _NoopLoad(BookedLoad):
     """Remembers the keys it was given; to the proof they have all landed, and none was new."""
 
+    keeps_rows = False
+
     def __init__(self, target: BookedTarget, tables: Sequence[Table]) -> None:
         super().__init__(target, tables)
         self._keys: dict[int, set[str]] = {}

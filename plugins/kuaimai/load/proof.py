@@ -121,10 +121,11 @@ RECONCILE_COLUMNS: tuple[Column, ...] = (
     Column("reconciled_at", "time", "核对时间"),
 )
 
-# Orders and amounts of the same days: one row per pipeline, day of creation, shop and status.
 # What the nightly totals are by, and what they add up: columns of the orders and of their lines.
 STATUS = "sys_status"
 AMOUNTS = ("payment", "pay_amount")
+
+# Orders and amounts of the same days: one row per pipeline, day of creation, shop and status.
 TOTAL_COLUMNS: tuple[Column, ...] = (
     Column("total_id", "id", "合计编号"),
     Column("pipeline", "text", "管道"),

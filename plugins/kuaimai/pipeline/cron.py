@@ -48,10 +48,7 @@ def runs_a_day(value: str) -> Fraction:
     Args:
         value: an expression that `five_fields` has let pass.
     """
-    shares = [
-        len(_values(field, least, most, words))
-        for field, (_, least, most, words) in zip(value.split(), _CRON, strict=True)
-    ]
+    shares = map(len, _fields(value))
     minutes, hours, *days = (min(share, whole) for share, whole in zip(shares, _WHOLE, strict=True))
     often = Fraction(minutes * hours)
     for share, whole in zip(days, _WHOLE[2:], strict=True):
@@ -65,10 +62,7 @@ def longest_pause(value: str) -> timedelta:
     Args:
         value: an expression that `five_fields` has let pass.
     """
-    minutes, hours, days, months, weekdays = (
-        _values(field, least, most, words)
-        for field, (_, least, most, words) in zip(value.split(), _CRON, strict=True)
-    )
+    minutes, hours, days, months, weekdays = _fields(value)
     times = sorted(60 * hour + minute for hour in hours for minute in minutes)
     # Where both a day of the month and a weekday are given, either of them is enough.
     given = [
@@ -86,6 +80,14 @@ def _longest_step(found: Collection[int], whole: int) -> int:
     """The longest step from one value to the next, round and round."""
     values = sorted(found)
     return max(later - earlier for earlier, later in pairwise([*values, values[0] + whole]))
+
+
+def _fields(value: str) -> list[set[int]]:
+    """The values of each of the five fields."""
+    return [
+        _values(field, least, most, words)
+        for field, (_, least, most, words) in zip(value.split(), _CRON, strict=True)
+    ]
 
 
 def _values(field: str, least: int, most: int, words: tuple[str, ...]) -> set[int]:

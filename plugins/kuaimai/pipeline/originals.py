@@ -7,13 +7,13 @@ from typing import Any
 
 from kuaimai.extract.details import composed
 from kuaimai.extract.reads import Read
-from kuaimai.extract.skim import record_key, sent
+from kuaimai.extract.skim import record_key
 from kuaimai.extract.staging import Staging
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.pipeline.spec import Pipeline
-from kuaimai.transform.fields import to_epoch_ms
 from kuaimai.transform.personal import drop_personal
+from kuaimai.transform.versions import version_of
 
 
 def originals(
@@ -54,8 +54,6 @@ def originals(
 def _version(pipeline: Pipeline, record: Mapping[str, Any]) -> int:
     """Return a record's version, epoch ms; 0 of one that is set aside for its times."""
     try:
-        kind = pipeline.record
-        stamps = [to_epoch_ms(sent(record, kind.fields[name])) for name in kind.version]
+        return version_of(record, pipeline.record) or 0
     except ValueError:
         return 0
-    return next((stamp for stamp in stamps if stamp is not None), 0)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kuaimai.pipeline.cron import five_fields
+
+# A DAG of a target's own is late after this: it may read a day at once.
+LATE_APART = timedelta(hours=1)
 
 # A name becomes part of a task's id and of the `pipeline` column of the proof.
 _NAME = r"^[A-Za-z][A-Za-z0-9_.-]*$"

@@ -31,7 +31,6 @@ from kuaimai.gateway.redaction import redact_params
 from kuaimai.load.booked import BookedLoad
 from kuaimai.load.held import Quarantined
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.noop import NoopTarget
 from kuaimai.load.protocol import Load, Target
 from kuaimai.load.windows import Scan, WindowFacts
 from kuaimai.pipeline.manifests import Batch, Extracted, LeftOut, Loaded, Transformed
@@ -262,9 +261,6 @@ def load(
         windows = tuple(
             loading.seal(_facts(pipeline, extracted, number)) for number in range(len(extracted.reads))
         )
-    scanned = extracted.slice.window.dimension == SCAN
-    if scanned and isinstance(loading, BookedLoad) and not isinstance(target, NoopTarget):
-        log.warning("%s: what is gone is marked in databases only, not in %s", pipeline.name, name)
     policy = pipeline.rules.policy
     changes = [
         f"{one.method}: {change}"

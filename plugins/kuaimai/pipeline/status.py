@@ -13,11 +13,9 @@ from kuaimai.load.proof import CONTESTED, OPEN, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Target
 from kuaimai.load.windows import Standing
 from kuaimai.pipeline.cron import longest_pause
+from kuaimai.pipeline.outlets import LATE_APART
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.pipeline.text_table import aligned
-
-# As long as a DAG of a target of its own may take, see there.
-_LATE_APART = timedelta(hours=1)
 
 
 class DimensionStatus(msgspec.Struct, frozen=True):
@@ -89,7 +87,7 @@ def status(pipeline: Pipeline, target: Target, where: str, now: datetime) -> Pip
     apart = next((one for one in pipeline.apart if one.name == where), None)
     schedule = apart.schedule if apart else pipeline.schedule
     patience = longest_pause(schedule) + (
-        _LATE_APART if apart else timedelta(minutes=pipeline.late_after_minutes)
+        LATE_APART if apart else timedelta(minutes=pipeline.late_after_minutes)
     )
     return PipelineStatus(
         pipeline=pipeline.name,

@@ -10,17 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kuaimai.extract.skim import sent
 from kuaimai.gateway import catalog
 from kuaimai.transform import filtering, unknown
 from kuaimai.transform.composed_keys import ComposedKey
-from kuaimai.transform.fields import to_epoch_ms
 from kuaimai.transform.personal import looks_personal
 from kuaimai.transform.plans import Plan
 from kuaimai.transform.rows import row_schema
 from kuaimai.transform.rules import Filter, Rules
 from kuaimai.transform.tables import table_of
 from kuaimai.transform.texts import STRANGE_NAME, Texts
+from kuaimai.transform.versions import version_of
 
 # True and false are no key, though they are text in any other id.
 _NO_KEYS = pa.array(["true", "false"])
@@ -188,11 +187,7 @@ class Shape:
 
     def version(self, record: dict[str, Any]) -> int:
         """The instant of the record's last change, epoch ms; 0 where the record names none."""
-        for name in self.kind.version:
-            stamp = to_epoch_ms(sent(record, self.kind.fields[name]))
-            if stamp is not None:
-                return stamp
-        return 0
+        return version_of(record, self.kind) or 0
 
     def lines(
         self, found: Sequence[Any], parent: str, where: str, misfits: list[str]
