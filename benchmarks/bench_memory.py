@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 from bench_ways import columns, keep, machine
 from corpus import END, PAGE_SIZE, START, corpus
-from measure import HERE, Postgres, gateway
+from measure import HERE, Postgres, gateway, own_peak
 
 RESULTS = HERE / "results" / "memory.json"
 PROMISED_MIB = 350
@@ -58,7 +57,7 @@ def one_stage(stage: str, folder: Path) -> None:
         result = to_manifest(stages.load(pipeline, transformed, staging, target))
         target.close()
     manifest.write_text(json.dumps(result))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = own_peak() / 2**20
     print(json.dumps({"peak_mib": round(peak, 1), "seconds": round(time.monotonic() - started, 2)}))
 
 

@@ -149,3 +149,10 @@ def test_run_that_wrote_wrong_rows_is_no_figure(benchmark, tmp_path):
     measured = [run("kuaimai-4", 20_000, 5.0), run("dlt-expert", 20_000, 20.0, wrong="19 orders")]
     found = results(benchmark, tmp_path, measured)
     assert benchmark("findings").times(found, "expert", 20_000) is None
+
+
+def test_report_waits_for_the_first_way(benchmark, tmp_path, monkeypatch, capsys):
+    report = benchmark("report")
+    monkeypatch.setattr(report, "HERE", tmp_path)
+    assert report.main() == 0
+    assert "no way was measured yet" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
+import sqlalchemy as sa
 from installation import CHINA, START, mirror
 
 from kuaimai.pipeline.status import pretty, status
@@ -43,6 +44,50 @@ def test_status_follows_the_mirror(tmp_path, request, database):
         assert own.complete_until == begin
         assert "NOT COMPLETE" in text
         assert "planned, not read yet" in text
+
+
+@pytest.mark.parametrize("database", ["sqlite", "pg_url", "maria_url"])
+def test_complete_from_is_where_the_last_hole_ends(tmp_path, request, database):
+    url = None if database == "sqlite" else request.getfixturevalue(database)
+    with mirror(tmp_path, url) as shop:
+        now = datetime.fromtimestamp(shop.clock(), CHINA)
+        hour = timedelta(hours=1)
+
+        def complete():
+            [own] = told(shop)[0].dimensions
+            return own.complete_from, own.complete_until
+
+        shop.run(now - 2 * hour, now - hour)
+        shop.run(now - hour, now)
+        assert complete() == (now - 2 * hour, now)
+        # Nobody planned the hour before: what lies behind it is sealed, but not one with the present.
+        shop.run(now - 5 * hour, now - 3 * hour)
+        assert complete() == (now - 2 * hour, now)
+        shop.run(now - 3 * hour, now - 2 * hour)
+        assert complete() == (now - 5 * hour, now)
+        # An open window ends what can be said, wherever it lies.
+        shop.plan(now - 4 * hour, now - 3.5 * hour, run="dead")
+        assert complete() == (now - 5 * hour, now - 4 * hour)
+
+
+def test_complete_from_is_of_all_shops(tmp_path):
+    with mirror(tmp_path) as shop:
+        shop.tick()
+        [own] = told(shop)[0].dimensions
+        later = own.complete_from + timedelta(minutes=2)
+        # As if one shop had been added two minutes later than the others.
+        with shop.target.engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "INSERT INTO kuaimai_window "
+                    "(window_id, pipeline, method, shops, dimension, window_start, window_end, state) "
+                    "SELECT window_id || '+', pipeline, method, '[\"new\"]', dimension, :start, window_end, "
+                    "state FROM kuaimai_window"
+                ),
+                {"start": shop.target.instant(later)},
+            )
+        [own] = told(shop)[0].dimensions
+        assert own.complete_from == later
 
 
 def test_target_with_a_schedule_of_its_own_is_late_by_that(tmp_path):

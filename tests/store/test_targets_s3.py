@@ -1,6 +1,6 @@
 """Files in an object store, over S3's own protocol: a moto server here, and s3fs as Airflow uses it.
 
-Runs where both are installed: `pip install "moto[server,s3]" s3fs universal_pathlib`.
+The environment without Airflow has both; elsewhere these tests are skipped.
 """
 
 from __future__ import annotations

@@ -23,13 +23,14 @@ from kuaimai.load.proof import (
     RECONCILE_TABLE,
     SCHEMA_COLUMNS,
     SCHEMA_TABLE,
+    SEALED,
     SUPERSEDED,
     TOTAL_COLUMNS,
     TOTAL_TABLE,
     WINDOW_COLUMNS,
     WINDOW_TABLE,
 )
-from kuaimai.load.windows import PlannedWindow, ReadWindow, Standing, StateCount, Waiting
+from kuaimai.load.windows import PlannedWindow, ReadWindow, SealedTime, Standing, StateCount, Waiting
 from kuaimai.transform.drift import Seen
 from kuaimai.transform.rules import Policy
 from kuaimai.transform.tables import Table
@@ -130,8 +131,39 @@ class ProofBook(Database):
             pipeline=pipeline,
         ) or [(0, None)]
         return Standing(
-            dimensions, waiting, int(quarantined), None if since is None else self.read_instant(since)
+            dimensions,
+            self._sealed(pipeline),
+            waiting,
+            int(quarantined),
+            None if since is None else self.read_instant(since),
         )
+
+    def _sealed(self, pipeline: str) -> dict[str, SealedTime]:
+        """Return by dimension which time is sealed.
+
+        The database joins the windows of each set of shops, of which a year has a hundred thousand.
+        """
+        found: dict[str, SealedTime] = {}
+        reached: datetime | None = None
+        for dimension, method, shops, start, end_before, last in self._ask(
+            WINDOW_TABLE,
+            "SELECT dimension, method, shops, window_start, reached, last_end FROM ("
+            "SELECT dimension, method, shops, window_start, "
+            "max(window_end) OVER (PARTITION BY dimension, method, shops ORDER BY window_start, window_end "
+            "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached, "
+            "max(window_end) OVER (PARTITION BY dimension, method, shops) AS last_end "
+            f"FROM {WINDOW_TABLE} WHERE pipeline = :pipeline AND state = :sealed) spans "
+            "WHERE reached IS NULL OR reached < window_start "
+            "ORDER BY dimension, method, shops, window_start DESC",
+            pipeline=pipeline,
+            sealed=SEALED,
+        ):
+            # Newest first: what a span's first window had behind it is where the span before it ends.
+            span = (self.read_instant(start), reached or self.read_instant(last))
+            reached = None if end_before is None else self.read_instant(end_before)
+            for shop in msgspec.json.decode(shops):
+                found.setdefault(dimension, {}).setdefault((method, shop), []).append(span)
+        return found
 
     def announce(self, windows: Sequence[PlannedWindow]) -> None:
         """Write down what is going to be read, so that a read that never happens leaves an open window."""

@@ -153,17 +153,23 @@ class Waiting(msgspec.Struct, frozen=True):
     reason: str
 
 
+SealedTime = dict[tuple[str, str], list[tuple[datetime, datetime]]]
+"""Method and shop → spans of sealed time."""
+
+
 class Standing(msgspec.Struct, frozen=True):
     """What the proof tables say about a pipeline.
 
     Attributes:
         dimensions: dimension → state → its windows.
+        sealed: dimension → method and shop → its sealed time, as spans that hold no hole.
         waiting: dimension → the oldest window that is open or contested.
         quarantined: records that are set aside and not resolved.
         oldest_quarantined: since when the oldest of them is.
     """
 
     dimensions: dict[str, dict[str, StateCount]]
+    sealed: dict[str, SealedTime]
     waiting: dict[str, Waiting]
     quarantined: int
     oldest_quarantined: datetime | None

@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+import msgspec
+
 from kuaimai.errors import ConfigError, Rejected, TooLarge
-from kuaimai.extract.paging import window_request
+from kuaimai.extract.paging import CONNECTIONS, window_request
 from kuaimai.extract.windows import BORDER, Shop, Slice, Window, gaps, halves
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
@@ -85,7 +88,7 @@ def plan_backfill(
             f"{rows_per_slice} rows a slice are fewer than a page holds",
             hint=f"give {pipeline.source.page_size} or more; {ROWS_PER_SLICE} is the default",
         )
-    planner = _Planner(pipeline, run=run, client=client, most=rows_per_slice)
+    stretches: list[_Stretch] = []
     covered = _Coverage([] if again else target.coverage(pipeline.name, dimension, start), pipeline)
     spent = client.requests
     left = 0.0
@@ -93,15 +96,24 @@ def plan_backfill(
         archive = border is not None and day.end <= border
         for (begin, finish), group in _left_of(pipeline, day, shops, covered, archive=archive):
             left += (finish - begin) / timedelta(days=1) * len(group)
-            planner.add(Window(begin, finish, dimension), group, archive=archive)
+            window = Window(begin, finish, dimension)
+            stretches.append(
+                _Stretch(
+                    pipeline, window, group, archive=archive, run=run, client=client, most=rows_per_slice
+                )
+            )
+    _plan_all(stretches)
+    slices = (piece for stretch in stretches for piece in stretch.slices)
     return BackfillPlan(
         pipeline=pipeline.name,
         dimension=dimension,
         start=start,
         end=end,
         shops=len(shops),
-        slices=tuple(planner.slices),
-        days=tuple(planner.days),
+        slices=tuple(
+            msgspec.structs.replace(piece, number=number) for number, piece in enumerate(slices, start=1)
+        ),
+        days=tuple(day for stretch in stretches for day in stretch.days),
         sealed_days=max((end - start) / timedelta(days=1) - left / max(len(shops), 1), 0.0),
         probes=client.requests - spent,
         rate=rate,
@@ -183,21 +195,44 @@ class _Coverage:
         return [(begin, finish) for begin, finish in clipped if begin < finish]
 
 
-class _Planner:
-    """Collects slices and lines; asks the gateway for counts."""
+class _Stretch:
+    """At most a day of one group of shops: asks the gateway for counts, and collects slices and lines.
 
-    def __init__(self, pipeline: Pipeline, *, run: str, client: Client, most: int) -> None:
+    Attributes:
+        slices: what was planned; they get their numbers when all stretches are.
+        days: lines of the plan.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        window: Window,
+        shops: Sequence[Shop],
+        *,
+        archive: bool,
+        run: str,
+        client: Client,
+        most: int,
+    ) -> None:
         self.slices: list[Slice] = []
         self.days: list[PlannedDay] = []
         self._pipeline = pipeline
+        self._window = window
+        self._shops = shops
+        self._archive = archive
         self._run = run
         self._client = client
         self._most = most
 
-    def add(self, window: Window, shops: Sequence[Shop], *, archive: bool) -> None:
-        """Plan one stretch of at most a day of one group of shops."""
+    def plan(self) -> None:
+        """Ask, and cut.
+
+        Raises:
+            KuaimaiError: a count failed for good.
+        """
+        window, shops = self._window, self._shops
         rows = self._count(self._pipeline.source.method, window, shops)
-        if not archive:
+        if not self._archive:
             self._add_counted(window, shops, rows, BACKFILL)
             return
         if rows:
@@ -266,9 +301,8 @@ class _Planner:
         return self._client.call(method, request).total
 
     def _slice(self, window: Window, shops: Sequence[Shop], reason: str, *, archive: bool = False) -> None:
-        number = len(self.slices) + 1
         self.slices.append(
-            Slice(self._pipeline.name, self._run, number, window, tuple(shops), reason, archive=archive)
+            Slice(self._pipeline.name, self._run, 0, window, tuple(shops), reason, archive=archive)
         )
 
     def _day(
@@ -283,6 +317,19 @@ class _Planner:
     ) -> None:
         ids = tuple(shop.id for shop in shops)
         self.days.append(PlannedDay(window.start, window.end, ids, archive, rows, slices, requests))
+
+
+def _plan_all(stretches: Sequence[_Stretch]) -> None:
+    """Plan stretches, several at the same time: each waits for an answer before it can ask the next."""
+    with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="count") as pool:
+        futures = [pool.submit(stretch.plan) for stretch in stretches]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            # After an error the counts that were not begun are not asked for.
+            for future in futures:
+                future.cancel()
 
 
 def _check(

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
+from kuaimai.extract.windows import SCAN, sealed_since
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Target
-from kuaimai.load.windows import Standing
+from kuaimai.load.windows import SealedTime, Standing
 from kuaimai.pipeline.cron import longest_pause
 from kuaimai.pipeline.outlets import LATE_APART
 from kuaimai.pipeline.spec import Pipeline
@@ -23,6 +24,8 @@ class DimensionStatus(msgspec.Struct, frozen=True):
 
     Attributes:
         dimension: e.g. `upd_time`.
+        complete_from: since when every instant up to `complete_until` is sealed, of all shops; None: of no
+            time, or a reading of everything, which has none.
         complete_until: of everything that was planned, nothing is missing before this; None: nothing planned.
         sealed, open, contested, superseded: windows by state.
         last_read_at: when a window of it was last read; None: never.
@@ -31,6 +34,7 @@ class DimensionStatus(msgspec.Struct, frozen=True):
     """
 
     dimension: str
+    complete_from: datetime | None
     complete_until: datetime | None
     sealed: int
     open: int
@@ -109,9 +113,11 @@ def _dimension(name: str, standing: Standing) -> DimensionStatus:
     states = standing.dimensions[name]
     waiting = standing.waiting.get(name)
     done = states[SEALED].end if SEALED in states else None
+    until = min(done, waiting.start) if done and waiting else waiting.start if waiting else done
     return DimensionStatus(
         dimension=name,
-        complete_until=min(done, waiting.start) if done and waiting else waiting.start if waiting else done,
+        complete_from=_unbroken(standing.sealed.get(name, {}), until) if until and name != SCAN else None,
+        complete_until=until,
         sealed=states[SEALED].windows if SEALED in states else 0,
         open=states[OPEN].windows if OPEN in states else 0,
         contested=states[CONTESTED].windows if CONTESTED in states else 0,
@@ -122,6 +128,18 @@ def _dimension(name: str, standing: Standing) -> DimensionStatus:
         if waiting
         else None,
     )
+
+
+def _unbroken(sealed: SealedTime, until: datetime) -> datetime | None:
+    """Return since when nobody has a hole before an instant; what was not read any more by then has none."""
+    begun: list[datetime] = []
+    for spans in sealed.values():
+        earliest = min(start for start, _ in spans)
+        if max(end for _, end in spans) >= until and earliest < until:
+            since = sealed_since(earliest, until, spans)
+            if since is not None:
+                begun.append(since)
+    return max(begun, default=None)
 
 
 def pretty(found: Iterable[PipelineStatus], now: datetime) -> str:
@@ -148,12 +166,16 @@ def _verdict(one: PipelineStatus) -> str:
     return f"{verdict}, LATE by {', '.join(one.late)}" if one.late else verdict
 
 
-_HEAD = ("by", "complete until", "behind", "sealed", "open", "contested", "only found here", "last read")
+_HEAD = (
+    *("by", "complete from", "until", "behind"),
+    *("sealed", "open", "contested", "only found here", "last read"),
+)
 
 
 def _row(one: DimensionStatus, now: datetime) -> tuple[str, ...]:
     return (
         one.dimension,
+        "" if one.complete_from is None else _clock(one.complete_from),
         _clock(one.complete_until),
         "" if one.complete_until is None else _ago(now - one.complete_until),
         str(one.sealed),
