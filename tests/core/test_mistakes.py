@@ -446,6 +446,15 @@ def test_lint_tells_where_nothing_will_say_that_a_record_is_gone(tmp_path):
     assert told == ["  targets.2 (lake): what a scan finds gone is marked in databases only"]
 
 
+def test_lint_tells_that_a_method_of_the_past_brings_nothing_new(tmp_path):
+    for name in ("purchase.order.history.query", "purchase.order.query"):
+        (tmp_path / "orders.yaml").write_text(f"name: orders\nsource: {{method: {name}}}\n", encoding="utf-8")
+        [found] = lint([tmp_path])
+        assert found.runs
+        told = "Read purchase.order.query, whose backfills ask for both" in found.told
+        assert told is ("history" in name)
+
+
 def test_lint_tells_of_two_files_of_one_name(tmp_path):
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(SMALL, encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from kuaimai.errors import ConfigError
 from kuaimai.extract.windows import SCAN
+from kuaimai.gateway import catalog
 from kuaimai.pipeline.outlets import HttpOutlet, StatementOutlet
 from kuaimai.pipeline.spec import STRATEGY, Pipeline, check_dags, load_pipeline, strategy_files
 
@@ -78,8 +79,19 @@ def _linted(path: Path) -> Linted:
     except ConfigError as err:
         return Linted(path, runs=False, told=f"{path}: refused\n  {err}")
     dags = pipeline.dags(path)
-    told = [f"{path}: runs, as {', '.join(dags)}", *_unmarked(pipeline)]
+    told = [f"{path}: runs, as {', '.join(dags)}", *_of_the_past(pipeline), *_unmarked(pipeline)]
     return Linted(path, runs=True, told="\n  ".join(told), dags=dags)
+
+
+def _of_the_past(pipeline: Pipeline) -> Iterator[str]:
+    """Tell of a method that holds only what another one has lost reach of: scheduled runs find nothing new."""
+    named = pipeline.source.method
+    newer = next((one for one in catalog.method_names() if catalog.method(one).history == named), None)
+    if newer:
+        yield (
+            f"source.method: {named} holds only what is older than {newer} reaches: scheduled runs find nothing. "
+            f"Read {newer}, whose backfills ask for both"
+        )
 
 
 def _unmarked(pipeline: Pipeline) -> Iterator[str]:
