@@ -235,9 +235,10 @@ class _Stretch:
         if not self._archive:
             self._add_counted(window, shops, rows, BACKFILL)
             return
-        if rows:
+        if rows is None or rows:
             # Where the border lies is not documented. What the normal store still has is read there, and
-            # before the archive: records go from the one to the other and never back.
+            # before the archive: records go from the one to the other and never back. A store that sends no
+            # total may hold records too.
             self._add_counted(window, shops, rows, BORDER)
         self._slice(window, shops, BACKFILL, archive=True)
         # Each method reads twice, a page at least.
