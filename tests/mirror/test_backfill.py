@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
+import sqlalchemy as sa
 from installation import CHINA, START, TICK, Mirror, mirror
 
 from kuaimai.errors import ConfigError
@@ -228,6 +229,26 @@ def test_rows_of_the_past_never_push_newer_ones_back(tmp_path, pg_url):
         assert summarise(shop.pipeline, loaded).stale > 50
         assert shop.differences(now) == {}
         assert truth(shop, START, now) <= landed(shop)
+
+
+def test_slice_that_waits_for_its_load_revives_nothing_that_was_marked_since_it_was_read(tmp_path):
+    with mirror(tmp_path, history_orders=60) as shop:
+        (piece,) = shop.plan(START - timedelta(hours=6), START, run="waits")
+        extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+        waiting = stages.transform(shop.pipeline, extracted, shop.staging)
+        shop.clock.advance(3600)
+        shop.one(piece)
+        living = "SELECT count(*) FROM kuaimai_trade WHERE _deleted_at IS NULL"
+        [(there,)] = shop.rows(living)
+        with shop.target.engine.begin() as connection:
+            mark = "UPDATE kuaimai_trade SET _deleted_at = :at, _version = _version + 1"
+            at = shop.target.instant(datetime.fromtimestamp(shop.clock(), CHINA))
+            assert connection.execute(sa.text(mark), {"at": at}).rowcount == there > 0
+        stages.load(shop.pipeline, waiting, shop.staging, shop.target)
+        assert shop.rows(living) == [(0,)]
+        shop.clock.advance(60)
+        shop.run(START - timedelta(hours=6), datetime.fromtimestamp(shop.clock(), CHINA))
+        assert shop.rows("SELECT count(*) FROM kuaimai_trade WHERE _deleted_at IS NOT NULL") == [(0,)]
 
 
 def test_backfill_and_live_runs_beside_each_other_both_land(tmp_path, pg_url):

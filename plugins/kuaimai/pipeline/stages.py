@@ -334,6 +334,8 @@ def write_records(loading: Load, transformed: Transformed, staging: Staging, num
         staging: where its files are.
         numbers: by position of each read, the number that its keys are counted under.
     """
+    for number, read in zip(numbers, transformed.extracted.reads, strict=True):
+        loading.read_from(number, read.first_read_at)
     for batch in transformed.batches:
         with ExitStack() as files:
             # Named nowhere, so that nothing of one batch is in memory while the next one is read.
