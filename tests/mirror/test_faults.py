@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ from kuaimai.errors import ConfigError, DataError, KuaimaiError, Rejected, Trans
 from kuaimai.extract.paging import CONNECTIONS, window_request
 from kuaimai.extract.windows import Slice, Window
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.reconcile import reconcile
 from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.sandbox import Failure, Faults
 
@@ -238,6 +240,52 @@ def test_empty_list_of_shops_is_told_because_lost_rights_look_the_same(tmp_path,
         monkeypatch.setattr(shop.client.wire, "send", none)
         with pytest.raises(DataError, match="list of shops is empty"):
             shop.run(START - timedelta(hours=1), START)
+
+
+def test_lost_right_proves_no_window_empty_and_no_order_gone(tmp_path):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(START - timedelta(days=2), START)
+        living = "SELECT count(*) FROM kuaimai_trade WHERE _deleted_at IS NULL"
+        before = shop.rows(living)
+        shop.box.faults.plan = [
+            Failure("lost_right", share=1.0, method=name) for name in shop.pipeline.source.methods
+        ]
+        shop.clock.advance(300)
+        now = datetime.fromtimestamp(shop.clock(), CHINA)
+        with pytest.raises(Rejected, match=r"neither a list nor a total.*kuaimai doctor"):
+            shop.run(START, now, live=True)
+        assert shop.open_windows() == 1
+        with contextlib.suppress(KuaimaiError):
+            reconcile(
+                shop.pipeline,
+                run="night",
+                until=now,
+                shops=fetch_shops(shop.client),
+                client=shop.client,
+                staging=shop.staging,
+                target=shop.target,
+                days=1,
+                now=shop.clock,
+            )
+        assert shop.rows(living) == before
+        shop.box.faults.plan = []
+        assert shop.tick().sealed
+        assert shop.open_windows() == 0
+
+
+@pytest.mark.parametrize("omit_empty_list", [False, True])
+def test_quiet_window_seals_with_or_without_its_empty_list(tmp_path, omit_empty_list):
+    faults = Faults(omit_empty_list=omit_empty_list)
+    with mirror(tmp_path, orders_per_hour=0, history_orders=0, faults=faults) as shop:
+        assert shop.tick().sealed
+
+
+def test_quiet_window_of_a_list_that_may_leave_out_both_seals(tmp_path):
+    faults = Faults(omit_empty_list=True, no_total=True)
+    with mirror(tmp_path, pipeline="purchases", archive_documents=0, faults=faults) as shop:
+        shop.clock.advance(1)
+        assert shop.run(START - timedelta(seconds=1), START).sealed
+        assert shop.rows("SELECT distinct_keys FROM kuaimai_window") == [(0,)]
 
 
 def test_total_without_rows_is_no_storm_of_requests(tmp_path, monkeypatch):
