@@ -242,6 +242,35 @@ def test_empty_list_of_shops_is_told_because_lost_rights_look_the_same(tmp_path,
             shop.run(START - timedelta(hours=1), START)
 
 
+@pytest.mark.parametrize("times", [1, 9], ids=["once", "always"])
+@pytest.mark.parametrize("second", ["empty", "moved"])
+def test_list_of_shops_that_comes_short_of_its_count_is_not_believed(tmp_path, monkeypatch, second, times):
+    with mirror(tmp_path) as shop:
+        everybody = fetch_shops(shop.client)
+        send = shop.client.wire.send
+        short = []
+
+        def in_halves(method, params, *, session):
+            answer = send(method, {**params, "pageNo": "1"}, session=session)
+            number = int(params["pageNo"])
+            rows, half = answer.body["list"], len(everybody) // 2
+            if number == 1:
+                short.append(len(short) < times)
+            missing = [] if second == "empty" else rows[:half]
+            page = (
+                rows[:half] if number == 1 else (missing if short[-1] else rows[half:]) if number == 2 else []
+            )
+            return replace(answer, body={"success": True, "total": len(rows), "list": page})
+
+        monkeypatch.setattr(shop.client.wire, "send", in_halves)
+        if times == 1:
+            assert fetch_shops(shop.client) == everybody
+            assert len(short) == 2
+        else:
+            with pytest.raises(Transient, match="3 of 6 shops came"):
+                fetch_shops(shop.client)
+
+
 def test_lost_right_proves_no_window_empty_and_no_order_gone(tmp_path):
     with mirror(tmp_path, history_orders=100) as shop:
         shop.run(START - timedelta(days=2), START)
