@@ -347,6 +347,53 @@ def test_shop_that_the_enriching_method_refuses_does_not_hold_up_the_others(tmp_
         assert (ranks["fxg"], ranks["jd"]) == (0, 1)
 
 
+def refusing(shop, monkeypatch, *refused):
+    """Let every call that names one of some shops be refused; return what undoes it."""
+    send = shop.client.wire.send
+
+    def picky(method, params, *, session):
+        if any(one in params.get("userIds", "") for one in refused):
+            raise Rejected("shop is not authorised any more", code="20014")
+        return send(method, params, session=session)
+
+    monkeypatch.setattr(shop.client.wire, "send", picky)
+    return lambda: monkeypatch.setattr(shop.client.wire, "send", send)
+
+
+def test_shop_that_the_base_method_refuses_does_not_hold_up_the_others(tmp_path, monkeypatch):
+    since = START - timedelta(hours=6)
+    with mirror(tmp_path) as shop:
+        allowed = refusing(shop, monkeypatch, "900003")
+        summary = shop.run(since, START)
+        assert len(summary.open_windows) == 1
+        assert "not authorised any more" in summary.open_windows[0]
+
+        def whose(sids):
+            truth = shop.box.truth()
+            return {str(truth[sid]["userId"]) for sid in sids}
+
+        assert whose(shop.differences(since)) == {"900003"}
+        # Its own window says why; the one that was planned for all of them waits for it.
+        assert shop.rows(
+            "SELECT shops, reason LIKE '%not authorised%', proof FROM kuaimai_window "
+            "WHERE state = 'open' ORDER BY length(shops)"
+        )[0] == ('["900003"]', 1, "unproven")
+        assert shop.open_windows() == 2
+        shop.tick()
+        assert whose(shop.differences(since)) == {"900003"}
+        allowed()
+        assert shop.tick().sealed
+        assert shop.open_windows() == 0
+        assert shop.differences(since) == {}
+
+
+def test_run_fails_where_every_shop_is_refused(tmp_path, monkeypatch):
+    with mirror(tmp_path) as shop:
+        refusing(shop, monkeypatch, "9")
+        with pytest.raises(Rejected, match="not authorised any more"):
+            shop.run(START - timedelta(hours=6), START)
+
+
 def test_window_that_failed_is_read_again_by_the_next_run(tmp_path):
     with mirror(tmp_path, orders_per_hour=600) as shop:
         shop.pipeline = shop.pipeline.model_copy(
