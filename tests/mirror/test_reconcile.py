@@ -205,6 +205,32 @@ def test_more_vanished_orders_than_believable_are_left_and_told(shop, monkeypatc
         reconciling.check(outcome)
 
 
+def test_right_that_was_lost_marks_nothing_and_is_told(tmp_path, monkeypatch):
+    """All is well, the gateway says, and lists nothing: not the slots, and no order by its id."""
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        before = living(shop)
+        slots = Counter(one["created"] // 7_200_000 for one in truth(shop).values())
+        assert 1 in slots.values()  # a slot's only order may well be gone, so the slots alone do not tell
+        send = shop.client.wire.send
+
+        def sending(method, params, *, session):
+            if "trade" in method:
+                body = {"success": True, "traceId": "1"}
+                return Answer(method, body, encode_json(body))
+            return send(method, params, session=session)
+
+        monkeypatch.setattr(shop.client.wire, "send", sending)
+        outcome = reconcile(shop)
+        assert (living(shop), outcome.total("tombstoned")) == (before, 0)
+        with pytest.raises(DataError, match="too many to be believed"):
+            reconciling.check(outcome)
+        told = shop.rows("SELECT problem FROM kuaimai_reconcile")
+        assert all("too many to be believed" in problem for (problem,) in told)
+        monkeypatch.undo()
+        assert reconcile(shop).problems == []
+
+
 def test_orders_that_no_live_run_can_see_are_found(tmp_path):
     with mirror(tmp_path, faults=Faults(null_modified=0.1)) as shop:
         shop.run(SINCE, START)

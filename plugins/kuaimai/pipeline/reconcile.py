@@ -62,6 +62,7 @@ class Verdict(msgspec.Struct, frozen=True):
         tombstoned: keys that the gateway has no longer.
         changed: rows that were older than at the gateway.
         problem: what remains, in one sentence; None if nothing does.
+        gone: key → version of rows to be marked as gone, until the whole night is judged.
     """
 
     window: Window
@@ -73,6 +74,7 @@ class Verdict(msgspec.Struct, frozen=True):
     tombstoned: tuple[str, ...] = ()
     changed: int = 0
     problem: str | None = None
+    gone: dict[str, int] = {}
 
 
 class _Difference(msgspec.Struct, frozen=True):
@@ -206,7 +208,7 @@ def reconcile(
     groups = _groups(pipeline, chosen)
     slots = [(midnight - back * _DAY, group) for back in range(1, days + 1) for group in groups]
     # What is gone is marked before changes are looked for, so that it is not asked for there again.
-    verdicts = [work.by_creation(day, group) for day, group in slots]
+    verdicts = work.marked([work.by_creation(day, group) for day, group in slots])
     mended = [work.by_change(day, group) for day, group in slots]
     found = [
         work.day(day, group, one, also)
@@ -246,6 +248,8 @@ class _Reconciling:
         self.ledger = mending.ledger
         self.changes = Changes.find(mending)
         self.tombstones = 0
+        self.held = 0
+        self.absent = 0
         self.unseen: dict[tuple[datetime, tuple[Shop, ...]], set[str]] = {}
 
     def by_creation(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[Verdict, ...]:
@@ -256,11 +260,27 @@ class _Reconciling:
             for at in range(_DAY // slot)
         ]
         unseen = self.unseen.setdefault((midnight, shops), set())
-        held = self.ledger.counts([(window.start, window.end) for window in slots])
+        counts = self.ledger.counts([(window.start, window.end) for window in slots])
+        held = [sum(count.get(shop.id, 0) for shop in shops) for count in counts]
+        self.held += sum(held)
         return tuple(
-            self._slot(window, shops, sum(count.get(shop.id, 0) for shop in shops), unseen)
-            for window, count in zip(slots, held, strict=True)
+            self._slot(window, shops, many, unseen) for window, many in zip(slots, held, strict=True)
         )
+
+    def marked(self, verdicts: Iterable[tuple[Verdict, ...]]) -> list[tuple[Verdict, ...]]:
+        """Mark what is gone, unless it is too much of the whole night to be believed.
+
+        A slot that holds a single record tells nothing of that.
+        """
+        doubt = _unlikely((), self.absent, self.held)
+        return [tuple(self._marked(one, doubt) for one in slots) for slots in verdicts]
+
+    def _marked(self, verdict: Verdict, doubt: str | None) -> Verdict:
+        if not verdict.gone:
+            return verdict
+        marked, left = ((), doubt) if doubt else self._entomb(verdict.gone)
+        problem = "; ".join(filter(None, (verdict.problem, left))) or None
+        return msgspec.structs.replace(verdict, tombstoned=marked, problem=problem, gone={})
 
     def by_change(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[tuple[Window, Mended], ...]:
         """Bring up to date what changed unseen: orders of the day that no list shows; changes of the day."""
@@ -390,10 +410,8 @@ class _Reconciling:
             sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, set(), extra))
         else:
             sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, missing, extra))
-        left = None if self.by.by_id else _unlikely(reads, len(extra.absent), len(before))
-        tombstoned: tuple[str, ...] = ()
-        if left is None:
-            tombstoned, left = self._entomb({key: ours[key] for key in extra.absent})
+        self.absent += len(extra.absent)
+        left = _unlikely(reads, len(extra.absent), len(ours if self.by.by_id else before))
         if missing or extra.reads:
             mending.read_aside()
         reason = None if sealing.state == SEALED else sealing.reason
@@ -404,9 +422,9 @@ class _Reconciling:
             missing=tuple(sorted(missing)),
             repaired=len(missing & self.ledger.keys(window.start, window.end, ids).keys()),
             elsewhere=len(extra.shops),
-            tombstoned=tombstoned,
             changed=changed.changed,
             problem="; ".join(filter(None, (reason, changed.problem, left))) or None,
+            gone={} if left else {key: ours[key] for key in extra.absent},
         )
 
     def _doubtful(self, window: Window, shops: Iterable[str]) -> set[str]:
@@ -492,9 +510,10 @@ class _Reconciling:
 
 
 def _unlikely(reads: Sequence[Read], gone: int, held: int) -> str | None:
-    """Return why records that no list shows and nobody can ask for are not believed to be gone; or None.
+    """Return why records that the gateway did not return are not believed to be gone; or None.
 
-    What holds for scans holds here: the reading must be proven, and must not miss too much (docs/adr/0008).
+    What holds for scans holds here: the reading must be proven, and must not miss too much (docs/adr/0008). A
+    right that was lost looks just the same, and then an id brings nothing either.
     """
     if gone and not all(read.stable for read in reads):
         return f"{gone} records were not seen, and the readings of the slot did not agree"
