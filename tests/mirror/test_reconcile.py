@@ -12,6 +12,7 @@ from installation import CHINA, START, TRADES, mirror
 
 from kuaimai.errors import ConfigError, DataError, Transient
 from kuaimai.gateway.answers import Answer, encode_json
+from kuaimai.pipeline import planner
 from kuaimai.pipeline import reconcile as reconciling
 from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.pipeline.spec import load_pipeline
@@ -319,6 +320,76 @@ def test_windows_that_could_not_be_sealed_are_read_again(tmp_path, state):
         assert outcome.retried >= 1
         assert outcome.still_open == ()
         assert shop.open_windows() == 0
+
+
+def refuse(shop, monkeypatch, starts):
+    """Let the gateway fail for windows that begin at some moments; return which are asked for."""
+    send, dead = shop.client.wire.send, {f"{start:%Y-%m-%d %H:%M:%S}" for start in starts}
+    seen = []
+
+    def sending(method, params, *, session):
+        if method == BASE and params.get("timeType") == "upd_time":
+            seen.append(params["startTime"])
+            if params["startTime"] in dead:
+                raise Transient("out of order")
+        return send(method, params, session=session)
+
+    monkeypatch.setattr(shop.client.wire, "send", sending)
+    return seen
+
+
+def test_window_that_cannot_be_read_keeps_nothing_else_from_the_night(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        lost = some(shop)
+        forget(shop, lost)
+        hour = timedelta(hours=1)
+        bad = MIDNIGHT - 5 * hour
+        for run in ("dead", "dead again"):
+            shop.plan(bad, bad + hour, run=run)
+        shop.plan(bad + hour, bad + 2 * hour, run="dead")
+        seen = refuse(shop, monkeypatch, [bad])
+        outcome = reconcile(shop)
+        assert (outcome.total("repaired"), shop.open_windows()) == (len(lost), 1)
+        [problem] = outcome.problems
+        assert "upd_time 2026-02-28 19:00:00 to 20:00:00" in problem
+        assert "out of order" in problem
+        # What could not be read most often waits for what may be read.
+        assert seen.index("2026-02-28 20:00:00") < seen.index("2026-02-28 19:00:00")
+
+
+def test_windows_that_never_seal_keep_no_later_ones_waiting_for_ever(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=0, orders_per_hour=0) as shop:
+        monkeypatch.setattr("kuaimai.pipeline.rereading.MOST_RETRIES", 2)
+        shop.run(MIDNIGHT - timedelta(days=1), START)
+        starts = [MIDNIGHT - timedelta(hours=at) for at in range(6, 1, -1)]
+        for start in starts:
+            shop.plan(start, start + timedelta(minutes=30), run="dead")
+        refuse(shop, monkeypatch, starts[:3])
+        for _ in range(3):
+            reconcile(shop, days=1)
+            shop.clock.advance(24 * 3600)
+        assert shop.open_windows() == 3
+
+
+def test_windows_that_a_backfill_still_reads_are_left_to_it(tmp_path):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(MIDNIGHT - timedelta(days=1), START)
+        made = planner.plan_backfill(
+            shop.pipeline,
+            run="past",
+            start=MIDNIGHT - timedelta(hours=3),
+            end=MIDNIGHT,
+            shops=fetch_shops(shop.client),
+            dimension="pay_time",
+            client=shop.client,
+            rate=5.0,
+            target=shop.target,
+            now=shop.clock,
+        )
+        planner.announce(made, shop.pipeline, shop.target)
+        assert reconcile(shop, days=1).retried == 0
+        assert shop.open_windows() == len(made.slices) > 0
 
 
 def test_killed_in_the_middle_it_changes_nothing_that_the_next_night_would_not_find(shop, monkeypatch):

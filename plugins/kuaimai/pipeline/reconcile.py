@@ -30,7 +30,7 @@ from kuaimai.extract.windows import Shop, Slice, Window, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
-from kuaimai.load.proof import CONTESTED, OPEN, SEALED
+from kuaimai.load.proof import SEALED
 from kuaimai.load.reconciling import Total
 from kuaimai.load.sql import MOST_MISSING, MOST_MISSING_SHARE, SqlTarget
 from kuaimai.load.windows import Sealing, WindowFacts
@@ -39,14 +39,13 @@ from kuaimai.pipeline.changes import Changes
 from kuaimai.pipeline.comparison import DAYS, comparison
 from kuaimai.pipeline.manifests import Extracted
 from kuaimai.pipeline.mending import Listed, Mended, Mending
+from kuaimai.pipeline.rereading import clock
 from kuaimai.pipeline.spec import Pipeline
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 # Records marked as gone in one run. More is not believable at once: a person looks, the next night goes on.
 MOST_TOMBSTONES = 200
-# Windows of other dimensions that one run reads again, oldest first.
-MOST_RETRIES = 48
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -118,7 +117,7 @@ class Day(msgspec.Struct, frozen=True):
         """What remains, by slot."""
         slots = [(one.window, one.problem) for one in self.verdicts]
         slots += [(window, one.problem) for window, one in self.mended]
-        return [f"{_clock(window)}: {problem}" for window, problem in slots if problem]
+        return [f"{clock(window)}: {problem}" for window, problem in slots if problem]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -127,7 +126,7 @@ class Outcome(msgspec.Struct, frozen=True):
     Attributes:
         pipeline: its name.
         days: newest first.
-        retried: windows of all dimensions that were read again because they were not sealed.
+        retried: windows of all dimensions that were tried again because they were not sealed.
         still_open: those that are not sealed even now, with the reason.
         requests: calls spent, retries included.
     """
@@ -204,7 +203,10 @@ def reconcile(
     )
     work = _Reconciling(mending)
     chosen = sorted(shops)
-    retried = work.retry_windows(midnight - days * _DAY, midnight, chosen)
+    since = midnight - max(days, pipeline.time.heal_days) * _DAY
+    retried = mending.retry(since, midnight, chosen)
+    if retried.windows:
+        mending.read_aside()
     groups = _groups(pipeline, chosen)
     slots = [(midnight - back * _DAY, group) for back in range(1, days + 1) for group in groups]
     # What is gone is marked before changes are looked for, so that it is not asked for there again.
@@ -214,10 +216,8 @@ def reconcile(
         work.day(day, group, one, also)
         for (day, group), one, also in zip(slots, verdicts, mended, strict=True)
     ]
-    still_open = tuple(
-        f"{one.method} {_clock(window)}: {one.reason}" for window, one in retried if one.state != SEALED
-    )
-    return Outcome(pipeline.name, tuple(found), len(retried), still_open, client.requests - spent)
+    requests = client.requests - spent
+    return Outcome(pipeline.name, tuple(found), retried.windows, retried.still_open, requests)
 
 
 def check(outcome: Outcome) -> None:
@@ -315,27 +315,6 @@ class _Reconciling:
             run_id=self.mending.run,
         )
         return day
-
-    def retry_windows(
-        self, since: datetime, until: datetime, shops: Sequence[Shop]
-    ) -> list[tuple[Window, Sealing]]:
-        """Read once more what earlier runs could not seal, in every dimension the pipeline has windows of."""
-        known = {shop.id: shop for shop in shops}
-        times = self.base.times
-        wanted = {
-            (Window(one.start, one.end, dimension), one.shops)
-            for dimension in (times.dimensions if times else ())
-            for one in self.mending.target.coverage(self.pipeline.name, dimension, since)
-            # What runs at this moment has later windows, and reads them itself.
-            if one.state in {OPEN, CONTESTED} and one.end <= until and known.keys() >= set(one.shops)
-        }
-        retried = []
-        for window, ids in sorted(wanted)[:MOST_RETRIES]:
-            loaded = self.mending.whole(window, tuple(known[one] for one in ids))
-            retried += [(window, sealing) for sealing in loaded.windows]
-        if retried:
-            self.mending.read_aside()
-        return retried
 
     def _slot(self, window: Window, shops: tuple[Shop, ...], held: int, unseen: set[str]) -> Verdict:
         """Compare one slot; note the orders whose changes neither its page nor a list of changes shows."""
@@ -542,11 +521,6 @@ def _columns(day: Day) -> dict[str, Any]:
         "tombstones": msgspec.json.encode(gone).decode() if gone else None,
         "problem": "; ".join(day.problems) or None,
     }
-
-
-def _clock(window: Window) -> str:
-    start, end = (moment.astimezone(GATEWAY_ZONE) for moment in (window.start, window.end))
-    return f"{window.dimension} {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}"
 
 
 def pretty(outcome: Outcome) -> str:
