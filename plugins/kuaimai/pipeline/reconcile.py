@@ -31,6 +31,7 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import SEALED
+from kuaimai.load.protocol import Target
 from kuaimai.load.reconciling import Total
 from kuaimai.load.sql import MOST_MISSING, MOST_MISSING_SHARE, SqlTarget
 from kuaimai.load.windows import Sealing, WindowFacts
@@ -39,7 +40,7 @@ from kuaimai.pipeline.changes import Changes
 from kuaimai.pipeline.comparison import DAYS, comparison
 from kuaimai.pipeline.manifests import Extracted
 from kuaimai.pipeline.mending import Listed, Mended, Mending
-from kuaimai.pipeline.rereading import clock
+from kuaimai.pipeline.rereading import Rereading, clock
 from kuaimai.pipeline.spec import Pipeline
 
 _DAY = timedelta(days=1)
@@ -183,7 +184,7 @@ def reconcile(
     by = comparison(pipeline)
     if by is None:
         raise ConfigError(f"pipeline {pipeline.name} cannot be compared by the creation of its records")
-    midnight = until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = _midnight(until)
     times = catalog.method(pipeline.source.method).times
     reach = times.reach_days if times else None
     if reach is not None and (midnight - days * _DAY).timestamp() < now() - reach * 86_400:
@@ -203,8 +204,7 @@ def reconcile(
     )
     work = _Reconciling(mending)
     chosen = sorted(shops)
-    since = midnight - max(days, pipeline.time.heal_days) * _DAY
-    retried = mending.retry(since, midnight, chosen)
+    retried = mending.retry(_retried_since(pipeline, midnight, days), midnight, chosen)
     if retried.windows:
         mending.read_aside()
     groups = _groups(pipeline, chosen)
@@ -218,6 +218,39 @@ def reconcile(
     ]
     requests = client.requests - spent
     return Outcome(pipeline.name, tuple(found), retried.windows, retried.still_open, requests)
+
+
+def retry(
+    pipeline: Pipeline,
+    *,
+    run: str,
+    until: datetime,
+    shops: Iterable[Shop],
+    client: Client,
+    staging: Staging,
+    target: Target,
+    days: int = DAYS,
+    now: Callable[[], float] = time.time,
+) -> Outcome:
+    """Read once more what no run could seal: all that a night can do where nothing can be compared.
+
+    Args: see `reconcile`; any target will do.
+
+    Raises:
+        KuaimaiError: the target does not answer; see `Rereading.retry`.
+    """
+    spent = client.requests
+    reading = Rereading(pipeline, run=run, client=client, staging=staging, target=target, now=now)
+    midnight = _midnight(until)
+    retried = reading.retry(_retried_since(pipeline, midnight, days), midnight, shops)
+    return Outcome(pipeline.name, (), retried.windows, retried.still_open, client.requests - spent)
+
+
+def night(pipeline: Pipeline, *, target: Target, **asked: Any) -> Outcome:
+    """Do for one target what the night can do there: `reconcile`, else `retry`; the arguments are theirs."""
+    if isinstance(target, SqlTarget) and comparison(pipeline):
+        return reconcile(pipeline, target=target, **asked)
+    return retry(pipeline, target=target, **asked)
 
 
 def check(outcome: Outcome) -> None:
@@ -501,6 +534,15 @@ def _unlikely(reads: Sequence[Read], gone: int, held: int) -> str | None:
     return None
 
 
+def _midnight(until: datetime) -> datetime:
+    return until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _retried_since(pipeline: Pipeline, midnight: datetime, days: int) -> datetime:
+    """Return since when windows are read again: as long as scheduled runs heal, at least."""
+    return midnight - max(days, pipeline.time.heal_days) * _DAY
+
+
 def _groups(pipeline: Pipeline, shops: Sequence[Shop]) -> list[tuple[Shop, ...]]:
     scope = catalog.method(pipeline.source.method).scope
     size = scope.max if scope else max(len(shops), 1)
@@ -535,8 +577,11 @@ def pretty(outcome: Outcome) -> str:
         "tombstoned",
         "changed",
     )
+    spent = f"{outcome.pipeline}: {outcome.requests} requests, {outcome.retried} windows read again"
+    if not outcome.days:
+        return spent
     lines = [
-        f"{outcome.pipeline}: {outcome.requests} requests, {outcome.retried} windows read again",
+        spent,
         "  ".join(("day".ljust(10), "shops", *names)),
     ]
     for day in outcome.days:
