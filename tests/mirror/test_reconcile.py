@@ -297,6 +297,24 @@ def test_report_of_a_day_is_replaced_by_the_next_one(shop):
     assert len({row[4] for row in rows}) == 1
 
 
+def test_report_of_shops_that_are_grouped_otherwise_by_now_is_replaced_too(tmp_path):
+    """A shop was added: its group is another one, and its days must not stand there twice."""
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        shops = fetch_shops(shop.client)
+        reconcile(shop, shops=shops[:-1])
+        with shop.target.engine.begin() as connection:
+            connection.execute(sa.text("UPDATE kuaimai_reconcile SET problem = 'an old one'"))
+        outcome = reconcile(shop)
+        rows = shop.rows("SELECT gateway_count, problem FROM kuaimai_reconcile")
+        assert (len(rows), {problem for _, problem in rows}) == (DAYS, {None})
+        assert sum(count for count, _ in rows) == outcome.total("gateway")
+        # What was found of other shops stays.
+        reconcile(shop, shops=shops[:1])
+        reconcile(shop, shops=shops[1:])
+        assert len(shop.rows("SELECT day FROM kuaimai_reconcile")) == 2 * DAYS
+
+
 def test_log_names_days_totals_and_what_is_gone(shop):
     shop.box.faults.vanished = 0.03
     text = reconciling.pretty(reconcile(shop))
