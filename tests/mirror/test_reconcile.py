@@ -9,8 +9,10 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 from installation import CHINA, START, TRADES, mirror
+from msgspec.structs import replace
 
 from kuaimai.errors import ConfigError, DataError, Transient
+from kuaimai.extract.reads import UNPROVEN
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.pipeline import planner
 from kuaimai.pipeline import reconcile as reconciling
@@ -135,6 +137,26 @@ def test_mended_slot_has_a_sealed_row_of_its_own(shop):
     assert {row[0] for row in rows} == {"sealed"}
     assert all(row[1] == row[2] == row[3] for row in rows)
     assert sum(row[4] for row in rows) == 3
+
+
+def test_slot_is_not_sealed_where_one_part_of_its_reading_is_not_proven(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        forget(shop, some(shop, 1))
+        read = reconciling.read_parts
+
+        def reading(*args, **more):
+            """Add a second in which no two readings agreed, though the counts did."""
+            reads = read(*args, **more)
+            empty = {"files": (), "rows": 0, "distinct": 0, "total_before": 0, "total_after": 0}
+            return [*reads, replace(reads[0], proof=UNPROVEN, **empty)]
+
+        monkeypatch.setattr(reconciling, "read_parts", reading)
+        outcome = reconcile(shop)
+        assert outcome.total("repaired") == 1
+        [problem] = outcome.problems
+        assert "did not agree" in problem
+        assert shop.open_windows() == 1
 
 
 def test_slot_that_is_missing_almost_whole_is_read_page_by_page(tmp_path):

@@ -30,7 +30,7 @@ from kuaimai.extract.windows import Shop, Slice, Window, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
-from kuaimai.load.proof import SEALED
+from kuaimai.load.proof import SEALED, UNPROVEN
 from kuaimai.load.protocol import Target
 from kuaimai.load.reconciling import Total
 from kuaimai.load.sql import MOST_MISSING, MOST_MISSING_SHARE, SqlTarget
@@ -492,7 +492,8 @@ class _Reconciling:
             run_id=self.mending.run,
             first_read_at=min(read.first_read_at for read in reads),
             last_read_at=max(read.last_read_at for read in reads),
-            proof=reads[0].proof,
+            # No stronger than its weakest part.
+            proof=reads[0].proof if whole else UNPROVEN,
             planned_as=piece.reason,
         )
 
