@@ -26,7 +26,7 @@ from findings import (
     bound,
     cpu,
     goals,
-    most_orders,
+    ours_beside,
     times,
 )
 from measure import HERE
@@ -252,8 +252,8 @@ class Report:
         """What the bare work allows on these cores, and our share of it."""
         names = ("bound_orders", "parse_cpu", "explode_cpu", "write_cpu", "bound", "together", "ours_orders",
                  "ours", "share", "share_together", "share_by_cpu")  # fmt: skip
-        limit, orders = bound(self.results), most_orders(self.results)
-        ours = self.results.good(OURS, orders)
+        limit = bound(self.results)
+        ours = ours_beside(limit, self.results)
         if not limit or not ours:
             return dict.fromkeys(names, self.word("not run"))
         rate = ours["orders"] / ours["wall"]
@@ -265,7 +265,7 @@ class Report:
             f"{limit.write:.1f}",
             f"{limit.by_cpu:,.0f}",
             f"{limit.together:,.0f}" if limit.together else none,
-            f"{orders:,}",
+            f"{limit.orders:,}",
             f"{rate:,.0f}",
             f"{rate / limit.by_cpu:.0%}",
             f"{rate / limit.together:.0%}" if limit.together else none,

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from installation import CHINA, START, TICK, Mirror, mirror
 
-from kuaimai.errors import ConfigError
+from kuaimai.errors import ConfigError, Rejected
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import planner, stages
 from kuaimai.pipeline.scopes import SHOP_METHOD, fetch_shops
@@ -52,6 +52,26 @@ def orders(shop: Mirror):
         (sid, datetime.fromtimestamp(record["created"] // 1000, CHINA), str(record["userId"]))
         for sid, record in shop.box.truth().items()
     ]
+
+
+def test_refused_shop_does_not_hold_up_the_plan_of_the_others(tmp_path, monkeypatch):
+    start, end = MIDNIGHT - 2 * DAY, MIDNIGHT
+    with mirror(tmp_path, history_orders=200) as shop:
+        send = shop.client.wire.send
+
+        def picky(method, params, *, session):
+            if "900003" in params.get("userIds", ""):
+                raise Rejected("shop is not authorised any more", code="20014")
+            return send(method, params, session=session)
+
+        monkeypatch.setattr(shop.client.wire, "send", picky)
+        plan, summary = backfilled(shop, start, end)
+        others = {f"{number}" for number in range(900001, 900007)} - {"900003"}
+        assert sum(day.rows for day in plan.days) == len(created(orders(shop), start, end, others))
+        assert len(summary.open_windows) == len(plan.slices)
+        assert shop.rows("SELECT count(*) FROM kuaimai_trade") == [
+            (len(created(orders(shop), start, end, others)),)
+        ]
 
 
 def created(orders, start, end, shops=None):

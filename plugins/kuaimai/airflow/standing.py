@@ -116,9 +116,10 @@ as well.
 每天 08:33 以及手动触发时检查。绿色：计划过的数据全部读全，没有延迟。
 红色：任务日志写明哪个管道、从何时起、为什么，并且告警。
 
-The log is what `kuaimai status` prints: from when until when each pipeline is complete, how many windows are *sealed*,
-*open* (the next run reads it again) and *contested* (it never agreed with the gateway's count), and what is
-in quarantine. A pipeline that was never read is named and does not count; one that was paused since is late.
+The log is what `kuaimai status` prints: from when until when each pipeline is complete, how many windows
+are *sealed*, *open* (the next run reads it again) and *contested* (it never agreed with the gateway's
+count), and what is in quarantine. A pipeline that was never read is named and does not count; one that was
+paused since is late.
 
 The same as a query: `SELECT * FROM kuaimai_window WHERE state IN ('open', 'contested')`
 """

@@ -84,13 +84,13 @@ def _linted(path: Path) -> Linted:
 
 
 def _of_the_past(pipeline: Pipeline) -> Iterator[str]:
-    """Tell of a method that holds only what another one has lost reach of: scheduled runs find nothing new."""
+    """Tell of a method that holds only what is beyond another one's reach: scheduled runs find nothing."""
     named = pipeline.source.method
     newer = next((one for one in catalog.method_names() if catalog.method(one).history == named), None)
     if newer:
         yield (
-            f"source.method: {named} holds only what is older than {newer} reaches: scheduled runs find nothing. "
-            f"Read {newer}, whose backfills ask for both"
+            f"source.method: {named} holds only what is older than {newer} reaches: scheduled runs find "
+            f"nothing. Read {newer}, whose backfills ask for both"
         )
 
 
