@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from installation import CHINA, START, TRADES, mirror
 from msgspec.structs import replace
 
-from kuaimai.errors import ConfigError, DataError, Transient
+from kuaimai.errors import ConfigError, DataError, Rejected, Transient
 from kuaimai.extract.reads import UNPROVEN
 from kuaimai.gateway.answers import Answer, encode_json
 from kuaimai.pipeline import planner
@@ -239,7 +239,7 @@ def test_right_that_was_lost_marks_nothing_and_is_told(tmp_path, monkeypatch):
 
         def sending(method, params, *, session):
             if "trade" in method:
-                body = {"success": True, "traceId": "1"}
+                body = {"success": True, "traceId": "1", "total": 0, "list": []}
                 return Answer(method, body, encode_json(body))
             return send(method, params, session=session)
 
@@ -396,6 +396,27 @@ def test_window_that_cannot_be_read_keeps_nothing_else_from_the_night(tmp_path, 
         assert "out of order" in problem
         # What could not be read most often waits for what may be read.
         assert seen.index("2026-02-28 20:00:00") < seen.index("2026-02-28 19:00:00")
+
+
+def test_shop_that_the_gateway_refuses_keeps_no_other_from_being_compared(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        lost = [sid for sid, one in sorted(truth(shop).items()) if str(one["userId"]) != "900003"][:3]
+        forget(shop, lost)
+        before = living(shop)
+        send = shop.client.wire.send
+
+        def sending(method, params, *, session):
+            if "900003" in params.get("userIds", ""):
+                raise Rejected("the shop is not authorised any more")
+            return send(method, params, session=session)
+
+        monkeypatch.setattr(shop.client.wire, "send", sending)
+        outcome = reconcile(shop)
+        assert (outcome.total("repaired"), living(shop)) == (3, before | set(lost))
+        assert outcome.problems == ["shop 900003 is refused: the shop is not authorised any more"]
+        with pytest.raises(Rejected):
+            reconcile(shop, shops=[one for one in fetch_shops(shop.client) if one.id == "900003"])
 
 
 def test_windows_that_never_seal_keep_no_later_ones_waiting_for_ever(tmp_path, monkeypatch):

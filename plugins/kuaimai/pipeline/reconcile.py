@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from kuaimai.errors import ConfigError, DataError
+from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
 from kuaimai.extract.by_id import Found, records_of
 from kuaimai.extract.paging import read_parts
 from kuaimai.extract.reads import Read
@@ -128,7 +128,7 @@ class Outcome(msgspec.Struct, frozen=True):
         pipeline: its name.
         days: newest first.
         retried: windows of all dimensions that were tried again because they were not sealed.
-        still_open: those that are not sealed even now, with the reason.
+        still_open: those that are not sealed even now, with the reason; and shops that were refused.
         requests: calls spent, retries included.
     """
 
@@ -207,17 +207,18 @@ def reconcile(
     retried = mending.retry(_retried_since(pipeline, midnight, days), midnight, chosen)
     if retried.windows:
         mending.read_aside()
-    groups = _groups(pipeline, chosen)
-    slots = [(midnight - back * _DAY, group) for back in range(1, days + 1) for group in groups]
+    nights = [midnight - back * _DAY for back in range(1, days + 1)]
+    compared, refused = work.groups(_groups(pipeline, chosen), nights)
+    slots = [(night, group) for night in nights for group in compared]
     # What is gone is marked before changes are looked for, so that it is not asked for there again.
-    verdicts = work.marked([work.by_creation(day, group) for day, group in slots])
-    mended = [work.by_change(day, group) for day, group in slots]
+    verdicts = work.marked([compared[group][night] for night, group in slots])
+    mended = [work.by_change(night, group) for night, group in slots]
     found = [
-        work.day(day, group, one, also)
-        for (day, group), one, also in zip(slots, verdicts, mended, strict=True)
+        work.day(night, group, one, also)
+        for (night, group), one, also in zip(slots, verdicts, mended, strict=True)
     ]
-    requests = client.requests - spent
-    return Outcome(pipeline.name, tuple(found), retried.windows, retried.still_open, requests)
+    still_open = (*retried.still_open, *refused)
+    return Outcome(pipeline.name, tuple(found), retried.windows, still_open, client.requests - spent)
 
 
 def retry(
@@ -285,6 +286,37 @@ class _Reconciling:
         self.absent = 0
         self.unseen: dict[tuple[datetime, tuple[Shop, ...]], set[str]] = {}
 
+    def groups(
+        self, groups: Iterable[tuple[Shop, ...]], nights: Sequence[datetime]
+    ) -> tuple[dict[tuple[Shop, ...], dict[datetime, tuple[Verdict, ...]]], list[str]]:
+        """Compare days by creation, by group of shops; return besides a sentence for each refused shop.
+
+        A call that is refused for several shops is made for each of them alone: the others need not wait for
+        one that is not authorised any more.
+
+        Raises:
+            Rejected: all are refused.
+        """
+        found: dict[tuple[Shop, ...], dict[datetime, tuple[Verdict, ...]]] = {}
+        refused: list[str] = []
+        refusal: Rejected | None = None
+        queue = list(groups)
+        while queue:
+            group = queue.pop(0)
+            try:
+                found[group] = {night: self.by_creation(night, group) for night in nights}
+            except TooLarge:
+                raise
+            except Rejected as err:
+                refusal = err
+                if len(group) > 1:
+                    queue[:0] = [(shop,) for shop in group]
+                else:
+                    refused.append(f"shop {group[0].id} is refused: {err}")
+        if refusal and not found:
+            raise refusal
+        return found, refused
+
     def by_creation(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[Verdict, ...]:
         """Compare one day of one group of shops by creation, slot by slot."""
         slot, dimension = self.by.slot, self.by.dimension
@@ -295,10 +327,11 @@ class _Reconciling:
         unseen = self.unseen.setdefault((midnight, shops), set())
         counts = self.ledger.counts([(window.start, window.end) for window in slots])
         held = [sum(count.get(shop.id, 0) for shop in shops) for count in counts]
-        self.held += sum(held)
-        return tuple(
+        verdicts = tuple(
             self._slot(window, shops, many, unseen) for window, many in zip(slots, held, strict=True)
         )
+        self.held += sum(held)
+        return verdicts
 
     def marked(self, verdicts: Iterable[tuple[Verdict, ...]]) -> list[tuple[Verdict, ...]]:
         """Mark what is gone, unless it is too much of the whole night to be believed.
