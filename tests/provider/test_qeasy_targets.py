@@ -51,6 +51,29 @@ def test_a_write_api(connected):
         assert made["lines"][0]["qty"] == 2
 
 
+@pytest.mark.parametrize(
+    ("form", "accepted"),
+    [
+        ({"StatusKey": "data/code", "StatusValue": 200}, ("200", 200)),
+        (
+            [{"field": "StatusKey", "value": "data/code"}, {"field": "StatusValue", "value": "200"}],
+            ("200", 200),
+        ),
+        ({"StatusKey": "data/code", "StatusValue": True}, ("true", True)),
+    ],
+)
+def test_what_a_strategy_says_of_the_answer_decides(connected, tmp_path, form, accepted):
+    asks = [{"field": "timeType", "value": "upd_time"}]
+    asks += [{"field": "startTime", "value": "{{LAST_SYNC_TIME|datetime}}"}]
+    asks += [{"field": "endTime", "value": "{{CURRENT_TIME|datetime}}"}]
+    source = cases.source(api="erp.trade.list.query", id="sid", request=asks)
+    strategy = [source, cases.target(("billNo", "{{sid}}"), otherResponse=form)]
+    (tmp_path / "posts.json").write_text(json.dumps(strategy))
+    with opened(load_pipeline(tmp_path / "posts.json"), "kuaimai_write_api") as ((_, target),):
+        assert (target.api.answers.success, target.api.answers.accepted) == ("data.code", accepted)
+        assert target.api.answers.rows == ""
+
+
 GROUPED = [
     cases.ours()["lines_to_sql"]["source"],
     cases.target(

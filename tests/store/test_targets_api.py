@@ -174,6 +174,40 @@ def test_record_because_of_which_a_whole_request_is_refused_is_found(api, opened
     assert "HTTP 400" in reason
 
 
+BATCHES = pytest.mark.parametrize("batched", [{}, {"rows": 10, "rows_key": "array"}], ids=["single", "list"])
+STATUS = RowAnswers(success="data.code", accepted=(200,), message="data.msg")
+
+
+@BATCHES
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        (None, {"success": False, "message": "no such shop"}),
+        (STATUS, {"success": True, "data": {"code": 500, "msg": "no such shop"}}),
+    ],
+)
+def test_answer_of_http_200_that_says_no_is_a_refusal(api, opened, batched, answers, says):
+    api.banned, api.says = {"2"}, says
+    verdict = load(opened(**batched, answers=answers), [order(number) for number in (1, 2, 3)])
+    assert (verdict.landed, verdict.quarantined, api.taken) == (2, 1, ["1", "3"])
+    ((reason,),) = rows(opened(), "SELECT reason FROM kuaimai_quarantine")
+    assert reason == "no such shop"
+
+
+@BATCHES
+def test_answer_of_http_200_without_the_verdict_that_it_should_have_is_doubt(api, opened, batched):
+    verdict = load(opened(**batched, answers=RowAnswers(success="status")), [order(1)])
+    assert (verdict.landed, verdict.quarantined) == (0, 1)
+    ((reason,),) = rows(opened(), "SELECT reason FROM kuaimai_quarantine")
+    assert "no verdict at 'status'" in reason
+
+
+def test_api_that_is_asked_and_says_no_by_http_200_has_no_record_for_it(api, opened):
+    api.faults, api.says = ["500"], {"success": False}
+    with pytest.raises(ConfigError, match="has to answer 404"):
+        load(opened(in_doubt="ask"), [order(1)])
+
+
 @pytest.mark.parametrize("fault", ["429", "503"])
 def test_busy_api_is_given_the_time_it_asks_for(api, opened, clock, fault):
     api.faults = [fault, fault]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.findings import Findings
@@ -205,6 +205,24 @@ class Compiled:
     def name(self) -> str:
         """The strategy's name."""
         return self.strategy.name
+
+    @property
+    def answers(self) -> dict[str, Any] | None:
+        """Where the target's answer says what was taken (StatusKey, StatusValue), as `Answers` has it.
+
+        The platform compares as text, so a number and its text are both accepted; so are true and `true`.
+        """
+        given = self.strategy.target.other_response if self.strategy.target else {}
+        key, wanted = given.get("StatusKey"), given.get("StatusValue")
+        if not isinstance(key, str) or not key or not isinstance(wanted, bool | int | str) or wanted == "":
+            return None
+        text = str(wanted).lower() if isinstance(wanted, bool) else str(wanted)
+        accepted: list[bool | int | str] = [text]
+        if text.lower() in ("true", "false"):
+            accepted.append(text.lower() == "true")
+        elif text.isascii() and text.removeprefix("-").isdigit():
+            accepted.append(int(text))
+        return {"success": key.replace("/", "."), "accepted": tuple(accepted)}
 
     @property
     def crontab(self) -> str:

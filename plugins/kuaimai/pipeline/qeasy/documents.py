@@ -204,6 +204,13 @@ def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, An
     }
     if target.batch is not None:
         found |= {"rows": min(target.batch.rows, 1000), "rows_key": target.batch.rows_key}
+    given = compiled.strategy.target.other_response if compiled.strategy.target else {}
+    if given.keys() & {"StatusKey", "StatusValue"} and compiled.answers is None:
+        findings.warn(
+            f"{target.path}otherResponse",
+            "StatusKey and StatusValue belong together: so, only success: false in an answer is a refusal",
+            'write both, e.g. "StatusKey": "code", "StatusValue": "200"',
+        )
     return found
 
 
