@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import ssl
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import requests
 import sqlalchemy as sa
+import urllib3
 from loads import START, bad, batch, facts, load
 from orders import T0, line, order
 from workers import workers
@@ -229,6 +231,27 @@ def test_api_that_cannot_be_reached_is_told_and_leaves_nothing_in_doubt(opened):
     with pytest.raises(Transient, match="nothing was sent"):
         load(opened(url="http://127.0.0.1:1/none"), [order(1)])
     assert rows(opened(), "SELECT count(*) FROM kuaimai_delivery") == [(0,)]
+
+
+def test_handshake_that_fails_has_sent_nothing(api, opened):
+    target = opened(url=api.url.replace("http:", "https:"))
+    with pytest.raises(Transient, match="SSLError, nothing was sent"):
+        load(target, [order(1)])
+    assert rows(target, "SELECT count(*) FROM kuaimai_delivery") == [(0,)]
+
+
+def test_tls_that_breaks_after_the_request_was_sent_is_doubt(api, opened, monkeypatch):
+    target = opened()
+    post = target.transport.request
+
+    def broken(verb, url, **settings):
+        post(verb, url, **settings)
+        failed = urllib3.exceptions.SSLError(ssl.SSLError(1, "[SSL] decryption failed or bad record mac"))
+        raise requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(None, url, failed))
+
+    monkeypatch.setattr(target.transport, "request", broken)
+    assert load(target, [order(1)]).quarantined == 1
+    assert api.taken == ["1"]
 
 
 @pytest.mark.parametrize("fault", ["lost", "500-taken", "500"])

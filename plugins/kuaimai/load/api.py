@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from traceback import walk_tb
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -253,10 +255,21 @@ def _says_no(content: bytes) -> bool:
 
 
 def _never_sent(err: requests.RequestException) -> bool:
-    if isinstance(err, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+    if isinstance(err, requests.exceptions.ConnectTimeout):
         return True
-    cause = err.args[0] if err.args else None
-    return isinstance(getattr(cause, "reason", None), NewConnectionError)
+    reason = getattr(err.args[0] if err.args else None, "reason", None)
+    if isinstance(err, requests.exceptions.SSLError):
+        return _in_handshake(reason)
+    return isinstance(reason, NewConnectionError)
+
+
+def _in_handshake(reason: Any) -> bool:
+    """Whether TLS failed before there was anything to send by; later it breaks with what was sent."""
+    cause = reason.args[0] if isinstance(reason, Exception) and reason.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return True
+    frames = walk_tb(cause.__traceback__) if isinstance(cause, ssl.SSLError) else ()
+    return any(frame.f_code.co_name == "do_handshake" for frame, _ in frames)
 
 
 def _retry_after(response: requests.Response) -> float | None:
