@@ -9,6 +9,7 @@ from typing import Any, Literal
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.findings import Findings
 from kuaimai.pipeline.qeasy.formats import Format
+from kuaimai.pipeline.qeasy.repeating import changes_nothing_again
 from kuaimai.pipeline.qeasy.strategy import Batch, Condition, Field, Grouping, Strategy
 from kuaimai.pipeline.qeasy.templates import Value
 
@@ -137,8 +138,8 @@ class Statement:
     @property
     def again(self) -> bool:
         """Whether executing it once more for the same row changes nothing."""
-        texts = [one.lower() for one in (self.text, *(further.text for further in self.further))]
-        return all(not text.startswith("insert") or "on duplicate key" in text for text in texts)
+        texts = (self.text, *(further.text for further in self.further))
+        return all(changes_nothing_again(text) for text in texts)
 
 
 @dataclass(frozen=True)
