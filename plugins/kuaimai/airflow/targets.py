@@ -65,13 +65,13 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
             hint="write in_doubt: hold, or resend where the API honours the header Idempotency-Key",
         )
     api = WriteApi(
-        **{**access, "url": access["url"] + outlet.path},
+        **{**access, "url": _joined(access["url"], outlet.path)},
         rows=outlet.rows,
         rows_key=outlet.rows_key,
         body=outlet.body,
         id_check=outlet.id_check,
         in_doubt=outlet.in_doubt,
-        ask_url=access["url"] + outlet.ask_path,
+        ask_url=_joined(access["url"], outlet.ask_path),
         answers=RowAnswers(**answers) if answers else None,
         timeout=outlet.timeout_seconds,
         tries=outlet.tries,
@@ -136,6 +136,11 @@ def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline, compiled: C
 
     lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
     return Documents(compiled, lookups, file=Path(outlet.strategy).name)
+
+
+def _joined(url: str, path: str) -> str:
+    """Without a slash the path would be part of the host's name: another host would get the token."""
+    return url + (path if path.startswith(("/", "?")) or not path else f"/{path}")
 
 
 def _root(url: str) -> Any:
