@@ -9,6 +9,7 @@ import strategy_cases as cases
 
 from kuaimai.airflow.targets import opened
 from kuaimai.errors import ConfigError, Rejected
+from kuaimai.load.statements import StatementWriter
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.transform.mapping import Mapper
 
@@ -110,6 +111,23 @@ def test_a_statement_with_a_lookup(connected):
         rows = json.loads(part.body)
         assert rows == [{"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2}]
         assert (target.api.rows, target.api.in_doubt) == (2, "resend")
+
+
+def test_amounts_reach_a_database_that_has_no_decimals(connected):
+    with target_of("bills_to_sql", "statement") as ((_, target),):
+        with target.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE bill (id INTEGER PRIMARY KEY, sid NUMERIC)")
+            connection.exec_driver_sql("CREATE TABLE bill_line (bill INT, code VARCHAR(40), qty NUMERIC)")
+        row = b'[{"main_params": {"sid": 29.90}, "extend_params_1": [{"code": "A", "qty": 0.5}]}]'
+        (verdict,) = target.writer.post([row], "a-request")
+        assert verdict.taken
+        writer = StatementWriter(target.engine, "INSERT INTO bill (sid) VALUES (:amount)")
+        (verdict,) = writer.post([b'[{"amount": 19.90}]'], "another-request")
+        with target.engine.connect() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT sid FROM bill UNION ALL SELECT qty FROM bill_line"
+            ).fetchall()
+    assert [one for (one,) in found] == [29.9, 19.9, 0.5]
 
 
 def test_statements_that_follow_for_the_lines(connected):
