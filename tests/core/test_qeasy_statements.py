@@ -6,7 +6,6 @@ import pytest
 
 from kuaimai.pipeline.qeasy.compiled import Statement
 
-
 INSERT = "INSERT INTO stock (sku, qty) VALUES (:sku, :qty)"
 
 
