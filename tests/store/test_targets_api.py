@@ -15,14 +15,16 @@ import pytest
 import requests
 import sqlalchemy as sa
 import urllib3
-from loads import START, bad, batch, facts, load
+from loads import MINUTES, START, bad, batch, facts, load
 from orders import T0, line, order
 from workers import workers
 from write_api import TOKEN, write_api
 
 from kuaimai.errors import ConfigError, Throttled, Transient
+from kuaimai.gateway.answers import encode_json
 from kuaimai.load.api import RowAnswers, WriteApi
 from kuaimai.load.deliveries import DeliveryBook
+from kuaimai.load.parts import LeftOut, Part
 from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.transform.mapping import Mapper
@@ -377,6 +379,34 @@ def test_worker_killed_between_request_and_verdict_posts_nothing_twice(api, open
     if settled != "resend":
         assert max(Counter(api.taken).values()) == 1
     assert (verdict.landed, verdict.quarantined) == ((2, 1) if settled == "hold" else (3, 0))
+
+
+def test_record_that_is_not_for_the_api_is_counted_and_told_and_none_that_has_landed(
+    api, opened, clock, caplog
+):
+    caplog.set_level(logging.INFO)
+
+    def not_cancelled(_tables, record):
+        if record["sys_status"] == "CANCEL":
+            raise LeftOut("it is cancelled")
+        return [Part(record["sid"], encode_json(record))]
+
+    def target():
+        made = opened(tries=1)
+        made.document = not_cancelled
+        return made
+
+    api.refused["1"] = 1
+    api.said = "no"
+    api.banned = {"1"}
+    first = load(target(), [order(1), order(2, sysStatus="CANCEL")])
+    assert (first.state, first.landed, first.filtered, first.quarantined) == ("sealed", 0, 1, 1)
+    assert "1 records are not for my_api, it is cancelled: 2" in caplog.text
+    # What was refused, and is then cancelled, waits for nothing any more.
+    clock.advance(60)
+    then = load(target(), [order(1, T0 + 1, sysStatus="CANCEL")], read=START + 2 * MINUTES)
+    assert (then.landed, then.filtered, then.unchanged, api.taken) == (0, 1, 0, [])
+    assert rows(target(), "SELECT count(*) FROM kuaimai_quarantine WHERE resolved_at IS NULL") == [(0,)]
 
 
 def test_answer_that_says_nothing_about_records_is_doubt(api, opened):

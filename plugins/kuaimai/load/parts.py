@@ -22,7 +22,11 @@ class Part(msgspec.Struct, frozen=True):
     body: bytes
 
 
-# Makes what is sent of a record, given the tables: nothing where the record is not for this target.
+class LeftOut(Exception):
+    """A record that is not for the target; the text says why."""
+
+
+# Makes what is sent of a record, given the tables; raises `LeftOut` where the record is not for this target.
 Documents = Callable[[Sequence[Table], Mapping[str, object]], Sequence[Part]]
 
 
