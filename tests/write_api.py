@@ -25,6 +25,7 @@ class WriteApi:
         key: the records' key.
         said: why it refuses a record.
         retry_after: seconds that a busy API asks for.
+        lists: whether its answer is the list of verdicts alone.
         says: what it answers, by HTTP 200, to a request with a banned record in place of HTTP 400.
     """
 
@@ -39,6 +40,7 @@ class WriteApi:
         self.key = "sid"
         self.retry_after = 7
         self.said = "被占用"
+        self.lists = False
         self.says: dict[str, Any] = {}
 
     @property
@@ -102,10 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "lost":
             self.close_connection = True
         else:
-            self.answer(
-                500 if fault == "500-taken" else 200,
-                {"Id": len(self.api.posts), "data": {"code": 200, "result": answers}},
-            )
+            whole = {"Id": len(self.api.posts), "data": {"code": 200, "result": answers}}
+            self.answer(500 if fault == "500-taken" else 200, answers if self.api.lists else whole)
 
     def verdict(self, key: str) -> dict[str, Any]:
         if not self.api.refused.get(key):

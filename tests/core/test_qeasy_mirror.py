@@ -522,3 +522,12 @@ def test_rows_of_several_records_become_one_document():
 def test_a_persons_data_in_flat_and_grouped_columns_is_kept_as_well(mirror):
     grouped = cases.target(("who", "{{receiverName}}"), groupCalculate={"headerGroup": ["receiverName"]})
     assert mirror(orders(beatFlat=["orders"]), grouped).keep_personal == ("receiverName",)
+
+
+@pytest.mark.parametrize(("rows", "told"), [(50, True), (1, False)])
+def test_what_rows_of_one_request_keep_of_its_answer_is_told(mirror, tmp_path, rows, told):
+    kept = [{"field": "primaryWriteback", "type": "object", "children": [{"field": "id", "value": "{{Id}}"}]}]
+    batch = {"method": "batchArraySave", "rows": rows, "rowsKey": "array"}
+    mirror(orders(), cases.target(("row", "{{sid}}"), response=kept, operation=batch))
+    found = [one for one in lint_strategy(tmp_path / "strategy.json").findings if one.level == "danger"]
+    assert any("rows of one request keep the whole answer" in one.message for one in found) is told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -196,6 +197,16 @@ def test_answer_of_http_200_that_says_no_is_a_refusal(api, opened, batched, answ
     assert (verdict.landed, verdict.quarantined, api.taken) == (2, 1, ["1", "3"])
     ((reason,),) = rows(opened(), "SELECT reason FROM kuaimai_quarantine")
     assert reason == "no such shop"
+
+
+def test_answer_that_is_a_list_speaks_of_each_record(api, opened):
+    api.lists, api.refused = True, {"2": 9}
+    target = opened(rows=10, rows_key="array", tries=1)
+    target.keep = bytes.decode
+    verdict = load(target, [order(number) for number in (1, 2, 3)])
+    assert (verdict.landed, verdict.quarantined, api.taken) == (2, 1, ["1", "3"])
+    kept = dict(rows(target, "SELECT record_key, writeback FROM kuaimai_delivery WHERE state = 'taken'"))
+    assert {key: json.loads(text)["bill"] for key, text in kept.items()} == {"1": "BILL-1", "3": "BILL-3"}
 
 
 @BATCHES

@@ -125,7 +125,7 @@ class Writer:
         url = self.api.ask_url.replace("{key}", quote(key, safe=""))
         response = self._send("GET", url, None, {})
         if response.ok and not response.is_redirect:
-            if _says_no(response.content):
+            if _says_no(_decoded(response.content)):
                 raise ConfigError(
                     f"{self._place(url)}: HTTP {response.status_code}, but its answer says success: false",
                     hint="ask_path has to answer 404 where a record is not there",
@@ -190,21 +190,28 @@ class Writer:
 
     def _one_verdict(self, response: requests.Response, many: int) -> list[Verdict]:
         """Read what the answer says of the whole request; a list that is refused is like one by HTTP 400."""
-        shape, content = self.api.answers, response.content
+        shape, said = self.api.answers, _decoded(response.content)
+        if shape is None and self.api.rows_key and isinstance(said, list) and len(said) == many:
+            return [self._unless_it_says_no(one) for one in said]
         if shape is None:
-            taken = not _says_no(content)
+            taken = not _says_no(said)
         else:
-            said = _at(_decoded(content), shape.success)
-            if said is None:
+            verdict = _at(said, shape.success)
+            if verdict is None:
                 raise Unknown(f"{self._place(response.url)}: the answer has no verdict at {shape.success!r}")
-            taken = said in shape.accepted
+            taken = verdict in shape.accepted
         if taken:
-            return [Verdict(taken=True, answer=content)] * many
-        told = _at(_decoded(content), shape.message if shape else "message")
+            return [Verdict(taken=True, answer=response.content)] * many
+        told = _at(said, shape.message if shape else "message")
         reason = self._reason(str(told or response.text))
         if many > 1:
             raise Rejected(reason, code=str(response.status_code))
         return [Verdict(taken=False, reason=reason)]
+
+    def _unless_it_says_no(self, entry: Any) -> Verdict:
+        if _says_no(entry):
+            return Verdict(taken=False, reason=self._reason(str(_at(entry, "message") or "refused")))
+        return Verdict(taken=True, answer=encode_json(entry))
 
     def _verdicts(self, shape: RowAnswers, response: requests.Response, many: int) -> list[Verdict]:
         place = self._place(response.url)
@@ -217,7 +224,7 @@ class Writer:
             }
             return [self._verdict(shape, entries.get(at)) for at in range(many)]
         except (LookupError, TypeError, ValueError, AttributeError):
-            if _says_no(response.content):
+            if _says_no(_decoded(response.content)):
                 raise Rejected(self._reason(response.text), code=str(response.status_code)) from None
             raise Unknown(f"{place}: the answer has no verdicts under {shape.rows!r}") from None
 
@@ -249,9 +256,9 @@ def _at(found: Any, path: str) -> Any:
     return found
 
 
-def _says_no(content: bytes) -> bool:
+def _says_no(said: Any) -> bool:
     """Whether an answer is an object with `success: false`: many APIs say so with HTTP 200."""
-    return _at(_decoded(content), "success") is False
+    return _at(said, "success") is False
 
 
 def _never_sent(err: requests.RequestException) -> bool:

@@ -211,6 +211,13 @@ def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, An
     }
     if target.batch is not None:
         found |= {"rows": min(target.batch.rows, 1000), "rows_key": target.batch.rows_key}
+        if target.writeback and target.batch.rows > 1:
+            findings.warn(
+                f"{target.path}response",
+                "primaryWriteback: rows of one request keep the whole answer, unless it is a list with an "
+                "entry for each of them",
+                "write rows 1, or a YAML pipeline with this strategy whose target says answers.rows",
+            )
     given = compiled.strategy.target.other_response if compiled.strategy.target else {}
     if given.keys() & {"StatusKey", "StatusValue"} and compiled.answers is None:
         findings.warn(
