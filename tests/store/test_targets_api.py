@@ -420,6 +420,17 @@ def test_record_that_is_not_for_the_api_is_counted_and_told_and_none_that_has_la
     assert rows(target(), "SELECT count(*) FROM kuaimai_quarantine WHERE resolved_at IS NULL") == [(0,)]
 
 
+def test_parts_of_a_record_go_out_by_their_numbers(api, opened):
+    def lines(_tables, record):
+        keys = [f"{record['sid']}-{number}" for number in range(1, 13)]
+        return [Part(key, encode_json({"sid": key})) for key in keys]
+
+    target = opened()
+    target.document = lines
+    assert load(target, [order(2), order(1)]).landed == 2
+    assert api.taken == [f"{sid}-{number}" for sid in (1, 2) for number in range(1, 13)]
+
+
 def test_answer_that_says_nothing_about_records_is_doubt(api, opened):
     target = opened(rows=10, rows_key="array", answers=RowAnswers("absent"))
     assert load(target, [order(1)]).quarantined == 1

@@ -52,6 +52,12 @@ class Joins(Protocol):
         ...
 
 
+def in_order(key: str) -> tuple[str, int]:
+    """Return what sorts keys so that a record's parts, `<record>-1` to `<record>-12`, come as they count."""
+    record, _, number = key.rpartition("-")
+    return (record, int(number)) if record and number.isascii() and number.isdigit() else (key, 0)
+
+
 def fold(
     parts: Mapping[str, Sequence[str]], outcomes: MutableMapping[str, str], reasons: MutableMapping[str, str]
 ) -> None:

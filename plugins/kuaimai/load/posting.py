@@ -39,7 +39,7 @@ from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.deliveries import HELD, REFUSED, SENT, TAKEN, Delivery, DeliveryBook
 from kuaimai.load.held import AS_SENT, Quarantined
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.parts import Document, Documents, Joins, LeftOut, fold
+from kuaimai.load.parts import Document, Documents, Joins, LeftOut, fold, in_order
 from kuaimai.load.plain import plain_rows
 from kuaimai.load.windows import Sealing, WindowFacts, Written
 from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
@@ -291,7 +291,7 @@ class _Delivering:
         doubtful: dict[str, list[Document]] = {}
         fresh: list[Document] = []
         on_their_way = 0
-        for _, one in sorted(wanted.items()):
+        for one in sorted(wanted.values(), key=lambda one: in_order(one.key)):
             known = self._known.get(one.key)
             if self._is_settled(one, known):
                 continue
