@@ -43,6 +43,11 @@ def test_targets_are_named_by_their_connection_or_their_kind(outlets):
     assert [one.name for one in kinds] == ["warehouse", "files", "lake", "my_api", "noop"]
 
 
+def test_an_answer_can_speak_for_a_single_record(outlets):
+    (one,) = outlets("targets: [{kind: http, conn_id: a, answers: {success: code, accepted: [200]}}]\n")
+    assert (one.rows, one.answers.rows, one.answers.accepted) == (1, "", (200,))
+
+
 def test_a_target_can_have_a_rhythm_of_its_own(tmp_path):
     def read(text):
         path = tmp_path / "trades.yaml"
@@ -92,6 +97,7 @@ def test_a_strategy_is_found_from_the_pipelines_folder(outlets, tmp_path, monkey
         ("[{kind: http, conn_id: a, rows_key: x, body: {x: 1}}]", "may not hold 'x'"),
         ("[{kind: http, conn_id: a, in_doubt: ask}]", "ask_path"),
         ("[{kind: http, conn_id: a, answers: {rows: data}}]", "need rows_key"),
+        ("[{kind: http, conn_id: a, answers: {index: at}}]", "answers.rows"),
         ("[{kind: noop, name: 'a b'}]", "name"),
         ("[{kind: noop}]\ntarget: mine", "only one of the two"),
     ],

@@ -9,7 +9,7 @@ import pytest
 import strategy_cases as cases
 
 from kuaimai.errors import ConfigError, DataError
-from kuaimai.load.parts import Document
+from kuaimai.load.parts import Document, LeftOut
 from kuaimai.pipeline.lint import lint
 from kuaimai.pipeline.qeasy.compiling import load_strategy, load_text
 from kuaimai.pipeline.qeasy.documents import Documents
@@ -377,7 +377,8 @@ def test_a_mirrored_record_becomes_the_strategys_document():
             {"code": {"FNumber": "B'"}, "qty": 1, "share": Decimal("0.33")},
         ],
     }
-    assert make(TABLES, {**RECORD, "sys_status": "CANCEL"}) == []
+    with pytest.raises(LeftOut, match="condition"):
+        make(TABLES, {**RECORD, "sys_status": "CANCEL"})
     with pytest.raises(DataError, match="qty"):
         make(TABLES, {**RECORD, "trade_line": [{"id": "1", "num": "1.5"}]})
 
@@ -439,7 +440,8 @@ def test_a_mirrored_record_becomes_the_rows_of_a_statement():
         {"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2},
         {"sid": "5970000000000001-2", "code": "B'", "sku_id": None, "qty": 1},
     ]
-    assert make(TABLES, {**RECORD, "trade_line": []}) == []
+    with pytest.raises(LeftOut, match="its list orders is empty"):
+        make(TABLES, {**RECORD, "trade_line": []})
 
 
 def flat(**changed):
@@ -454,7 +456,8 @@ def test_each_flat_row_is_a_document_with_a_key_of_its_own():
         ("5970000000000001-1", {"key": "5970000000000001-1", "code": "DEMO-A"}),
         ("5970000000000001-2", {"key": "5970000000000001-2", "code": "B'"}),
     ]
-    assert flat()(TABLES, {**RECORD, "trade_line": []}) == []
+    with pytest.raises(LeftOut, match="its list orders is empty"):
+        flat()(TABLES, {**RECORD, "trade_line": []})
     # Several records can have the platform's number, so that alone would be the key of more than one.
     by_number = flat(source={"id": "tid", "number": "tid"})
     assert [part.key for part in by_number(TABLES, RECORD)] == [
@@ -519,3 +522,12 @@ def test_rows_of_several_records_become_one_document():
 def test_a_persons_data_in_flat_and_grouped_columns_is_kept_as_well(mirror):
     grouped = cases.target(("who", "{{receiverName}}"), groupCalculate={"headerGroup": ["receiverName"]})
     assert mirror(orders(beatFlat=["orders"]), grouped).keep_personal == ("receiverName",)
+
+
+@pytest.mark.parametrize(("rows", "told"), [(50, True), (1, False)])
+def test_what_rows_of_one_request_keep_of_its_answer_is_told(mirror, tmp_path, rows, told):
+    kept = [{"field": "primaryWriteback", "type": "object", "children": [{"field": "id", "value": "{{Id}}"}]}]
+    batch = {"method": "batchArraySave", "rows": rows, "rowsKey": "array"}
+    mirror(orders(), cases.target(("row", "{{sid}}"), response=kept, operation=batch))
+    found = [one for one in lint_strategy(tmp_path / "strategy.json").findings if one.level == "danger"]
+    assert any("rows of one request keep the whole answer" in one.message for one in found) is told

@@ -142,6 +142,7 @@ def engine(request, tmp_path):
             ("3", "GONE", "1.0000", 7, "2026-03-01 00:00:00"),
             ("4", "TWICE", "1.0000", 8, None),
             ("5", "TWICE", "1.0000", 8, None),
+            ("6", "WEIGHT", "0.1250", 9, None),
         ]:
             connection.execute(
                 sa.text("INSERT INTO kuaimai_sku VALUES (:a, :b, :c, :d, :e)"),
@@ -164,6 +165,13 @@ def test_lookups_are_bound_and_typed_by_their_columns(engine):
     assert find(engine, "sysSkuId", skuOuterId="DEMO-A", stock=6) is None
     assert find(engine, "sysSkuId", skuOuterId="GONE") is None  # vanished at the source
     assert find(engine, "sysSkuId", skuOuterId=None) is None
+
+
+def test_amounts_that_are_looked_up_have_no_zeros_of_their_column(engine):
+    assert as_text(find(engine, "price", stock=5)) == "29.90"
+    assert as_text(find(engine, "price", stock=6)) == "1.00"
+    assert as_text(find(engine, "price", stock=9)) == "0.125"
+    assert as_text(find(engine, "stock", sysSkuId="2")) == "6"
 
 
 def test_lookups_never_guess(engine):

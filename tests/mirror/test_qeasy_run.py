@@ -245,6 +245,9 @@ def test_each_order_is_written_once_as_the_strategys_document(box, clock, pg_url
     assert first.sealed
     assert again.sealed
     assert refused.sealed
+    # What the condition leaves out has not landed here.
+    assert (first.landed, first.filtered) == (len(wanted), len(truth) - len(wanted))
+    assert (again.landed, again.filtered) == (first.landed, first.filtered)
     assert sorted(taken) == sorted(wanted)
     assert 0 < refused.quarantined == len(wanted) - still
 

@@ -13,6 +13,7 @@ from write_api import TOKEN, write_api
 
 from kuaimai.load.api import RowAnswers, WriteApi
 from kuaimai.load.noop import NoopTarget
+from kuaimai.load.parts import LeftOut
 from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline.replay import pretty, replay
@@ -280,6 +281,25 @@ def test_record_in_doubt_is_not_sent_by_a_replay_until_somebody_has_looked(shop_
         connection.execute(sa.text("UPDATE kuaimai_delivery SET state = 'refused' WHERE state = 'held'"))
     assert replay(shop.pipeline, shop.target).landed == held
     assert len({row["sid"] for row in sent_since(api, posts)}) == len(sent_since(api, posts)) > 0
+
+
+def test_record_that_is_not_for_the_api_by_now_is_not_sent_and_counts_as_filtered(shop_of_api):
+    shop, api = shop_of_api
+    api.refused = {read_by(shop)[0]: 1}
+    before = shop.run(START - DAY, START)
+    posts = len(api.posts)
+
+    def nothing(_tables, _record):
+        raise LeftOut("it is cancelled")
+
+    shop.target.document = nothing
+    done = replay(shop.pipeline, shop.target)
+    assert (done.landed, done.still, len(api.posts)) == (0, {}, posts)
+    assert done.filtered == done.waiting > 0
+    assert shop.target.held("trades") == []
+    counts = booked(shop, "SELECT total_after, landed, quarantined, filtered FROM kuaimai_window")
+    assert all(total == landed + aside + left_out for total, landed, aside, left_out in counts)
+    assert before.quarantined == 1
 
 
 def test_record_that_was_kept_as_it_was_sent_is_not_mapped(shop_of_api):

@@ -9,6 +9,7 @@ import strategy_cases as cases
 
 from kuaimai.airflow.targets import opened
 from kuaimai.errors import ConfigError, Rejected
+from kuaimai.load.statements import StatementWriter
 from kuaimai.pipeline.spec import load_pipeline
 from kuaimai.transform.mapping import Mapper
 
@@ -51,6 +52,29 @@ def test_a_write_api(connected):
         assert made["lines"][0]["qty"] == 2
 
 
+@pytest.mark.parametrize(
+    ("form", "accepted"),
+    [
+        ({"StatusKey": "data/code", "StatusValue": 200}, ("200", 200)),
+        (
+            [{"field": "StatusKey", "value": "data/code"}, {"field": "StatusValue", "value": "200"}],
+            ("200", 200),
+        ),
+        ({"StatusKey": "data/code", "StatusValue": True}, ("true", True)),
+    ],
+)
+def test_what_a_strategy_says_of_the_answer_decides(connected, tmp_path, form, accepted):
+    asks = [{"field": "timeType", "value": "upd_time"}]
+    asks += [{"field": "startTime", "value": "{{LAST_SYNC_TIME|datetime}}"}]
+    asks += [{"field": "endTime", "value": "{{CURRENT_TIME|datetime}}"}]
+    source = cases.source(api="erp.trade.list.query", id="sid", request=asks)
+    strategy = [source, cases.target(("billNo", "{{sid}}"), otherResponse=form)]
+    (tmp_path / "posts.json").write_text(json.dumps(strategy))
+    with opened(load_pipeline(tmp_path / "posts.json"), "kuaimai_write_api") as ((_, target),):
+        assert (target.api.answers.success, target.api.answers.accepted) == ("data.code", accepted)
+        assert target.api.answers.rows == ""
+
+
 GROUPED = [
     cases.ours()["lines_to_sql"]["source"],
     cases.target(
@@ -87,6 +111,23 @@ def test_a_statement_with_a_lookup(connected):
         rows = json.loads(part.body)
         assert rows == [{"sid": "5970000000000001-1", "code": "DEMO-A", "sku_id": "S1", "qty": 2}]
         assert (target.api.rows, target.api.in_doubt) == (2, "resend")
+
+
+def test_amounts_reach_a_database_that_has_no_decimals(connected):
+    with target_of("bills_to_sql", "statement") as ((_, target),):
+        with target.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE bill (id INTEGER PRIMARY KEY, sid NUMERIC)")
+            connection.exec_driver_sql("CREATE TABLE bill_line (bill INT, code VARCHAR(40), qty NUMERIC)")
+        row = b'[{"main_params": {"sid": 29.90}, "extend_params_1": [{"code": "A", "qty": 0.5}]}]'
+        (verdict,) = target.writer.post([row], "a-request")
+        assert verdict.taken
+        writer = StatementWriter(target.engine, "INSERT INTO bill (sid) VALUES (:amount)")
+        (verdict,) = writer.post([b'[{"amount": 19.90}]'], "another-request")
+        with target.engine.connect() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT sid FROM bill UNION ALL SELECT qty FROM bill_line"
+            ).fetchall()
+    assert [one for (one,) in found] == [29.9, 19.9, 0.5]
 
 
 def test_statements_that_follow_for_the_lines(connected):

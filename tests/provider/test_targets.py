@@ -73,6 +73,25 @@ def test_write_api_takes_address_and_token_of_its_connection(pipeline, monkeypat
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("api/orders", "https://api.example.com/api/orders"),
+        ("/api/orders", "https://api.example.com/api/orders"),
+        ("@other.example.com", "https://api.example.com/@other.example.com"),
+        ("?shop=1", "https://api.example.com?shop=1"),
+        ("", "https://api.example.com"),
+    ],
+)
+def test_path_never_makes_another_host_of_the_connections(pipeline, monkeypatch, path, url):
+    monkeypatch.setenv("AIRFLOW_CONN_MY_API", '{"conn_type": "http", "host": "api.example.com"}')
+    asked = "in_doubt: ask, ask_path: 'com/{key}'"
+    spec = pipeline(f"targets: [{{kind: http, conn_id: my_api, path: '{path}', {asked}}}]\n")
+    with targets.opened(spec) as ((_, target),):
+        assert target.api.url == url
+        assert target.api.ask_url == "https://api.example.com/com/{key}"
+
+
 def test_target_that_cannot_be_opened_is_left_out_of_a_plan_and_told(pipeline, caplog):
     spec = pipeline("targets: [{kind: sql, conn_id: absent}, {kind: noop}]\n")
     with targets.planned_for(spec) as coverage:

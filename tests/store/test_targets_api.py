@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import ssl
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +15,17 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import requests
 import sqlalchemy as sa
-from loads import START, bad, batch, facts, load
+import urllib3
+from loads import MINUTES, START, bad, batch, facts, load
 from orders import T0, line, order
 from workers import workers
 from write_api import TOKEN, write_api
 
 from kuaimai.errors import ConfigError, Throttled, Transient
+from kuaimai.gateway.answers import encode_json
 from kuaimai.load.api import RowAnswers, WriteApi
 from kuaimai.load.deliveries import DeliveryBook
+from kuaimai.load.parts import LeftOut, Part
 from kuaimai.load.posting import HttpTarget
 from kuaimai.load.targets import open_target
 from kuaimai.transform.mapping import Mapper
@@ -174,6 +179,50 @@ def test_record_because_of_which_a_whole_request_is_refused_is_found(api, opened
     assert "HTTP 400" in reason
 
 
+BATCHES = pytest.mark.parametrize("batched", [{}, {"rows": 10, "rows_key": "array"}], ids=["single", "list"])
+STATUS = RowAnswers(success="data.code", accepted=(200,), message="data.msg")
+
+
+@BATCHES
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        (None, {"success": False, "message": "no such shop"}),
+        (STATUS, {"success": True, "data": {"code": 500, "msg": "no such shop"}}),
+    ],
+)
+def test_answer_of_http_200_that_says_no_is_a_refusal(api, opened, batched, answers, says):
+    api.banned, api.says = {"2"}, says
+    verdict = load(opened(**batched, answers=answers), [order(number) for number in (1, 2, 3)])
+    assert (verdict.landed, verdict.quarantined, api.taken) == (2, 1, ["1", "3"])
+    ((reason,),) = rows(opened(), "SELECT reason FROM kuaimai_quarantine")
+    assert reason == "no such shop"
+
+
+def test_answer_that_is_a_list_speaks_of_each_record(api, opened):
+    api.lists, api.refused = True, {"2": 9}
+    target = opened(rows=10, rows_key="array", tries=1)
+    target.keep = bytes.decode
+    verdict = load(target, [order(number) for number in (1, 2, 3)])
+    assert (verdict.landed, verdict.quarantined, api.taken) == (2, 1, ["1", "3"])
+    kept = dict(rows(target, "SELECT record_key, writeback FROM kuaimai_delivery WHERE state = 'taken'"))
+    assert {key: json.loads(text)["bill"] for key, text in kept.items()} == {"1": "BILL-1", "3": "BILL-3"}
+
+
+@BATCHES
+def test_answer_of_http_200_without_the_verdict_that_it_should_have_is_doubt(api, opened, batched):
+    verdict = load(opened(**batched, answers=RowAnswers(success="status")), [order(1)])
+    assert (verdict.landed, verdict.quarantined) == (0, 1)
+    ((reason,),) = rows(opened(), "SELECT reason FROM kuaimai_quarantine")
+    assert "no verdict at 'status'" in reason
+
+
+def test_api_that_is_asked_and_says_no_by_http_200_has_no_record_for_it(api, opened):
+    api.faults, api.says = ["500"], {"success": False}
+    with pytest.raises(ConfigError, match="has to answer 404"):
+        load(opened(in_doubt="ask"), [order(1)])
+
+
 @pytest.mark.parametrize("fault", ["429", "503"])
 def test_busy_api_is_given_the_time_it_asks_for(api, opened, clock, fault):
     api.faults = [fault, fault]
@@ -195,6 +244,27 @@ def test_api_that_cannot_be_reached_is_told_and_leaves_nothing_in_doubt(opened):
     with pytest.raises(Transient, match="nothing was sent"):
         load(opened(url="http://127.0.0.1:1/none"), [order(1)])
     assert rows(opened(), "SELECT count(*) FROM kuaimai_delivery") == [(0,)]
+
+
+def test_handshake_that_fails_has_sent_nothing(api, opened):
+    target = opened(url=api.url.replace("http:", "https:"))
+    with pytest.raises(Transient, match="SSLError, nothing was sent"):
+        load(target, [order(1)])
+    assert rows(target, "SELECT count(*) FROM kuaimai_delivery") == [(0,)]
+
+
+def test_tls_that_breaks_after_the_request_was_sent_is_doubt(api, opened, monkeypatch):
+    target = opened()
+    post = target.transport.request
+
+    def broken(verb, url, **settings):
+        post(verb, url, **settings)
+        failed = urllib3.exceptions.SSLError(ssl.SSLError(1, "[SSL] decryption failed or bad record mac"))
+        raise requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(None, url, failed))
+
+    monkeypatch.setattr(target.transport, "request", broken)
+    assert load(target, [order(1)]).quarantined == 1
+    assert api.taken == ["1"]
 
 
 @pytest.mark.parametrize("fault", ["lost", "500-taken", "500"])
@@ -320,6 +390,45 @@ def test_worker_killed_between_request_and_verdict_posts_nothing_twice(api, open
     if settled != "resend":
         assert max(Counter(api.taken).values()) == 1
     assert (verdict.landed, verdict.quarantined) == ((2, 1) if settled == "hold" else (3, 0))
+
+
+def test_record_that_is_not_for_the_api_is_counted_and_told_and_none_that_has_landed(
+    api, opened, clock, caplog
+):
+    caplog.set_level(logging.INFO)
+
+    def not_cancelled(_tables, record):
+        if record["sys_status"] == "CANCEL":
+            raise LeftOut("it is cancelled")
+        return [Part(record["sid"], encode_json(record))]
+
+    def target():
+        made = opened(tries=1)
+        made.document = not_cancelled
+        return made
+
+    api.refused["1"] = 1
+    api.said = "no"
+    api.banned = {"1"}
+    first = load(target(), [order(1), order(2, sysStatus="CANCEL")])
+    assert (first.state, first.landed, first.filtered, first.quarantined) == ("sealed", 0, 1, 1)
+    assert "1 records are not for my_api, it is cancelled: 2" in caplog.text
+    # What was refused, and is then cancelled, waits for nothing any more.
+    clock.advance(60)
+    then = load(target(), [order(1, T0 + 1, sysStatus="CANCEL")], read=START + 2 * MINUTES)
+    assert (then.landed, then.filtered, then.unchanged, api.taken) == (0, 1, 0, [])
+    assert rows(target(), "SELECT count(*) FROM kuaimai_quarantine WHERE resolved_at IS NULL") == [(0,)]
+
+
+def test_parts_of_a_record_go_out_by_their_numbers(api, opened):
+    def lines(_tables, record):
+        keys = [f"{record['sid']}-{number}" for number in range(1, 13)]
+        return [Part(key, encode_json({"sid": key})) for key in keys]
+
+    target = opened()
+    target.document = lines
+    assert load(target, [order(2), order(1)]).landed == 2
+    assert api.taken == [f"{sid}-{number}" for sid in (1, 2) for number in range(1, 13)]
 
 
 def test_answer_that_says_nothing_about_records_is_doubt(api, opened):

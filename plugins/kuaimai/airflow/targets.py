@@ -14,6 +14,7 @@ from kuaimai.errors import KuaimaiError
 if TYPE_CHECKING:
     from kuaimai.load.protocol import Coverage, Target
     from kuaimai.pipeline.outlets import AnyOutlet, HttpOutlet, StatementOutlet
+    from kuaimai.pipeline.qeasy.compiled import Compiled
     from kuaimai.pipeline.qeasy.documents import Documents
     from kuaimai.pipeline.spec import Pipeline
 
@@ -55,21 +56,23 @@ def _open_api(outlet: HttpOutlet, spec: Pipeline, book: Any) -> Target:
     from kuaimai.load.posting import HttpTarget
 
     access = write_access(outlet.conn_id)
-    documents = _documents(outlet, spec) if outlet.strategy else None
+    compiled = _compiled(outlet, spec) if outlet.strategy else None
+    documents = _documents(outlet, spec, compiled) if compiled else None
+    answers = outlet.answers.model_dump() if outlet.answers else compiled.answers if compiled else None
     if documents is not None and documents.joins is not None and outlet.in_doubt == "ask":
         raise ConfigError(
             f"target {outlet.name}: groupCalculate joins records into documents, and none can be asked for",
             hint="write in_doubt: hold, or resend where the API honours the header Idempotency-Key",
         )
     api = WriteApi(
-        **{**access, "url": access["url"] + outlet.path},
+        **{**access, "url": _joined(access["url"], outlet.path)},
         rows=outlet.rows,
         rows_key=outlet.rows_key,
         body=outlet.body,
         id_check=outlet.id_check,
         in_doubt=outlet.in_doubt,
-        ask_url=access["url"] + outlet.ask_path,
-        answers=RowAnswers(**outlet.answers.model_dump()) if outlet.answers else None,
+        ask_url=_joined(access["url"], outlet.ask_path),
+        answers=RowAnswers(**answers) if answers else None,
         timeout=outlet.timeout_seconds,
         tries=outlet.tries,
     )
@@ -92,7 +95,7 @@ def _open_statement(outlet: StatementOutlet, spec: Pipeline, book: Any) -> Targe
     from kuaimai.load.statements import StatementTarget
     from kuaimai.pipeline.qeasy.statements import MAIN_PARAMS
 
-    documents = _documents(outlet, spec)
+    documents = _documents(outlet, spec, _compiled(outlet, spec))
     statement = documents.statement
     if statement is None:
         raise ConfigError(
@@ -114,18 +117,30 @@ def _open_statement(outlet: StatementOutlet, spec: Pipeline, book: Any) -> Targe
     )
 
 
-def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Documents:
-    """What a Qeasy strategy makes of a record; it looks up in the pipeline's first database."""
-    from kuaimai.airflow.settings import target
+def _compiled(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Compiled:
+    """The target's Qeasy strategy, from the pipeline's folder."""
     from kuaimai.pipeline.qeasy.compiling import load_strategy
-    from kuaimai.pipeline.qeasy.documents import Documents, check_usable
-    from kuaimai.pipeline.qeasy.lookups import SqlLookups
+    from kuaimai.pipeline.qeasy.documents import check_usable
 
-    lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
     file = Path(spec.folder, outlet.strategy)
     compiled = load_strategy(file)
     check_usable(compiled, spec.record.name, spec.kept_personal, str(file))
-    return Documents(compiled, lookups, file=file.name)
+    return compiled
+
+
+def _documents(outlet: HttpOutlet | StatementOutlet, spec: Pipeline, compiled: Compiled) -> Documents:
+    """What a Qeasy strategy makes of a record; it looks up in the pipeline's first database."""
+    from kuaimai.airflow.settings import target
+    from kuaimai.pipeline.qeasy.documents import Documents
+    from kuaimai.pipeline.qeasy.lookups import SqlLookups
+
+    lookups = SqlLookups(target(spec.databases[0]).engine) if spec.databases else None
+    return Documents(compiled, lookups, file=Path(outlet.strategy).name)
+
+
+def _joined(url: str, path: str) -> str:
+    """Without a slash the path would be part of the host's name: another host would get the token."""
+    return url + (path if path.startswith(("/", "?")) or not path else f"/{path}")
 
 
 def _root(url: str) -> Any:

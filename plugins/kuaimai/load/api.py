@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from traceback import walk_tb
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -21,9 +23,9 @@ _MOST_PATIENCE = 3600.0
 
 @dataclass(frozen=True)
 class RowAnswers:
-    """Where the answer speaks about single records; see `kuaimai.pipeline.outlets.Answers`."""
+    """Where the answer says what became of records; see `kuaimai.pipeline.outlets.Answers`."""
 
-    rows: str
+    rows: str = ""
     success: str = "success"
     accepted: tuple[bool | int | str, ...] = (True,)
     message: str = "message"
@@ -43,7 +45,7 @@ class WriteApi:
         id_check: a record is sent once only.
         in_doubt: what is done where nobody knows whether a record was taken.
         ask_url: with `{key}`: where to ask for a record.
-        answers: how single records are answered for.
+        answers: where the answer says what was taken; None: only `success: false` is a refusal.
         timeout: seconds.
         tries: how often a request is sent in one load.
         verify: TLS verification, or the path of a CA bundle.
@@ -101,7 +103,7 @@ class Writer:
             request: the request's own key, the same when the same records are sent again.
 
         Raises:
-            Rejected: the API refuses the request as a whole (HTTP 400, 409, 413, 422).
+            Rejected: the API refuses the request as a whole (HTTP 400, 409, 413, 422, or its answer says so).
             Throttled: HTTP 429 or 503; nothing was taken.
             Transient: no connection; nothing was taken.
             ConfigError: the token or the address is wrong; nothing was taken.
@@ -110,9 +112,9 @@ class Writer:
         response = self._send("POST", self.api.url, self._whole(bodies), {"Idempotency-Key": request})
         if not response.ok or response.is_redirect:
             raise self._refusal(response)
-        if self.api.answers is None:
-            return [Verdict(taken=True, answer=response.content)] * len(bodies)
-        return self._verdicts(self.api.answers, response, len(bodies))
+        if self.api.answers is not None and self.api.answers.rows:
+            return self._verdicts(self.api.answers, response, len(bodies))
+        return self._one_verdict(response, len(bodies))
 
     def has(self, key: str) -> bool:
         """Ask whether the API has a record.
@@ -123,6 +125,11 @@ class Writer:
         url = self.api.ask_url.replace("{key}", quote(key, safe=""))
         response = self._send("GET", url, None, {})
         if response.ok and not response.is_redirect:
+            if _says_no(_decoded(response.content)):
+                raise ConfigError(
+                    f"{self._place(url)}: HTTP {response.status_code}, but its answer says success: false",
+                    hint="ask_path has to answer 404 where a record is not there",
+                )
             return True
         if response.status_code == 404:  # noqa: PLR2004 - HTTP's own number
             return False
@@ -181,6 +188,31 @@ class Writer:
             hint="check host of the Connection and path of the target",
         )
 
+    def _one_verdict(self, response: requests.Response, many: int) -> list[Verdict]:
+        """Read what the answer says of the whole request; a list that is refused is like one by HTTP 400."""
+        shape, said = self.api.answers, _decoded(response.content)
+        if shape is None and self.api.rows_key and isinstance(said, list) and len(said) == many:
+            return [self._unless_it_says_no(one) for one in said]
+        if shape is None:
+            taken = not _says_no(said)
+        else:
+            verdict = _at(said, shape.success)
+            if verdict is None:
+                raise Unknown(f"{self._place(response.url)}: the answer has no verdict at {shape.success!r}")
+            taken = verdict in shape.accepted
+        if taken:
+            return [Verdict(taken=True, answer=response.content)] * many
+        told = _at(said, shape.message if shape else "message")
+        reason = self._reason(str(told or response.text))
+        if many > 1:
+            raise Rejected(reason, code=str(response.status_code))
+        return [Verdict(taken=False, reason=reason)]
+
+    def _unless_it_says_no(self, entry: Any) -> Verdict:
+        if _says_no(entry):
+            return Verdict(taken=False, reason=self._reason(str(_at(entry, "message") or "refused")))
+        return Verdict(taken=True, answer=encode_json(entry))
+
     def _verdicts(self, shape: RowAnswers, response: requests.Response, many: int) -> list[Verdict]:
         place = self._place(response.url)
         try:
@@ -192,14 +224,16 @@ class Writer:
             }
             return [self._verdict(shape, entries.get(at)) for at in range(many)]
         except (LookupError, TypeError, ValueError, AttributeError):
+            if _says_no(_decoded(response.content)):
+                raise Rejected(self._reason(response.text), code=str(response.status_code)) from None
             raise Unknown(f"{place}: the answer has no verdicts under {shape.rows!r}") from None
 
     def _verdict(self, shape: RowAnswers, entry: Any) -> Verdict:
         if entry is None:
             return Verdict(taken=False, reason="the answer does not speak of this record")
-        if entry.get(shape.success) in shape.accepted:
+        if _at(entry, shape.success) in shape.accepted:
             return Verdict(taken=True, answer=encode_json(entry))
-        return Verdict(taken=False, reason=self._reason(str(entry.get(shape.message) or "refused")))
+        return Verdict(taken=False, reason=self._reason(str(_at(entry, shape.message) or "refused")))
 
     def _reason(self, text: str) -> str:
         return redact_text(" ".join(text.split()), [self.api.token])[:_LONGEST_REASON]
@@ -208,11 +242,41 @@ class Writer:
         return f"write API {url.split('?', maxsplit=1)[0].rpartition('@')[2]}"
 
 
+def _decoded(content: bytes) -> Any:
+    try:
+        return decode_json(content)
+    except ValueError:
+        return None
+
+
+def _at(found: Any, path: str) -> Any:
+    """Return what stands at a path with dots; None where nothing does."""
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _says_no(said: Any) -> bool:
+    """Whether an answer is an object with `success: false`: many APIs say so with HTTP 200."""
+    return _at(said, "success") is False
+
+
 def _never_sent(err: requests.RequestException) -> bool:
-    if isinstance(err, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+    if isinstance(err, requests.exceptions.ConnectTimeout):
         return True
-    cause = err.args[0] if err.args else None
-    return isinstance(getattr(cause, "reason", None), NewConnectionError)
+    reason = getattr(err.args[0] if err.args else None, "reason", None)
+    if isinstance(err, requests.exceptions.SSLError):
+        return _in_handshake(reason)
+    return isinstance(reason, NewConnectionError)
+
+
+def _in_handshake(reason: Any) -> bool:
+    """Whether TLS failed before there was anything to send by; later it breaks with what was sent."""
+    cause = reason.args[0] if isinstance(reason, Exception) and reason.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return True
+    frames = walk_tb(cause.__traceback__) if isinstance(cause, ssl.SSLError) else ()
+    return any(frame.f_code.co_name == "do_handshake" for frame, _ in frames)
 
 
 def _retry_after(response: requests.Response) -> float | None:

@@ -201,6 +201,10 @@ class BookedLoad(ABC):
         """Return why the target did not take some of the keys that were merged, as far as it says."""
         return {}
 
+    def omitted(self, keys: Collection[str]) -> set[str]:  # noqa: ARG002 - for targets that choose
+        """Return those of some merged keys that are not for this target."""
+        return set()
+
     def resolve(self, landed: Sequence[Held], left_out: Sequence[Held], still: Mapping[str, str]) -> int:
         """Mark quarantined records as resolved, and move them in the counts of their windows.
 
@@ -254,7 +258,7 @@ class _Proof(Proving):
         return len(self.left_out - self._standing)
 
     def _resolve(self, facts: WindowFacts) -> None:
-        """Close quarantined records of this method that were read after they were set aside, and landed."""
+        """Close quarantined records of this method that were read since, and landed or were left out."""
         waiting = self.connection.execute(
             sa.text(
                 f'SELECT "quarantine_id", "record_key" FROM "{QUARANTINE_TABLE}" '
@@ -267,7 +271,8 @@ class _Proof(Proving):
                 "since": self._bound(facts.first_read_at),
             },
         ).fetchall()
-        landed = [{"id": row[0], "now": self._now()} for row in waiting if row[1] in self._standing]
+        settled = self._standing | self.left_out
+        landed = [{"id": row[0], "now": self._now()} for row in waiting if row[1] in settled]
         if landed:
             statement = f'UPDATE "{QUARANTINE_TABLE}" SET "resolved_at" = :now WHERE "quarantine_id" = :id'
             self.connection.execute(sa.text(statement), landed)

@@ -22,7 +22,11 @@ class Part(msgspec.Struct, frozen=True):
     body: bytes
 
 
-# Makes what is sent of a record, given the tables: nothing where the record is not for this target.
+class LeftOut(Exception):
+    """A record that is not for the target; the text says why."""
+
+
+# Makes what is sent of a record, given the tables; raises `LeftOut` where the record is not for this target.
 Documents = Callable[[Sequence[Table], Mapping[str, object]], Sequence[Part]]
 
 
@@ -46,6 +50,12 @@ class Joins(Protocol):
     def document(self, parts: Sequence[Document]) -> bytes:
         """Return the document of such a group, as JSON."""
         ...
+
+
+def in_order(key: str) -> tuple[str, int]:
+    """Return what sorts keys so that a record's parts, `<record>-1` to `<record>-12`, come as they count."""
+    record, _, number = key.rpartition("-")
+    return (record, int(number)) if record and number.isascii() and number.isdigit() else (key, 0)
 
 
 def fold(

@@ -20,8 +20,9 @@ What went out is written down before (`kuaimai.load.deliveries`), and the verdic
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Protocol
 
@@ -38,10 +39,12 @@ from kuaimai.load.booked import BookedLoad, BookedTarget
 from kuaimai.load.deliveries import HELD, REFUSED, SENT, TAKEN, Delivery, DeliveryBook
 from kuaimai.load.held import AS_SENT, Quarantined
 from kuaimai.load.lateness import Punctuality
-from kuaimai.load.parts import Document, Documents, Joins, fold
+from kuaimai.load.parts import Document, Documents, Joins, LeftOut, fold, in_order
 from kuaimai.load.plain import plain_rows
 from kuaimai.load.windows import Sealing, WindowFacts, Written
 from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
+
+log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 30.0
 # Seconds beyond the time-outs of a request: clocks of several machines differ, and a machine may stall.
@@ -75,8 +78,8 @@ class HttpTarget(BookedTarget):
         sleep: waits, seconds.
         lease_seconds: how long a record that was sent counts as on its way, and no other load touches it; by
             default what a request can take. After that its load is taken for dead.
-        document: makes what is sent of a record: itself by default. No parts send nothing of it, and
-            `DataError` sets it aside.
+        document: makes what is sent of a record: itself by default. `LeftOut` sends nothing of it,
+            counts it as filtered and logs its key; `DataError` sets it aside.
         joins: makes one document of the parts of several records.
         keep: what is kept of an answer, given as JSON; None keeps nothing.
     """
@@ -137,6 +140,7 @@ class _HttpLoad(BookedLoad):
         self._documents: dict[str, Document] = {}
         self._reads: dict[int, dict[str, tuple[int, int]]] = {}
         self._delivered: _Delivering | None = None
+        self._omitted: dict[str, str] = {}
 
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
         """Remember each record in the newest and fullest form."""
@@ -150,6 +154,7 @@ class _HttpLoad(BookedLoad):
     def seal(self, facts: WindowFacts) -> Sealing:
         """Send what was collected, then count."""
         self._deliver(facts.pipeline)
+        self.leave_out(facts.read, self._reads.get(facts.read, {}).keys() & self._omitted.keys())
         return super().seal(facts)
 
     def stored(self, pipeline: str, read: int, keys: Sequence[str]) -> set[str]:
@@ -163,6 +168,16 @@ class _HttpLoad(BookedLoad):
             parts: dict[str, list[str]] = {}
             self._delivered.all(self._outgoing(self._delivered, parts))
             fold(parts, self._delivered.outcomes, self._delivered.reasons)
+            self._tell_omitted()
+
+    def _tell_omitted(self) -> None:
+        by_reason: dict[str, list[str]] = {}
+        for key, reason in sorted(self._omitted.items()):
+            by_reason.setdefault(reason, []).append(key)
+        for reason, keys in by_reason.items():
+            log.info(
+                "%d records are not for %s, %s: %s", len(keys), self.target.name, reason, ", ".join(keys)
+            )
 
     def _outgoing(self, delivering: _Delivering, parts: dict[str, list[str]]) -> Mapping[str, Document]:
         """What goes out for each record: itself, or what is made of it; `parts` gets the keys of that."""
@@ -176,8 +191,9 @@ class _HttpLoad(BookedLoad):
             except DataError as err:
                 delivering.reasons[key] = err.message
                 continue
-            if not found:
-                delivering.outcomes[key] = "unchanged"  # not for this API, so nothing is missing there
+            except LeftOut as why:
+                self._omitted[key] = str(why)
+                continue
             parts[key] = [part.key for part in found]
             for part in found:
                 made[part.key] = msgspec.structs.replace(
@@ -194,6 +210,10 @@ class _HttpLoad(BookedLoad):
         """Return why the API, or the document, did not take some of the keys."""
         reasons = self._delivered.reasons if self._delivered else {}
         return {key: reasons[key] for key in keys if key in reasons}
+
+    def omitted(self, keys: Collection[str]) -> set[str]:
+        """Return those of some merged keys that are not for the API."""
+        return self._omitted.keys() & keys
 
     def written(self, read: int) -> Written:
         """Return what became of the read's records; what went out in a fuller form counts as superseded."""
@@ -271,7 +291,7 @@ class _Delivering:
         doubtful: dict[str, list[Document]] = {}
         fresh: list[Document] = []
         on_their_way = 0
-        for _, one in sorted(wanted.items()):
+        for one in sorted(wanted.values(), key=lambda one: in_order(one.key)):
             known = self._known.get(one.key)
             if self._is_settled(one, known):
                 continue

@@ -6,7 +6,7 @@ store's database, in the same tables (`kuaimai.load.booked`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -86,6 +86,10 @@ class Load(Protocol):
 
     def refusals(self, keys: Sequence[str]) -> dict[str, str]:
         """Return why the target did not take some of the keys that were merged, as far as it says."""
+        ...
+
+    def omitted(self, keys: Collection[str]) -> set[str]:
+        """Return those of some merged keys that are not for this target; known once `stored` was asked."""
         ...
 
     def resolve(self, landed: Sequence[Held], left_out: Sequence[Held], still: Mapping[str, str]) -> int:

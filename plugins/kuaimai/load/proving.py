@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -68,6 +68,10 @@ class Proving(ABC):
     def refusals(self, keys: Sequence[str]) -> dict[str, str]:  # noqa: ARG002 - a database takes all, or fails
         """Return why the target did not take some of the keys that were merged, as far as it says."""
         return {}
+
+    def omitted(self, keys: Collection[str]) -> set[str]:  # noqa: ARG002 - a database takes all
+        """Return those of some merged keys that are not for this target."""
+        return set()
 
     def resolve(self, landed: Sequence[Held], left_out: Sequence[Held], still: Mapping[str, str]) -> int:
         """Mark quarantined records as resolved, and move them in the counts of their windows.

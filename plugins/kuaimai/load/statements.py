@@ -7,6 +7,7 @@ is not executed again, and one bad record is found and set aside without holding
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import requests
@@ -77,6 +78,8 @@ class StatementWriter:
             Unknown: the connection broke at the commit.
         """
         rows = [row for body in bodies for row in decode_json(body)]
+        if self._engine.dialect.name == "sqlite":
+            rows = _without_decimals(rows)
         try:
             with self._engine.connect() as connection:
                 # Begun by the first statement on SQLAlchemy 1.4 and 2 alike.
@@ -128,7 +131,7 @@ class StatementTarget(HttpTarget):
         engine: of the database.
         statement: with named parameters.
         rows: records in one transaction, at most.
-        again: whether executing it twice does no harm: REPLACE, UPDATE, ON DUPLICATE KEY UPDATE.
+        again: whether executing it twice changes nothing: REPLACE, and what does not add to what is there.
         id_check: a record is executed once only, also when it has changed since.
         document: makes of a record the JSON list of its rows.
         joins: makes such a list of the parts of several records.
@@ -187,6 +190,15 @@ class StatementTarget(HttpTarget):
         """Close the connections."""
         super().close()
         self.engine.dispose()
+
+
+def _without_decimals(value: Any) -> Any:
+    """Amounts as text, exact: SQLite has no decimals, and its columns of numbers make numbers of text."""
+    if isinstance(value, list):
+        return [_without_decimals(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _without_decimals(one) for name, one in value.items()}
+    return format(value, "f") if isinstance(value, Decimal) else value
 
 
 def _last_id(connection: sa.engine.Connection, done: Any) -> Any:

@@ -106,11 +106,12 @@ class FilesOutlet(_Outlet):
 
 
 class Answers(BaseModel):
-    """How an API says what became of each record of a request.
+    """How an API says what became of a request, or of each record in it.
 
     Attributes:
-        rows: key of the list with one entry per record; dots lead into objects.
-        success: key in an entry of the verdict on its record.
+        rows: key of the list with one entry per record; dots lead into objects. Without it the answer itself
+            is the entry, for all records of the request.
+        success: key in an entry of the verdict on its record; dots lead into objects, as in `message`.
         accepted: the verdicts that mean that the record was taken.
         message: key in an entry of the reason.
         index: key in an entry of the record's position, from 0; without it entries come in the order sent.
@@ -118,7 +119,7 @@ class Answers(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rows: str
+    rows: str = ""
     success: str = "success"
     accepted: tuple[bool | int | str, ...] = (True,)
     message: str = "message"
@@ -139,7 +140,8 @@ class HttpOutlet(_Outlet):
             sends it again (for APIs that replace by id, or that honour the header Idempotency-Key), `ask`
             asks `ask_path` first.
         ask_path: GET; `{key}` is replaced by the record's key; 404 says that it is not there.
-        answers: how each record of a request is answered for; without it the HTTP status speaks for all.
+        answers: where the answer says what was taken; without it the HTTP status speaks for all, and a body
+            with `success: false` is a refusal.
         requests_per_second: at most so many requests.
         timeout_seconds: how long to wait for an answer.
         tries: how often a request, or a record that was refused among others, is sent in one load.
@@ -172,8 +174,10 @@ class HttpOutlet(_Outlet):
             raise ValueError(f"body may not hold {self.rows_key!r}, which is the list of records")
         if (self.in_doubt == "ask") != ("{key}" in self.ask_path):
             raise ValueError("in_doubt: ask and ask_path: /…/{key} belong together")
-        if self.answers and not self.rows_key:
-            raise ValueError("answers are for lists of records: they need rows_key")
+        if self.answers and self.answers.rows and not self.rows_key:
+            raise ValueError("answers.rows is for lists of records: they need rows_key")
+        if self.answers and self.answers.index and not self.answers.rows:
+            raise ValueError("answers.index is the position in a list: name it in answers.rows")
         return self
 
 

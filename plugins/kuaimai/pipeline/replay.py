@@ -124,10 +124,11 @@ def _replay(pipeline: Pipeline, target: Target, records: Sequence[Held]) -> Repl
 
 
 def _resolve(pipeline: Pipeline, loading: Load, read: int, found: _Mapped) -> Replayed:
-    """Resolve what is in the target now, and what the pipeline's rules leave out."""
-    filtered = found.mapper.filtered
+    """Resolve what is in the target now, and what the pipeline's rules or the target leave out."""
+    filtered = set(found.mapper.filtered)
     wanted = [key for key in found.fitting if key not in filtered]
     stored = loading.stored(pipeline.name, read, wanted) if wanted else set()
+    filtered |= loading.omitted(wanted)
     landed = [one for key in stored for one in found.fitting[key]]
     left_out = [one for key in filtered if key not in stored for one in found.fitting.get(key, ())]
     missing = [key for key in found.fitting if key not in stored and key not in filtered]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.findings import Findings
 from kuaimai.pipeline.qeasy.formats import Format
+from kuaimai.pipeline.qeasy.repeating import changes_nothing_again
 from kuaimai.pipeline.qeasy.strategy import Batch, Condition, Field, Grouping, Strategy
 from kuaimai.pipeline.qeasy.templates import Value
 
@@ -137,8 +138,8 @@ class Statement:
     @property
     def again(self) -> bool:
         """Whether executing it once more for the same row changes nothing."""
-        texts = [one.lower() for one in (self.text, *(further.text for further in self.further))]
-        return all(not text.startswith("insert") or "on duplicate key" in text for text in texts)
+        texts = (self.text, *(further.text for further in self.further))
+        return all(changes_nothing_again(text) for text in texts)
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,24 @@ class Compiled:
     def name(self) -> str:
         """The strategy's name."""
         return self.strategy.name
+
+    @property
+    def answers(self) -> dict[str, Any] | None:
+        """Where the target's answer says what was taken (StatusKey, StatusValue), as `Answers` has it.
+
+        The platform compares as text, so a number and its text are both accepted; so are true and `true`.
+        """
+        given = self.strategy.target.other_response if self.strategy.target else {}
+        key, wanted = given.get("StatusKey"), given.get("StatusValue")
+        if not isinstance(key, str) or not key or not isinstance(wanted, bool | int | str) or wanted == "":
+            return None
+        text = str(wanted).lower() if isinstance(wanted, bool) else str(wanted)
+        accepted: list[bool | int | str] = [text]
+        if text.lower() in ("true", "false"):
+            accepted.append(text.lower() == "true")
+        elif text.isascii() and text.removeprefix("-").isdigit():
+            accepted.append(int(text))
+        return {"success": key.replace("/", "."), "accepted": tuple(accepted)}
 
     @property
     def crontab(self) -> str:

@@ -18,7 +18,7 @@ from kuaimai.errors import DataError
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import decode_json, encode_json
 from kuaimai.gateway.clock import GATEWAY_ZONE
-from kuaimai.load.parts import Part
+from kuaimai.load.parts import LeftOut, Part
 from kuaimai.load.statements import Following
 from kuaimai.pipeline.qeasy.compiled import Compiled, Source, Statement, Target
 from kuaimai.pipeline.qeasy.findings import Findings, near
@@ -61,13 +61,14 @@ class Documents:
         self._now = now
 
     def __call__(self, tables: Sequence[Table], record: Mapping[str, Any]) -> list[Part]:
-        """Return what is written of a record; nothing where the strategy's conditions leave it out.
+        """Return what is written of a record.
 
         Args:
             tables: of the mirror, parent first.
             record: its columns as they are sent (`kuaimai.load.plain`), with its lines under their kind.
 
         Raises:
+            LeftOut: the strategy's condition leaves it out, or a list whose elements are its rows is empty.
             DataError: it cannot be made.
         """
         now = datetime.fromtimestamp(self._now(), GATEWAY_ZONE)
@@ -76,6 +77,12 @@ class Documents:
         shaped = shape(self._source, [as_sent(tables, record, renamed(self._source))], window)
         for one in shaped.bad:
             raise DataError(self._origin.tell(one.path, one.reason))
+        if shaped.filtered and not shaped.rows:
+            raise LeftOut("the strategy's condition leaves it out")
+        if not shaped.rows:
+            source = self._source
+            lists = [*source.flat, *filter(None, [source.split])] if source else []
+            raise LeftOut(f"its list {' and '.join(lists)} is empty")
         grouping = self._target.grouping if self._target else None
         if grouping is not None:
             rows = [(row_key, columns_of(row, grouping)) for row_key, row in shaped.rows]
@@ -86,7 +93,7 @@ class Documents:
         if self.statement is not None:
             # All rows of a record in one transaction.
             rows_of_all = [row for write in writes for row in write.params]
-            return [Part(key, encode_json(rows_of_all))] if rows_of_all else []
+            return [Part(key, encode_json(rows_of_all))]
         return self._parts(key, [(write.keys[0], write.params) for write in writes])
 
     def _parts(self, record: str, rows: Sequence[tuple[str, Any]]) -> list[Part]:
@@ -204,6 +211,20 @@ def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, An
     }
     if target.batch is not None:
         found |= {"rows": min(target.batch.rows, 1000), "rows_key": target.batch.rows_key}
+        if target.writeback and target.batch.rows > 1:
+            findings.warn(
+                f"{target.path}response",
+                "primaryWriteback: rows of one request keep the whole answer, unless it is a list with an "
+                "entry for each of them",
+                "write rows 1, or a YAML pipeline with this strategy whose target says answers.rows",
+            )
+    given = compiled.strategy.target.other_response if compiled.strategy.target else {}
+    if given.keys() & {"StatusKey", "StatusValue"} and compiled.answers is None:
+        findings.warn(
+            f"{target.path}otherResponse",
+            "StatusKey and StatusValue belong together: so, only success: false in an answer is a refusal",
+            'write both, e.g. "StatusKey": "code", "StatusValue": "200"',
+        )
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -68,7 +69,7 @@ class SqlLookups:
         # A column without a zone holds UTC (MySQL, SQLite); the merchant's values are wall clock times.
         if isinstance(value, datetime):
             return read_time(value if value.tzinfo else value.replace(tzinfo=timezone.utc))
-        return value
+        return _shortened(value) if isinstance(value, Decimal) else value
 
     def _table(self, name: str) -> sa.Table:
         if name not in self._tables:
@@ -87,6 +88,12 @@ class SqlLookups:
             if spelt in table.c:
                 return table.c[spelt]
         raise ConfigError(f"table {table.name} has no column for {name!r}", hint=near(name, table.c.keys()))
+
+
+def _shortened(amount: Decimal) -> Decimal:
+    """Return 29.9000 as 29.90: places of the column are no part of an amount (`amounts_as_text`)."""
+    whole, point, places = f"{amount:f}".partition(".")
+    return Decimal(f"{whole}.{places.rstrip('0'):0<2}") if point else amount
 
 
 def _bound(column: Any, value: Any) -> Any:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
@@ -18,11 +17,11 @@ from kuaimai.load.statements import LAST_ID
 from kuaimai.pipeline.qeasy import compiled as made
 from kuaimai.pipeline.qeasy.fields import Compiled
 from kuaimai.pipeline.qeasy.findings import Findings, near
+from kuaimai.pipeline.qeasy.repeating import REPLACE, parse
 from kuaimai.pipeline.qeasy.strategy import Field, Side
 
 MAIN_PARAMS = "main_params"
 _MOST_ROWS = 1000
-_REPLACE = re.compile(r"^\s*REPLACE\s+", re.IGNORECASE)
 _TOGETHER = "extend_sql_n stands in otherRequest, its array extend_params_n in request"
 _EXTEND = re.compile(r"extend_(sql|params)_(\d{1,2})")
 
@@ -73,7 +72,7 @@ def _check_makes_a_row(main: Field, findings: Findings) -> None:
     where, text = f"{main.path}.value", str(main.value).strip()
     if text[:6].upper() == "UPDATE":
         findings.refuse(where, f":{LAST_ID}: an UPDATE makes no row", "write an INSERT")
-    elif _REPLACE.match(text):
+    elif REPLACE.match(text):
         findings.warn(
             where,
             f":{LAST_ID}: REPLACE gives a changed record a new id, and the lines of its old one stay",
@@ -138,8 +137,7 @@ def _checked(
         head = head if re.search(r"\bvalues$", head, re.IGNORECASE) else f"{head} VALUES"
         text = f"{head} ({', '.join(f':{name}' for name in names)})"
     try:
-        # REPLACE has the form of INSERT, and the parser knows only that.
-        parsed = sqlglot.parse(_REPLACE.sub("INSERT ", text), dialect="mysql")
+        parsed = parse(text)
     except (SqlglotError, RecursionError) as err:
         findings.refuse(where, f"it is no MySQL statement: {str(err).splitlines()[0]}")
         return None
