@@ -82,6 +82,10 @@ def test_defaults_are_enough(write):
         ),
         (FURTHER.replace("created", "scan"), "a scan reads everything"),
         (PARAMS.replace("status", "statuss"), "did you mean 'status'?"),
+        (
+            PARAMS.replace("CLOSED", "!!binary aGk="),
+            "source.params: status: nothing that can be sent as text; quote it",
+        ),
         (PARAMS.replace("status", "pageNo"), "pageNo of erp.trade.outstock.simple.query is set by"),
         (PARAMS.replace("status", "timeType"), "timeType of erp.trade.outstock.simple.query is set by"),
         ("name: t\nsource: {method: erp.trade.list.query, page_size: 500}\n", "20 to 200"),
@@ -109,6 +113,9 @@ def test_what_the_file_leaves_out_the_catalogue_says(write):
 def test_parameters_are_sent_as_text(write):
     text = PARAMS.replace("status: CLOSED", "queryType: 0, tagIds: true")
     assert load_pipeline(write(text)).source.params == {"queryType": "0", "tagIds": "true"}
+    assert load_pipeline(write(PARAMS.replace("CLOSED", "2026-01-01"))).source.params == {
+        "status": "2026-01-01"
+    }
 
 
 def test_further_times_say_how_far_back_and_in_which_windows(write):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -42,6 +42,17 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _as_text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, date):  # a datetime, too, is one
+        return str(value)
+    try:
+        return json.dumps(value)
+    except TypeError:
+        raise ValueError(f"{name}: nothing that can be sent as text; quote it") from None
+
+
 class Source(_Strict):
     """Where records come from.
 
@@ -62,10 +73,10 @@ class Source(_Strict):
     @field_validator("params", mode="before")
     @classmethod
     def _as_sent(cls, value: Any) -> Any:
-        """The gateway takes text only; YAML reads `2` and `true` as something else."""
+        """The gateway takes text only; YAML reads `2`, `true` and `2026-01-01` as something else."""
         if not isinstance(value, dict):
             return value
-        return {name: one if isinstance(one, str) else json.dumps(one) for name, one in value.items()}
+        return {name: _as_text(name, one) for name, one in value.items()}
 
     @property
     def methods(self) -> tuple[str, ...]:
