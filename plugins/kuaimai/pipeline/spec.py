@@ -19,7 +19,7 @@ from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
 from kuaimai.pipeline.cron import five_fields
 from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, a_name, check_names
-from kuaimai.pipeline.reading import Document, read_document, refusal, unknown_key
+from kuaimai.pipeline.reading import Document, nearest, read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
@@ -316,9 +316,13 @@ class Pipeline(_Strict):
     def _check_dimensions(self, method: catalog.Method) -> None:
         times = dict(method.times.dimensions) if method.times else {}
         known = [*times, *([SCAN] if method.times is None or method.times.optional else [])]
-        for dimension in self.time.dimensions:
+        for number, dimension in enumerate(self.time.dimensions):
             if dimension not in known:
-                raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
+                key = f"time.further.{number - 1}.dimension" if number else "time.dimension"
+                raise ValueError(
+                    f"{key}: {method.name} knows {', '.join(known)}, not {dimension!r}"
+                    + nearest(dimension, known)
+                )
 
     def _check_needs(self, method: catalog.Method) -> None:
         """Refuse a method that needs more than a page, a time, a shop or a warehouse, and is not given it."""
