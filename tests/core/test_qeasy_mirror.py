@@ -519,3 +519,16 @@ def test_rows_of_several_records_become_one_document():
 def test_a_persons_data_in_flat_and_grouped_columns_is_kept_as_well(mirror):
     grouped = cases.target(("who", "{{receiverName}}"), groupCalculate={"headerGroup": ["receiverName"]})
     assert mirror(orders(beatFlat=["orders"]), grouped).keep_personal == ("receiverName",)
+
+
+@pytest.mark.parametrize(
+    "shaping",
+    [
+        {"condition": [[{"field": "receiverState", "logic": "eq", "value": "浙江省"}]]},
+        {"formatResponse": [{"old": "receiverState", "new": "where", "format": "longText(2)"}]},
+    ],
+)
+def test_a_persons_data_that_decides_what_is_sent_is_kept_as_well(mirror, shaping):
+    pipeline = mirror(orders(**shaping), cases.target(("n", "{{sid}}")))
+    assert pipeline.keep_personal == ("receiverState",)
+    assert mirror(orders(**shaping)).keep_personal == ()  # nothing is sent

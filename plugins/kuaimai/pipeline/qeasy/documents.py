@@ -286,7 +286,9 @@ def check_usable(compiled: Compiled, kind: str, kept: Iterable[str], file: str) 
 
 
 def personal_fields(compiled: Compiled, of: str = "") -> list[str]:
-    """Return the personal fields that a strategy's documents name: they have to be kept to be sent.
+    """Return the personal fields that a strategy's documents are made of: they have to be kept for that.
+
+    Those that it sends, and those that decide what is sent: a condition on a dropped field would see nothing.
 
     Args:
         compiled: the strategy.
@@ -300,6 +302,9 @@ def personal_fields(compiled: Compiled, of: str = "") -> list[str]:
     kinds = {"": kind, **{name: catalog.record(one) for name, one in lists.items()}}
     names = [name for _, value in target.document_values() for name in value.names()]
     names += target.grouping.columns if target.grouping else ()
+    if source is not None:
+        names += [one.field for group in source.condition for one in group]
+        names += [old for _, old, _, _ in source.formats]
     # A flat row has the element's fields as <list>_<field>.
     flat = tuple(f"{array}_" for array in (source.flat if source is not None else ()))
     dotted = [name.replace("_", ".", 1) if flat and name.startswith(flat) else name for name in names]
