@@ -181,6 +181,8 @@ def test_any_nesting_gives_a_value_or_an_error_that_names_it(expression, a, t):
         "_function {{word}} > 5",
         "_function FROM_UNIXTIME({{ms}})",
         "_function DATE_FORMAT({{word}}, '%Y')",
+        "_function UNIX_TIMESTAMP('{{missing}}')",
+        "_function UNIX_TIMESTAMP({{zero}})",
         "_function {{list}} + 1",
         "_function {{object}}",
         "_function LEFT({{word}}, 1.5)",
@@ -247,6 +249,13 @@ def test_what_makes_no_sense_is_refused_when_it_is_compiled(text, told):
     with pytest.raises(ValueError) as refused:
         value(text)
     assert told in str(refused.value)
+
+
+def test_an_argument_that_is_nothing_or_zero_is_an_argument():
+    assert value("_function UNIX_TIMESTAMP()") == cases.START_SECOND + 309  # now
+    assert value("_function UNIX_TIMESTAMP('{{t}}')", t=cases.START) == cases.START_SECOND
+    assert value("_function REPLACE('10', 0, 'x')") == "1x"
+    assert value("_function REPLACE('10', '', 'x')") == "10"
 
 
 def test_a_lookup_inside_of_an_expression():

@@ -411,7 +411,7 @@ FUNCTIONS: dict[str, Function] = {
     "REVERSE": Function(_plain(lambda value: text(value)[::-1]), 1, 1),
     "REPLACE": Function(
         lambda _now, value, old, new: _short(
-            text(value).replace(text(old), text(new)) if old else text(value)
+            text(value).replace(text(old), text(new)) if text(old) else text(value)
         ),
         3,
         3,
@@ -437,7 +437,7 @@ FUNCTIONS: dict[str, Function] = {
         Function(lambda now: now.replace(microsecond=0), 0, 0),
     ),
     **dict.fromkeys(("CURDATE", "CURRENT_DATE"), Function(lambda now: now.date(), 0, 0)),
-    "UNIX_TIMESTAMP": Function(lambda now, value=None: Decimal(to_epoch(moment(value or now))), 0, 1),
+    "UNIX_TIMESTAMP": Function(lambda now, *given: Decimal(to_epoch(moment(*given or (now,)))), 0, 1),
     "FROM_UNIXTIME": Function(_from_unixtime, 1, 2),
     "DATE_FORMAT": Function(_date_format, 2, 2),
     "STR_TO_DATE": Function(_str_to_date, 2, 2),
