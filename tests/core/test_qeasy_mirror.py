@@ -532,3 +532,26 @@ def test_a_persons_data_that_decides_what_is_sent_is_kept_as_well(mirror, shapin
     pipeline = mirror(orders(**shaping), cases.target(("n", "{{sid}}")))
     assert pipeline.keep_personal == ("receiverState",)
     assert mirror(orders(**shaping)).keep_personal == ()  # nothing is sent
+
+
+@pytest.mark.parametrize(
+    ("yuan", "fen"),
+    [("1075.00", "107500"), ("10.755", "1075.5"), ("-0.01", "-1"), ("0.00", "0")],
+)
+def test_amounts_are_fen_where_the_gateway_sends_fen(yuan, fen):
+    source = OURS["purchases_with_lines"]["metadata"]
+    condition = [[{"field": "totalAmount", "logic": "notin", "value": "1075"}]]
+    target = cases.target(("fen", "{{totalAmount}}"), ("yuan", "_function {{totalAmount}} / 100"))
+    make = Documents(cases.compiled({**source, "condition": condition}, target), now=lambda: 0)
+    (part,) = make(Mapper("purchase").tables, {"id": "7", "code": "PO7", "total_amount": yuan})
+    written = json.loads(part.body, parse_float=Decimal)
+    assert (written["fen"], Decimal(written["yuan"])) == (fen, Decimal(yuan))
+
+
+def test_lint_tells_which_fields_are_fen(mirror, tmp_path):
+    source = OURS["purchases_with_lines"]["metadata"]
+    fields = [("a", "{{totalAmount}}"), ("b", "_function {{totalAmount}}/100"), ("c", "{{list_price}}")]
+    mirror({**source, "beatFlat": ["list"]}, cases.target(*fields))
+    told = [one for one in lint_strategy(tmp_path / "strategy.json").findings if " in fen" in one.message]
+    assert {one.path for one in told} == {"[1].request[0].value", "[1].request[2].value"}
+    assert {one.level for one in told} == {"note"}

@@ -2,7 +2,7 @@
 
 The record comes with the names and the forms that the gateway uses, so that the strategy's templates find
 what they found on the platform: times are epoch milliseconds, ids and amounts are text, lines are under the
-list's own name. Amounts are yuan everywhere, also where the gateway sends fen.
+list's own name. Amounts are fen where the gateway sends fen: a strategy that writes yuan divides by itself.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from kuaimai.errors import DataError
@@ -26,6 +27,7 @@ from kuaimai.pipeline.qeasy.joining import Grouped, columns_of
 from kuaimai.pipeline.qeasy.lookups import Lookups
 from kuaimai.pipeline.qeasy.misfits import Origin
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_epoch
+from kuaimai.pipeline.qeasy.names import lists_of, named, names_of, renamed
 from kuaimai.pipeline.qeasy.rendering import UNFIT, render_writeback, render_writes, shape
 from kuaimai.pipeline.qeasy.scope import is_variable
 from kuaimai.transform.tables import Table
@@ -161,22 +163,17 @@ def _row(table: Table, record: Mapping[str, Any]) -> dict[str, Any]:
         if column.type == "time" and value is not None:
             wall = read_time(value)
             value = None if wall is None else to_epoch(wall) * 1000
+        elif field.type == "fen" and value is not None:
+            value = _fen(value)
         made[field.name] = value
     return made
 
 
-def renamed(source: Source | None) -> dict[str, str]:
-    """Return the catalogue's name → the strategy's (`detailkey`) of the lines that come by detail calls."""
-    detail = catalog.method(source.api).detail if source and source.kind == "kuaimai" else None
-    given = source.detail.list_key if source and source.detail else ""
-    return {detail.into: given} if detail and given else {}
-
-
-def lists_of(source: Source) -> dict[str, str]:
-    """Return the lists of a source's record, as the strategy calls them, and the kinds of their elements."""
-    names = renamed(source)
-    children = catalog.record(catalog.method(source.api).record or "").children
-    return {names.get(name, name): kind for name, kind in children.items()}
+def _fen(yuan: Any) -> str:
+    """Return an amount in fen, as text; its digits are those of the yuan."""
+    sign, digits, exponent = Decimal(yuan).as_tuple()
+    fen = f"{Decimal((sign, digits, int(exponent) + 2)):f}"
+    return fen.rstrip("0").rstrip(".") if "." in fen else fen
 
 
 def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, Any]:
@@ -297,23 +294,6 @@ def personal_fields(compiled: Compiled, of: str = "") -> list[str]:
     source, target = compiled.source, compiled.target
     if target is None or target.kind == "none" or (source is None and not of):
         return []
-    kind = catalog.record((catalog.method(source.api).record or "") if source is not None else of)
-    lists = lists_of(source) if source is not None else kind.children
-    kinds = {"": kind, **{name: catalog.record(one) for name, one in lists.items()}}
-    names = [name for _, value in target.document_values() for name in value.names()]
-    names += target.grouping.columns if target.grouping else ()
-    if source is not None:
-        names += [one.field for group in source.condition for one in group]
-        names += [old for _, old, _, _ in source.formats]
-    # A flat row has the element's fields as <list>_<field>.
-    flat = tuple(f"{array}_" for array in (source.flat if source is not None else ()))
-    dotted = [name.replace("_", ".", 1) if flat and name.startswith(flat) else name for name in names]
-    return sorted(set(_named(kinds, dotted)))
-
-
-def _named(kinds: Mapping[str, catalog.Record], names: Iterable[str]) -> Iterable[str]:
-    for name in names:
-        head, _, rest = name.partition(".")
-        kind, field = (kinds[head], rest) if head in kinds and rest else (kinds[""], head)
-        if field in kind.fields and kind.fields[field].personal:
-            yield field
+    known = names_of(source, of)
+    fields = [known.field(name) for _, name in named(compiled)]
+    return sorted({one.name for one in fields if one is not None and one.personal})

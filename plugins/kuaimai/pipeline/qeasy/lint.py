@@ -15,12 +15,12 @@ from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.pipeline.qeasy import compiled as made
 from kuaimai.pipeline.qeasy.compiling import SIZE_FIELDS, compile_strategy
-from kuaimai.pipeline.qeasy.documents import lists_of
 from kuaimai.pipeline.qeasy.expressions import Expression
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.fields import literal_number
 from kuaimai.pipeline.qeasy.findings import LEVELS, Finding, Findings, Level, near
 from kuaimai.pipeline.qeasy.mirror import reads_records, to_pipeline
+from kuaimai.pipeline.qeasy.names import lists_of, names_of
 from kuaimai.pipeline.qeasy.reading import read_strategy
 from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES, is_variable
 from kuaimai.pipeline.qeasy.strategy import Field, Grouping, Side
@@ -41,6 +41,7 @@ _MOST_SAID = re.compile(
 _LIMIT_SAID = re.compile(r"(?:间隔|跨度|范围)\S{0,6}(?:不能超过|不超过|最大|最长)\s*(\S{1,4}?[天日时])")
 _BIG_NUMBER = re.compile(r"[-+]\s*(\d{6,})(?!\d)")
 _DIVISION = re.compile(r"/|%|\b(?:DIV|MOD)\b", re.IGNORECASE)
+_TO_YUAN = re.compile(r"/\s*100(?!\d)|\*\s*0?\.01(?!\d)")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'")
 
 
@@ -393,6 +394,7 @@ class _Target(_Side):
         for array in source.flat:
             child = lists.get(array)
             known |= {f"{array}_{name}" for name in (catalog.record(child).fields if child else ())}
+        self._fen(target, source)
         named = [
             (f"{one.path}.value", name)
             for one, value in target.document_values()
@@ -411,6 +413,21 @@ class _Target(_Side):
             }
             what = "{!r} is no part of a document: it is neither grouped nor calculated"
         self._unknown(named, known, what)
+
+    def _fen(self, target: made.Target, source: made.Source) -> None:
+        """The same money has two units in Kuaimai, and the target's tables have one."""
+        known = names_of(source)
+        for one, value in target.document_values():
+            if isinstance(value, Expression) and _TO_YUAN.search(value.text):
+                continue
+            for name in value.names():
+                field = known.field(name)
+                if field is not None and field.type == "fen":
+                    self.findings.note(
+                        f"{one.path}.value",
+                        f"{name} is sent in fen, as the gateway has it; the mirror's tables have yuan",
+                        f"write _function {{{{{name}}}}} / 100 where the other side wants yuan",
+                    )
 
     def _unknown(self, named: Iterable[tuple[str, str]], known: set[str], what: str) -> None:
         for where, name in named:
