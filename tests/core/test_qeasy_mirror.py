@@ -12,7 +12,7 @@ from kuaimai.errors import ConfigError, DataError
 from kuaimai.load.parts import Document
 from kuaimai.pipeline.lint import lint
 from kuaimai.pipeline.qeasy.compiling import load_strategy, load_text
-from kuaimai.pipeline.qeasy.documents import Documents
+from kuaimai.pipeline.qeasy.documents import Documents, as_sent
 from kuaimai.pipeline.qeasy.lint import lint_strategy
 from kuaimai.pipeline.spec import load_pipeline, load_pipelines, pipeline_files
 from kuaimai.transform.mapping import Mapper
@@ -532,6 +532,16 @@ def test_a_persons_data_that_decides_what_is_sent_is_kept_as_well(mirror, shapin
     pipeline = mirror(orders(**shaping), cases.target(("n", "{{sid}}")))
     assert pipeline.keep_personal == ("receiverState",)
     assert mirror(orders(**shaping)).keep_personal == ()  # nothing is sent
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [("trade", 1772330400000), ("aftersale", "1772330400000"), ("repair", "2026-03-01 10:00:00")],
+)
+def test_times_have_the_form_in_which_the_gateway_sends_them(kind, sent):
+    tables = Mapper(kind).tables
+    assert as_sent(tables, {"created": "2026-03-01T02:00:00.000Z"})["created"] == sent
+    assert as_sent(tables, {"created": None})["created"] is None
 
 
 @pytest.mark.parametrize(

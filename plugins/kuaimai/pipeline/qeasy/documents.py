@@ -1,8 +1,8 @@
 """What a strategy's target makes of a mirrored record: the document, or the rows, that are written.
 
 The record comes with the names and the forms that the gateway uses, so that the strategy's templates find
-what they found on the platform: times are epoch milliseconds, ids and amounts are text, lines are under the
-list's own name. Amounts are fen where the gateway sends fen: a strategy that writes yuan divides by itself.
+what they found on the platform: times are epoch milliseconds, or text where the gateway sends text, ids and
+amounts are text, lines are under the list's own name. Amounts are fen where the gateway sends fen: a strategy that writes yuan divides by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kuaimai.pipeline.qeasy.findings import Findings, near
 from kuaimai.pipeline.qeasy.joining import Grouped, columns_of
 from kuaimai.pipeline.qeasy.lookups import Lookups
 from kuaimai.pipeline.qeasy.misfits import Origin
-from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_epoch
+from kuaimai.pipeline.qeasy.moments import DATETIME, RunWindow, read_time, to_epoch
 from kuaimai.pipeline.qeasy.names import lists_of, named, names_of, renamed
 from kuaimai.pipeline.qeasy.rendering import UNFIT, render_writeback, render_writes, shape
 from kuaimai.pipeline.qeasy.scope import is_variable
@@ -162,11 +162,19 @@ def _row(table: Table, record: Mapping[str, Any]) -> dict[str, Any]:
         value = record.get(column.name)
         if column.type == "time" and value is not None:
             wall = read_time(value)
-            value = None if wall is None else to_epoch(wall) * 1000
+            value = None if wall is None else _instant(wall, field.form)
         elif field.type == "fen" and value is not None:
             value = _fen(value)
         made[field.name] = value
     return made
+
+
+def _instant(wall: datetime, form: catalog.TimeForm | None) -> int | str:
+    """Return a time in the form in which the gateway sends it."""
+    if form == "text":
+        return wall.strftime(DATETIME)
+    milliseconds = to_epoch(wall) * 1000
+    return str(milliseconds) if form == "digits" else milliseconds
 
 
 def _fen(yuan: Any) -> str:
