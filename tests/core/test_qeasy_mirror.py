@@ -565,3 +565,11 @@ def test_lint_tells_which_fields_are_fen(mirror, tmp_path):
     told = [one for one in lint_strategy(tmp_path / "strategy.json").findings if " in fen" in one.message]
     assert {one.path for one in told} == {"[1].request[0].value", "[1].request[2].value"}
     assert {one.level for one in told} == {"note"}
+
+
+def test_a_field_is_found_by_each_of_its_spellings():
+    line = {**RECORD["trade_line"][0], "total_fee": "5.00"}
+    target = cases.target(("by", "{{orders_totalFree}}"), ("name", "{{orders_totalFee}}"))
+    make = Documents(cases.compiled(orders(beatFlat=["orders"]), target), now=lambda: 0)
+    (part,) = make(TABLES, {**RECORD, "trade_line": [line]})
+    assert json.loads(part.body) == {"by": "5.00", "name": "5.00"}

@@ -157,7 +157,7 @@ def as_sent(
 
 
 def _row(table: Table, record: Mapping[str, Any]) -> dict[str, Any]:
-    made = {}
+    made: dict[str, Any] = {}
     for field, column in zip(table.fields, table.columns, strict=False):
         value = record.get(column.name)
         if column.type == "time" and value is not None:
@@ -165,7 +165,8 @@ def _row(table: Table, record: Mapping[str, Any]) -> dict[str, Any]:
             value = None if wall is None else _instant(wall, field.form)
         elif field.type == "fen" and value is not None:
             value = _fen(value)
-        made[field.name] = value
+        # Which of its spellings the gateway uses differs by method, and so does the strategy's.
+        made |= dict.fromkeys(field.spellings, value)
     return made
 
 
