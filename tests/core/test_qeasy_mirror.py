@@ -75,6 +75,28 @@ def test_a_window_that_begins_earlier_is_an_overlap(mirror, start, minutes):
     assert mirror(orders(fields={"startTime": start})).time.overlap_minutes == minutes
 
 
+@pytest.mark.parametrize(
+    ("start", "crontab", "minutes"),
+    [
+        ("{{CURRENT_TIME|date}} 00:00:00", "*/5 * * * *", 23 * 60 + 50),  # of 23:50 to 23:55
+        ("{{CURRENT_TIME|date}} 00:00:00", "*/30 8-20 * * *", 20 * 60),
+        ("{{DAYS_AGO_1|date}} 00:00:00", "0 1 * * *", 60),
+        ("_function FROM_UNIXTIME({{CURRENT_TIME}} - 7200, '%Y-%m-%d %H:%i:%s')", "0 * * * *", 60),
+    ],
+)
+def test_the_overlap_is_what_any_run_of_a_day_needs(mirror, start, crontab, minutes):
+    assert mirror(orders(fields={"startTime": start}, crontab=crontab)).time.overlap_minutes == minutes
+
+
+def test_a_window_that_begins_after_the_run_before_is_read_whole(mirror, tmp_path):
+    today = {"startTime": "{{CURRENT_TIME|date}} 00:00:00"}
+    assert mirror(orders(fields=today, crontab="0 1 * * *")).time.overlap_minutes == 10
+    findings = lint_strategy(tmp_path / "strategy.json").findings
+    (told,) = [one for one in findings if "it begins 23:00:00 after the run before" in one.message]
+    assert told.level == "danger"
+    assert "after the run's window" in mirror(orders(fields={"startTime": "{{CURRENT_TIME|date}} 23:59:59"}))
+
+
 def test_what_asks_for_no_time_reads_everything_where_the_method_can(mirror, tmp_path):
     pages = [{"field": "pageNo", "value": "1"}, {"field": "pageSize", "value": "100"}]
     stock = cases.source(api="stock.api.status.query", id="sysSkuId", request=pages)
@@ -178,6 +200,13 @@ def test_an_omission_remedy_becomes_a_dag_that_reads_back_as_far(mirror, tmp_pat
     told = [one for one in lint_strategy(path).findings if one.path.endswith("omissionRemedy")]
     assert f"it becomes the DAG kuaimai_strategy__{wanted[0]}: at 20 3 * * *" in told[-1].message
     assert [*lint([path])[0].dags] == ["kuaimai_strategy", f"kuaimai_strategy__{wanted[0]}"]
+
+
+def test_an_omission_remedy_reads_back_from_where_it_runs(mirror):
+    late = remedied(startTime="{{DAYS_AGO_1|date}} 00:00:00")
+    late["omissionRemedy"]["crontab"] = "30 23 * * *"
+    (further,) = mirror(orders(**late)).time.further
+    assert further.look_back_hours == 48
 
 
 def test_an_omission_remedy_that_cannot_be_kept_is_told(mirror, tmp_path):

@@ -2,7 +2,8 @@
 
 The record comes with the names and the forms that the gateway uses, so that the strategy's templates find
 what they found on the platform: times are epoch milliseconds, or text where the gateway sends text, ids and
-amounts are text, lines are under the list's own name. Amounts are fen where the gateway sends fen: a strategy that writes yuan divides by itself.
+amounts are text, lines are under the list's own name. Amounts are fen where the gateway sends fen: a strategy
+that writes yuan divides by itself.
 """
 
 from __future__ import annotations
