@@ -48,7 +48,7 @@ class Compiled:
             raise  # of a field inside
         except (DataError, ValueError, ArithmeticError) as err:
             raise Misfit(f"{field.path} ({field.name}): {err}", path=field.path) from err
-        if found is None and field.required and self.value is not None:
+        if found in (None, "") and field.required and self.value is not None:
             raise Misfit(f"{field.path} ({field.name}): it is required, and comes out empty", path=field.path)
         return found
 
