@@ -248,6 +248,13 @@ def test_a_page_size_beyond_the_gateways_is_cut(mirror):
     assert mirror(orders(fields={"pageSize": "1000"})).source.page_size == 200
 
 
+def test_a_parameter_that_would_not_be_sent_is_told(mirror):
+    other = [{"field": "status", "value": "FINISHED"}, {"field": "pageSize", "value": "50"}]
+    told = mirror(orders(otherRequest=other))
+    assert "otherRequest[0].field: status: otherRequest is the connector's, and is not sent" in told
+    assert mirror(orders(otherRequest=other[1:])).source.page_size == 50
+
+
 def test_details_that_the_catalogue_knows(mirror):
     pipeline = mirror(OURS["purchases_with_lines"])
     assert (pipeline.source.method, pipeline.time.dimension) == ("purchase.order.query", "modified")

@@ -130,6 +130,13 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
         if source.remedy_crontab and content["time"]:
             further = _remedied(source, method, content["time"]["dimension"], path, findings)
             content["time"] |= {"further": further} if further else {}
+    for field in source.other:
+        if field.field.name.replace("_", "").lower() not in _PAGING:
+            findings.cannot_run(
+                f"{field.field.path}.field",
+                f"{field.field.name}: otherRequest is the connector's, and is not sent to the gateway",
+                "move it to request, or delete it",
+            )
     params = _fixed(source, method, findings)
     if params:
         content["source"]["params"] = params
