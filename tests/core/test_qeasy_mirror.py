@@ -97,6 +97,16 @@ def test_a_window_that_begins_after_the_run_before_is_read_whole(mirror, tmp_pat
     assert "after the run's window" in mirror(orders(fields={"startTime": "{{CURRENT_TIME|date}} 23:59:59"}))
 
 
+def test_an_end_that_does_not_move_is_told(mirror, tmp_path):
+    def told(end):
+        mirror(orders(fields={"endTime": end}))
+        findings = lint_strategy(tmp_path / "strategy.json").findings
+        return [(one.path, one.level) for one in findings if "nothing is read after it" in one.message]
+
+    assert told("2026-06-30 23:59:59") == [("request[2].value", "danger")]
+    assert told("{{CURRENT_TIME|date}} 23:59:59") == []
+
+
 def test_what_asks_for_no_time_reads_everything_where_the_method_can(mirror, tmp_path):
     pages = [{"field": "pageNo", "value": "1"}, {"field": "pageSize", "value": "100"}]
     stock = cases.source(api="stock.api.status.query", id="sysSkuId", request=pages)

@@ -261,6 +261,7 @@ def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[st
             "here all of it is read; write {{LAST_SYNC_TIME|datetime}}",
         )
         overlap = timedelta()
+    _look_at_end(source, fields.get(dimension.end), findings)
     found: dict[str, Any] = {"dimension": name}
     if overlap:
         # Never less than ours: rows can become visible minutes after their time.
@@ -356,6 +357,19 @@ def _begins(
         return []
     # A run for which it has no time reads nothing that another would have to reach.
     return [(run, begin) for run, begin in zip(runs, begins, strict=True) if begin is not None]
+
+
+def _look_at_end(source: Source, field: CompiledField | None, findings: Findings) -> None:
+    """Tell of an end that does not move with the runs: here every window ends with its run."""
+    if field is None:
+        return
+    end, later = (_params(source, window).get(field.field.name) for window in (_PROBE, _NEXT_DAY))
+    if end is not None and end == later:
+        findings.warn(
+            f"{field.field.path}.value",
+            f"{end}, a fixed time: on the platform nothing is read after it",
+            "here every window ends with its run; write {{CURRENT_TIME|datetime}}",
+        )
 
 
 def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[str, str]:
