@@ -192,6 +192,31 @@ def test_a_field_that_the_source_does_not_have(lint):
     assert found.fix == "did you mean 'sid'?"
 
 
+def test_an_unknown_name_is_told_wherever_it_stands(lint):
+    source = {
+        **OURS["orders_archive"][0],
+        "condition": [[{"field": "sysStatu", "logic": "notnull"}, {"field": "day", "logic": "notnull"}]],
+        "formatResponse": [
+            {"old": "payTimes", "new": "day", "format": "date"},
+            {"old": "day", "new": "short", "format": "longText(4)"},
+        ],
+    }
+    fields = [
+        ("a", "{{orders.nums}}"),
+        ("b", "{{orders.totalFree}}"),
+        ("c", "{{short}}"),
+        ("d", "{{orders}}"),
+    ]
+    found = {one.path: (one.message, one.fix) for one in lint(source, cases.target(*fields)).findings}
+    assert found["[0].condition[0][0].field"][1] == "did you mean 'sysStatus'?"
+    assert found["[0].formatResponse[0].old"][1] == "did you mean 'payTime'?"
+    told, fix = found["[1].request[0].value"]
+    assert "returns no field 'orders.nums'" in told
+    assert fix == "did you mean 'orders.num'?"
+    told_at = {path for path, (told, _) in found.items() if "returns no field" in told}
+    assert len(told_at) == 3
+
+
 def test_sampling_of_fields_is_another_command_here(lint):
     path = "metadata.autoFillResponse"
     assert "a new one is told once" in told(lint(cases.source(autoFillResponse=True)), "note")[path]

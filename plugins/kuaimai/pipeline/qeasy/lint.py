@@ -7,7 +7,7 @@ remark says so, because the data that was synchronised there may be wrong alread
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.fields import literal_number
 from kuaimai.pipeline.qeasy.findings import LEVELS, Finding, Findings, Level, near
 from kuaimai.pipeline.qeasy.mirror import reads_records, to_pipeline
-from kuaimai.pipeline.qeasy.names import lists_of, names_of
+from kuaimai.pipeline.qeasy.names import named, names_of
 from kuaimai.pipeline.qeasy.reading import read_strategy
 from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES, is_variable
 from kuaimai.pipeline.qeasy.strategy import Field, Grouping, Side
@@ -387,32 +387,25 @@ class _Target(_Side):
         record = catalog.method(source.api).record if source and source.kind == "kuaimai" else None
         if source is None or record is None:
             return
-        kind = catalog.record(record)
-        lists = lists_of(source)
-        known = {*kind.fields, *lists, *(new for _, _, new, _ in source.formats)}
-        known |= {alias for one in kind.fields.values() for alias in one.aliases}
-        for array in source.flat:
-            child = lists.get(array)
-            known |= {f"{array}_{name}" for name in (catalog.record(child).fields if child else ())}
         self._fen(target, source)
-        named = [
-            (f"{one.path}.value", name)
-            for one, value in target.document_values()
-            for name in value.names()
-            if not is_variable(name)
-        ]
-        what = f"{source.api} returns no field {{!r}} that the catalogue knows"
-        grouping = target.grouping
-        if grouping is not None:
-            columns = [(f"{self.path}groupCalculate", name) for name in grouping.columns]
-            self._unknown(columns, known, what)
-            known = {
-                *grouping.header,
-                *grouping.calculate,
-                *([grouping.target_body] if grouping.body else ()),
-            }
-            what = "{!r} is no part of a document: it is neither grouped nor calculated"
-        self._unknown(named, known, what)
+        known, grouping = names_of(source), target.grouping
+        made = [new for _, _, new, _ in source.formats]
+        columns = {*grouping.header, *grouping.calculate} if grouping is not None else set()
+        if grouping is not None and grouping.body:
+            columns.add(grouping.target_body)
+        for where, name in named(self.compiled):
+            if is_variable(name):
+                continue
+            if grouping is not None and where.startswith((f"{self.path}request", f"{self.path}otherRequest")):
+                # What is sent is made of the document, no longer of the row.
+                head = name.split(".")[0]
+                unknown = (head, sorted(columns)) if head not in columns else None
+                what = "{!r} is no part of a document: it is neither grouped nor calculated"
+            else:
+                unknown = known.unknown(name, made)
+                what = f"{source.api} returns no field {{!r}} that the catalogue knows"
+            if unknown is not None:
+                self.findings.warn(where, what.format(unknown[0]), near(unknown[0], sorted(unknown[1])))
 
     def _fen(self, target: made.Target, source: made.Source) -> None:
         """The same money has two units in Kuaimai, and the target's tables have one."""
@@ -428,12 +421,6 @@ class _Target(_Side):
                         f"{name} is sent in fen, as the gateway has it; the mirror's tables have yuan",
                         f"write _function {{{{{name}}}}} / 100 where the other side wants yuan",
                     )
-
-    def _unknown(self, named: Iterable[tuple[str, str]], known: set[str], what: str) -> None:
-        for where, name in named:
-            head = name.split(".")[0]
-            if head not in known:
-                self.findings.warn(where, what.format(head), near(head, sorted(known)))
 
     def _grouping(self, grouping: Grouping) -> None:
         source = self.compiled.source

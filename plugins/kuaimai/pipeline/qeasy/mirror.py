@@ -130,13 +130,6 @@ def pipeline_content(compiled: Compiled, path: Path) -> dict[str, Any]:
         if source.remedy_crontab and content["time"]:
             further = _remedied(source, method, content["time"]["dimension"], path, findings)
             content["time"] |= {"further": further} if further else {}
-    for field in source.other:
-        if field.field.name.replace("_", "").lower() not in _PAGING:
-            findings.cannot_run(
-                f"{field.field.path}.field",
-                f"{field.field.name}: otherRequest is the connector's, and is not sent to the gateway",
-                "move it to request, or delete it",
-            )
     params = _fixed(source, method, findings)
     if params:
         content["source"]["params"] = params
@@ -374,6 +367,13 @@ def _look_at_end(source: Source, field: CompiledField | None, findings: Findings
 
 def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[str, str]:
     """Parameters that every request carries, besides those of paging and time, which are set for each."""
+    for field in source.other:
+        if field.field.name.replace("_", "").lower() not in _PAGING:
+            findings.cannot_run(
+                f"{field.field.path}.field",
+                f"{field.field.name}: otherRequest is the connector's, and is not sent to the gateway",
+                "move it to request, or delete it",
+            )
     ours = set()
     for one in method.times.dimensions.values() if method.times else ():
         ours |= {one.start, one.end, *one.send}

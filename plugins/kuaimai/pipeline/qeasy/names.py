@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kuaimai.gateway import catalog
@@ -48,6 +48,21 @@ class Names:
         head, _, rest = name.partition(".")
         return (head, rest.partition(".")[0]) if rest and head in self.fields else ("", head)
 
+    def unknown(self, name: str, also: Iterable[str] = ()) -> tuple[str, list[str]] | None:
+        """Return what of a name leads to no field, and all that would; None where it leads to one.
+
+        Args:
+            name: as a strategy writes it.
+            also: names that the strategy has made.
+        """
+        inside, field = self.parts(name)
+        others = [] if inside else [*self.fields, *also]
+        if field in self.fields[inside] or field in others:
+            return None
+        before = name[: len(inside) + 1] if inside else ""
+        flat = [] if inside else [f"{one}_{field}" for one in self.flat for field in self.fields.get(one, ())]
+        return f"{before}{field}", [*(f"{before}{one}" for one in self.fields[inside]), *others, *flat]
+
 
 def names_of(source: Source | None, of: str = "") -> Names:
     """Return what a strategy can name.
@@ -70,8 +85,8 @@ def named(compiled: Compiled) -> Iterator[tuple[str, str]]:
     """Return where a strategy names something of its source's record to make documents of it, and what."""
     source, target = compiled.source, compiled.target
     if source is not None:
-        yield from ((one.path, one.field) for group in source.condition for one in group)
-        yield from ((path, old) for path, old, _, _ in source.formats)
+        yield from ((f"{one.path}.field", one.field) for group in source.condition for one in group)
+        yield from ((f"{path}.old", old) for path, old, _, _ in source.formats)
     if target is not None:
         for one, value in target.document_values():
             yield from ((f"{one.path}.value", name) for name in value.names())
