@@ -217,6 +217,32 @@ def test_an_unknown_name_is_told_wherever_it_stands(lint):
     assert len(told_at) == 3
 
 
+@pytest.mark.parametrize(
+    ("api", "told_fix"),
+    [("writeapi", "each record is written to the target once"), ("写入空操作", "on the platform")],
+)
+def test_what_an_id_check_does_here(lint, api, told_fix):
+    report = lint(OURS["orders_archive"][0] | {"idCheck": True}, cases.target(("a", "{{sid}}"), api=api))
+    (found,) = [one for one in report.findings if one.path == "[0].idCheck"]
+    assert told_fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("of_source", "of_target", "wanted"),
+    [
+        (True, False, "false, and the source's is true, which decides here: each record is written once"),
+        (False, True, "true, and the source's is false, which decides here: changes are written again"),
+        (True, True, None),
+        (False, None, None),
+    ],
+)
+def test_an_id_check_of_the_target_that_differs_is_told(lint, of_source, of_target, wanted):
+    source = OURS["orders_archive"][0] | {"idCheck": of_source}
+    given = {} if of_target is None else {"idCheck": of_target}
+    report = lint(source, cases.target(("a", "{{sid}}"), **given))
+    assert told(report).get("[1].idCheck") == wanted
+
+
 def test_sampling_of_fields_is_another_command_here(lint):
     path = "metadata.autoFillResponse"
     assert "a new one is told once" in told(lint(cases.source(autoFillResponse=True)), "note")[path]

@@ -106,7 +106,8 @@ def lint_strategy(path: Path) -> Report:
         return Report(str(path), path.stem, 0, 0, (Finding("refused", "", err.message),))
     compiled = compile_strategy(strategy, findings)
     if compiled.source is not None and strategy.source is not None:
-        _Source(findings, strategy.source, compiled.source).look()
+        writes = compiled.target is not None and compiled.target.kind != "none"
+        _Source(findings, strategy.source, compiled.source, writes=writes).look()
     if compiled.target is not None and strategy.target is not None:
         _Target(findings, strategy.target, compiled).look()
     if compiled.source is None and compiled.target is not None:
@@ -194,9 +195,10 @@ class _Side:
 
 
 class _Source(_Side):
-    def __init__(self, findings: Findings, side: Side, source: made.Source) -> None:
+    def __init__(self, findings: Findings, side: Side, source: made.Source, *, writes: bool) -> None:
         super().__init__(findings, side)
         self.source = source
+        self.writes = writes
 
     def look(self) -> None:
         """Look at everything."""
@@ -297,7 +299,10 @@ class _Source(_Side):
                 "true"
                 + ("" if self.side.has_id_check else " (it is the default)")
                 + ": on the platform a row whose id is known is dropped, so its updates are lost",
-                "here rows are upserted by key and version; on the platform write false",
+                "here the tables are upserted by key and version, but each record is written to the target "
+                "once, as it was then: write false to write its changes too"
+                if self.writes
+                else "here rows are upserted by key and version; on the platform write false",
             )
         for kind, array in (("beatFlat", self.source.flat), ("operation.arrayKey", (self.source.split,))):
             for number, name in enumerate(one for one in array if one):
@@ -371,6 +376,7 @@ class _Target(_Side):
         self.values(target.values())
         self.omitted(target.request)
         self._source_fields(target)
+        self._id_check(target)
         if target.grouping is not None:
             self._grouping(target.grouping)
         if target.statement is not None:
@@ -379,6 +385,18 @@ class _Target(_Side):
             self.findings.note(
                 f"{self.path}operation.rows",
                 f"{target.batch.rows} rows share one request: an API that fails it as a whole fails them all",
+            )
+
+    def _id_check(self, target: made.Target) -> None:
+        """Whether changes are written is one question, and two settings that may answer it."""
+        source = self.compiled.source
+        if source is not None and self.side.has_id_check and target.id_check != source.id_check:
+            theirs, ours = (str(one).lower() for one in (source.id_check, target.id_check))
+            self.findings.warn(
+                f"{self.path}idCheck",
+                f"{ours}, and the source's is {theirs}, which decides here: "
+                + ("each record is written once" if source.id_check else "changes are written again"),
+                "write the same in both",
             )
 
     def _source_fields(self, target: made.Target) -> None:
