@@ -7,7 +7,7 @@ remark says so, because the data that was synchronised there may be wrong alread
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,6 +134,27 @@ def lint_strategy(path: Path) -> Report:
         max(settings - len(against), 0),
         tuple(sorted(told, key=lambda one: LEVELS.index(one.level))),
     )
+
+
+def dangers(path: Path, kind: str, dropped: Callable[[str, str], bool]) -> list[Finding]:
+    """Return what is dangerous in a strategy whose target a pipeline of one's own uses.
+
+    Args:
+        path: the strategy's file, which compiles.
+        kind: of the pipeline's records.
+        dropped: whether the pipeline drops a field, by kind and name.
+    """
+    strategy, findings = read_strategy(path)
+    compiled = compile_strategy(strategy, findings)
+    if compiled.target is not None and strategy.target is not None:
+        _Target(findings, strategy.target, compiled, kind).look()
+    known = names_of(compiled.source, kind)
+    for where, name in named(compiled):
+        field = known.field(name)
+        if field is not None and dropped(known.kinds[known.parts(name)[0]], field.name):
+            told = f"{name}: the pipeline drops it, so nothing is there"
+            findings.warn(where, told, "keep it in the pipeline, or leave it out here")
+    return list(dict.fromkeys(findings.of("danger")))
 
 
 class _Side:
@@ -362,9 +383,11 @@ class _Source(_Side):
 
 
 class _Target(_Side):
-    def __init__(self, findings: Findings, side: Side, compiled: made.Compiled) -> None:
+    def __init__(self, findings: Findings, side: Side, compiled: made.Compiled, kind: str = "") -> None:
         super().__init__(findings, side)
         self.compiled = compiled
+        # Of the records that it writes, where it has no source that says it.
+        self.kind = kind
 
     def look(self) -> None:
         """Look at everything."""
@@ -402,12 +425,12 @@ class _Target(_Side):
     def _source_fields(self, target: made.Target) -> None:
         """A field that the source does not have is sent as nothing."""
         source = self.compiled.source
-        record = catalog.method(source.api).record if source and source.kind == "kuaimai" else None
-        if source is None or record is None:
+        if not (self.kind or reads_records(self.compiled)):
             return
-        self._fen(target, source)
-        known, grouping = names_of(source), target.grouping
-        made = [new for _, _, new, _ in source.formats]
+        self._fen(target)
+        known, grouping = names_of(source, self.kind), target.grouping
+        whose = source.api if source is not None else self.kind
+        derived = [new for _, _, new, _ in source.formats] if source is not None else []
         columns = {*grouping.header, *grouping.calculate} if grouping is not None else set()
         if grouping is not None and grouping.body:
             columns.add(grouping.target_body)
@@ -420,14 +443,14 @@ class _Target(_Side):
                 unknown = (head, sorted(columns)) if head not in columns else None
                 what = "{!r} is no part of a document: it is neither grouped nor calculated"
             else:
-                unknown = known.unknown(name, made)
-                what = f"{source.api} returns no field {{!r}} that the catalogue knows"
+                unknown = known.unknown(name, derived)
+                what = f"{whose} returns no field {{!r}} that the catalogue knows"
             if unknown is not None:
                 self.findings.warn(where, what.format(unknown[0]), near(unknown[0], sorted(unknown[1])))
 
-    def _fen(self, target: made.Target, source: made.Source) -> None:
+    def _fen(self, target: made.Target) -> None:
         """The same money has two units in Kuaimai, and the target's tables have one."""
-        known = names_of(source)
+        known = names_of(self.compiled.source, self.kind)
         for one, value in target.document_values():
             if isinstance(value, Expression) and _TO_YUAN.search(value.text):
                 continue

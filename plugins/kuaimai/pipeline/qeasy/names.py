@@ -28,10 +28,12 @@ class Names:
     """The fields that a strategy can name.
 
     Attributes:
+        kinds: list → the kind of its elements; "" → the record's own.
         fields: list → the fields of its elements, by every spelling; "" → the record's own.
         flat: lists whose elements become rows, with their fields as `<list>_<field>`.
     """
 
+    kinds: Mapping[str, str]
     fields: Mapping[str, Mapping[str, catalog.Field]]
     flat: Sequence[str] = ()
 
@@ -71,14 +73,15 @@ def names_of(source: Source | None, of: str = "") -> Names:
         source: the strategy's; returns records of the catalogue.
         of: the kind of record, where the strategy has no source that says it.
     """
-    kind = catalog.record((catalog.method(source.api).record or "") if source is not None else of)
-    lists = lists_of(source) if source is not None else kind.children
-    kinds = {"": kind, **{name: catalog.record(one) for name, one in lists.items()}}
+    asked = source if source is not None and source.kind == "kuaimai" else None
+    kind = catalog.record((catalog.method(asked.api).record or "") if asked is not None else of)
+    lists = lists_of(asked) if asked is not None else kind.children
+    kinds = {"": kind.name, **lists}
     fields = {
-        name: {spelling: one for one in kind.fields.values() for spelling in one.spellings}
+        name: {spelling: one for one in catalog.record(kind).fields.values() for spelling in one.spellings}
         for name, kind in kinds.items()
     }
-    return Names(fields, source.flat if source is not None else ())
+    return Names(kinds, fields, source.flat if source is not None else ())
 
 
 def named(compiled: Compiled) -> Iterator[tuple[str, str]]:
