@@ -346,6 +346,10 @@ def test_what_has_no_value_is_not_sent_and_what_is_required_is_missed():
     assert written(fields, {}) == {"a": "1", "g": "-"}
     with pytest.raises(ValueError, match=r"request\[0\] \(a\): it is required, and comes out empty"):
         written([{"field": "a", "value": "{{gone}}", "is_required": True}], {})
+    assert written([{"field": "n", "type": "int", "value": ""}, ("a", "1"), ("b", "")], {}) == {
+        "a": "1",
+        "b": "",
+    }
     # Neither is an empty text a value: it is what a record has where a person has filled in nothing.
     with pytest.raises(ValueError, match="it is required, and comes out empty"):
         written([{"field": "a", "value": "{{memo}}", "is_required": True}], {"memo": ""})

@@ -119,7 +119,8 @@ def _compiled(field: Field, collections: Mapping[str, str], findings: Findings) 
         array = _array(field, findings)
     elif children and field.value not in (None, "", {}, []):
         findings.refuse(f"{field.path}.value", "an object has a value and children", "delete one of them")
-    elif field.value is not None:
+    elif field.value is not None and (field.value != "" or field.type == "string"):
+        # An empty text is no number and no time: a form that was left empty, so nothing is sent.
         try:
             value = parse_value(field.value, collections)
             if isinstance(value, Literal) and not field.parsers:
