@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import sqlalchemy as sa
 
 from kuaimai.load.held import Quarantined
 from kuaimai.load.protocol import Target
-from kuaimai.load.windows import Sealing, WindowFacts
+from kuaimai.load.sql import SqlTarget
+from kuaimai.load.windows import Sealing, WindowFacts, Written
 from kuaimai.transform.mapping import Mapper
 from kuaimai.transform.rows import Rows
 
@@ -65,6 +67,23 @@ def load(
         loading.quarantine(quarantined)
         told = facts(0, len(records) if total is None else total, window)
         return loading.seal(msgspec.structs.replace(told, first_read_at=read))
+
+
+def load_read_at(target: Target, records: Sequence[dict[str, Any]], at: datetime) -> Written:
+    """Load records that were read at an instant, and return what became of their rows."""
+    with target.loading(Mapper("trade").tables) as loading:
+        loading.read_from(0, at)
+        loading.merge(0, batch(records))
+        sealing = loading.seal(facts(0, len(records)))
+    return Written(sealing.inserted, sealing.updated, sealing.unchanged, sealing.stale)
+
+
+def mark_gone(target: SqlTarget, key: str, at: datetime) -> None:
+    """Mark an order and its lines as gone, as a scan or the nightly reconcile does."""
+    with target.engine.begin() as connection:
+        for table in ("kuaimai_trade", "kuaimai_trade_line"):
+            statement = f"UPDATE {table} SET _deleted_at = :at WHERE sid = :key AND _deleted_at IS NULL"
+            connection.execute(sa.text(statement), {"at": target.instant(at), "key": key})
 
 
 def bad(key: str) -> Quarantined:

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
+import sqlalchemy as sa
 from installation import CHINA, START, TICK, Mirror, mirror
 
-from kuaimai.errors import ConfigError
+from kuaimai.errors import ConfigError, Rejected
 from kuaimai.gateway import catalog
 from kuaimai.pipeline import planner, stages
 from kuaimai.pipeline.scopes import SHOP_METHOD, fetch_shops
@@ -52,6 +53,26 @@ def orders(shop: Mirror):
         (sid, datetime.fromtimestamp(record["created"] // 1000, CHINA), str(record["userId"]))
         for sid, record in shop.box.truth().items()
     ]
+
+
+def test_refused_shop_does_not_hold_up_the_plan_of_the_others(tmp_path, monkeypatch):
+    start, end = MIDNIGHT - 2 * DAY, MIDNIGHT
+    with mirror(tmp_path, history_orders=200) as shop:
+        send = shop.client.wire.send
+
+        def picky(method, params, *, session):
+            if "900003" in params.get("userIds", ""):
+                raise Rejected("shop is not authorised any more", code="20014")
+            return send(method, params, session=session)
+
+        monkeypatch.setattr(shop.client.wire, "send", picky)
+        plan, summary = backfilled(shop, start, end)
+        others = {f"{number}" for number in range(900001, 900007)} - {"900003"}
+        assert sum(day.rows for day in plan.days) == len(created(orders(shop), start, end, others))
+        assert len(summary.open_windows) == len(plan.slices)
+        assert shop.rows("SELECT count(*) FROM kuaimai_trade") == [
+            (len(created(orders(shop), start, end, others)),)
+        ]
 
 
 def created(orders, start, end, shops=None):
@@ -228,6 +249,26 @@ def test_rows_of_the_past_never_push_newer_ones_back(tmp_path, pg_url):
         assert summarise(shop.pipeline, loaded).stale > 50
         assert shop.differences(now) == {}
         assert truth(shop, START, now) <= landed(shop)
+
+
+def test_slice_that_waits_for_its_load_revives_nothing_that_was_marked_since_it_was_read(tmp_path):
+    with mirror(tmp_path, history_orders=60) as shop:
+        (piece,) = shop.plan(START - timedelta(hours=6), START, run="waits")
+        extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+        waiting = stages.transform(shop.pipeline, extracted, shop.staging)
+        shop.clock.advance(3600)
+        shop.one(piece)
+        living = "SELECT count(*) FROM kuaimai_trade WHERE _deleted_at IS NULL"
+        [(there,)] = shop.rows(living)
+        with shop.target.engine.begin() as connection:
+            mark = "UPDATE kuaimai_trade SET _deleted_at = :at, _version = _version + 1"
+            at = shop.target.instant(datetime.fromtimestamp(shop.clock(), CHINA))
+            assert connection.execute(sa.text(mark), {"at": at}).rowcount == there > 0
+        stages.load(shop.pipeline, waiting, shop.staging, shop.target)
+        assert shop.rows(living) == [(0,)]
+        shop.clock.advance(60)
+        shop.run(START - timedelta(hours=6), datetime.fromtimestamp(shop.clock(), CHINA))
+        assert shop.rows("SELECT count(*) FROM kuaimai_trade WHERE _deleted_at IS NOT NULL") == [(0,)]
 
 
 def test_backfill_and_live_runs_beside_each_other_both_land(tmp_path, pg_url):

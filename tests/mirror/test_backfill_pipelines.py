@@ -11,6 +11,7 @@ from kuaimai.errors import ConfigError
 from kuaimai.pipeline import planner
 from kuaimai.pipeline.scopes import fetch_scopes
 from kuaimai.pipeline.summary import summarise
+from kuaimai.sandbox import Faults
 
 DAY = timedelta(days=1)
 
@@ -72,6 +73,23 @@ def test_purchases_older_than_the_reach_come_from_the_history_with_their_lines(t
         methods = {request.method for request in shop.box.requests}
         assert {"purchase.order.history.query", "purchase.order.history.get"} <= methods
         assert plan(shop, start, START - 90 * DAY, "created").slices == ()
+
+
+@pytest.mark.parametrize("no_total", [False, True], ids=["with-totals", "without-totals"])
+def test_past_across_the_border_comes_from_both_stores(tmp_path, no_total):
+    with mirror(
+        tmp_path,
+        pipeline="purchases",
+        archive_documents=6,
+        purchases_per_day=4,
+        days_back=92,
+        faults=Faults(no_total=no_total),
+    ) as shop:
+        start, end = START - 92 * DAY, START - 84 * DAY
+        assert read(shop, plan(shop, start, end, "created")).sealed
+        first, last = start.timestamp() * 1000, end.timestamp() * 1000
+        past = {key for key, one in shop.truth().items() if first <= one["created"] < last}
+        assert set(shop.living(shop.pipeline.record)) == past
 
 
 def test_what_is_read_as_a_whole_has_no_past(tmp_path):

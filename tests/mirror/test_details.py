@@ -9,10 +9,12 @@ import pytest
 from installation import CHINA, START, mirror
 from moving_set import MemoryStaging
 
-from kuaimai.errors import DataError, KuaimaiError, Rejected
-from kuaimai.extract.details import composed, read_details
+from kuaimai.errors import DataError, KuaimaiError, Rejected, Transient
+from kuaimai.extract.by_id import read_ids
+from kuaimai.extract.details import ask_details, composed, read_details
 from kuaimai.extract.reads import Read
 from kuaimai.extract.windows import Window
+from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer, encode_json, read_envelope
 from kuaimai.pipeline import stages
 from kuaimai.sandbox import Failure, Faults
@@ -188,6 +190,64 @@ def test_bad_records_are_set_aside_and_counted(tmp_path):
         summary = shop.run(START - 4 * DAY, START)
         assert summary.sealed
         assert summary.quarantined > 0
+
+
+class Scripted:
+    """A gateway that gives an answer for each page number; other pages are empty."""
+
+    requests = 0
+
+    def __init__(self, *bodies):
+        self.bodies = bodies
+
+    def call(self, method, params):
+        self.requests += 1
+        number = int(params.get("pageNo", 1))
+        body = self.bodies[number - 1] if number <= len(self.bodies) else {"list": []}
+        return Answer(method, read_envelope(method, encode_json(body)), encode_json(body))
+
+
+def test_lines_that_come_short_of_their_count_mark_none_as_gone(tmp_path, monkeypatch):
+    with mirror(tmp_path, pipeline="purchases", archive_documents=0) as shop:
+        shop.run(START - DAY, START)
+        lines = shop.living(shop.pipeline.records[1])
+        assert lines
+        send = shop.client.wire.send
+
+        def empty(method, params, *, session):
+            if method != GET:
+                return send(method, params, session=session)
+            raw = encode_json({"success": True, "total": 3, "list": []})
+            return Answer(method, read_envelope(method, raw), raw)
+
+        monkeypatch.setattr(shop.client.wire, "send", empty)
+        with pytest.raises(Transient, match="0 of 3 lines came"):
+            shop.run(START - DAY, START)
+        assert shop.living(shop.pipeline.records[1]) == lines
+
+
+@pytest.mark.parametrize("second", [[], [{"outerId": "0"}]], ids=["empty", "page number ignored"])
+def test_second_page_of_lines_that_brings_nothing_is_not_taken_for_their_end(second):
+    detail = catalog.method("erp.allocate.task.query").detail
+    first = {"list": [{"outerId": "0"}], "total": 2}
+    with pytest.raises(Transient, match="1 of 2 lines came"):
+        ask_details(Scripted(first, {"list": second}), detail, "DB1")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_id_that_is_counted_and_does_not_come_is_not_absent(alone):
+    ids = ["1"] if alone else ["1", "2"]
+    with pytest.raises(Transient, match="0 of 1 records came"):
+        read_ids(
+            Scripted({"list": [], "total": 1}),
+            "erp.trade.outstock.simple.query",
+            ids,
+            window=Window(START - HOUR, START, "created"),
+            shops=["900001"],
+            rank=0,
+            staging=MemoryStaging(),
+            folder="ids",
+        )
 
 
 @pytest.mark.parametrize("counted", [True, False])

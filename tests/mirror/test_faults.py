@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -15,6 +16,7 @@ from kuaimai.errors import ConfigError, DataError, KuaimaiError, Rejected, Trans
 from kuaimai.extract.paging import CONNECTIONS, window_request
 from kuaimai.extract.windows import Slice, Window
 from kuaimai.pipeline import stages
+from kuaimai.pipeline.reconcile import reconcile
 from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.sandbox import Failure, Faults
 
@@ -240,6 +242,81 @@ def test_empty_list_of_shops_is_told_because_lost_rights_look_the_same(tmp_path,
             shop.run(START - timedelta(hours=1), START)
 
 
+@pytest.mark.parametrize("times", [1, 9], ids=["once", "always"])
+@pytest.mark.parametrize("second", ["empty", "moved"])
+def test_list_of_shops_that_comes_short_of_its_count_is_not_believed(tmp_path, monkeypatch, second, times):
+    with mirror(tmp_path) as shop:
+        everybody = fetch_shops(shop.client)
+        send = shop.client.wire.send
+        short = []
+
+        def in_halves(method, params, *, session):
+            answer = send(method, {**params, "pageNo": "1"}, session=session)
+            number = int(params["pageNo"])
+            rows, half = answer.body["list"], len(everybody) // 2
+            if number == 1:
+                short.append(len(short) < times)
+            missing = [] if second == "empty" else rows[:half]
+            page = (
+                rows[:half] if number == 1 else (missing if short[-1] else rows[half:]) if number == 2 else []
+            )
+            return replace(answer, body={"success": True, "total": len(rows), "list": page})
+
+        monkeypatch.setattr(shop.client.wire, "send", in_halves)
+        if times == 1:
+            assert fetch_shops(shop.client) == everybody
+            assert len(short) == 2
+        else:
+            with pytest.raises(Transient, match="3 of 6 shops came"):
+                fetch_shops(shop.client)
+
+
+def test_lost_right_proves_no_window_empty_and_no_order_gone(tmp_path):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(START - timedelta(days=2), START)
+        living = "SELECT count(*) FROM kuaimai_trade WHERE _deleted_at IS NULL"
+        before = shop.rows(living)
+        shop.box.faults.plan = [
+            Failure("lost_right", share=1.0, method=name) for name in shop.pipeline.source.methods
+        ]
+        shop.clock.advance(300)
+        now = datetime.fromtimestamp(shop.clock(), CHINA)
+        with pytest.raises(Rejected, match=r"neither a list nor a total.*kuaimai doctor"):
+            shop.run(START, now, live=True)
+        assert shop.open_windows() == 1
+        with contextlib.suppress(KuaimaiError):
+            reconcile(
+                shop.pipeline,
+                run="night",
+                until=now,
+                shops=fetch_shops(shop.client),
+                client=shop.client,
+                staging=shop.staging,
+                target=shop.target,
+                days=1,
+                now=shop.clock,
+            )
+        assert shop.rows(living) == before
+        shop.box.faults.plan = []
+        assert shop.tick().sealed
+        assert shop.open_windows() == 0
+
+
+@pytest.mark.parametrize("omit_empty_list", [False, True])
+def test_quiet_window_seals_with_or_without_its_empty_list(tmp_path, omit_empty_list):
+    faults = Faults(omit_empty_list=omit_empty_list)
+    with mirror(tmp_path, orders_per_hour=0, history_orders=0, faults=faults) as shop:
+        assert shop.tick().sealed
+
+
+def test_quiet_window_of_a_list_that_may_leave_out_both_seals(tmp_path):
+    faults = Faults(omit_empty_list=True, no_total=True)
+    with mirror(tmp_path, pipeline="purchases", archive_documents=0, faults=faults) as shop:
+        shop.clock.advance(1)
+        assert shop.run(START - timedelta(seconds=1), START).sealed
+        assert shop.rows("SELECT distinct_keys FROM kuaimai_window") == [(0,)]
+
+
 def test_total_without_rows_is_no_storm_of_requests(tmp_path, monkeypatch):
     with mirror(tmp_path) as shop:
         send = shop.client.wire.send
@@ -268,6 +345,53 @@ def test_shop_that_the_enriching_method_refuses_does_not_hold_up_the_others(tmp_
         assert summary.sealed
         ranks = dict(shop.rows("SELECT source, max(_rank) FROM kuaimai_trade GROUP BY source"))
         assert (ranks["fxg"], ranks["jd"]) == (0, 1)
+
+
+def refusing(shop, monkeypatch, *refused):
+    """Let every call that names one of some shops be refused; return what undoes it."""
+    send = shop.client.wire.send
+
+    def picky(method, params, *, session):
+        if any(one in params.get("userIds", "") for one in refused):
+            raise Rejected("shop is not authorised any more", code="20014")
+        return send(method, params, session=session)
+
+    monkeypatch.setattr(shop.client.wire, "send", picky)
+    return lambda: monkeypatch.setattr(shop.client.wire, "send", send)
+
+
+def test_shop_that_the_base_method_refuses_does_not_hold_up_the_others(tmp_path, monkeypatch):
+    since = START - timedelta(hours=6)
+    with mirror(tmp_path) as shop:
+        allowed = refusing(shop, monkeypatch, "900003")
+        summary = shop.run(since, START)
+        assert len(summary.open_windows) == 1
+        assert "not authorised any more" in summary.open_windows[0]
+
+        def whose(sids):
+            truth = shop.box.truth()
+            return {str(truth[sid]["userId"]) for sid in sids}
+
+        assert whose(shop.differences(since)) == {"900003"}
+        # Its own window says why; the one that was planned for all of them waits for it.
+        assert shop.rows(
+            "SELECT shops, reason LIKE '%not authorised%', proof FROM kuaimai_window "
+            "WHERE state = 'open' ORDER BY length(shops)"
+        )[0] == ('["900003"]', 1, "unproven")
+        assert shop.open_windows() == 2
+        shop.tick()
+        assert whose(shop.differences(since)) == {"900003"}
+        allowed()
+        assert shop.tick().sealed
+        assert shop.open_windows() == 0
+        assert shop.differences(since) == {}
+
+
+def test_run_fails_where_every_shop_is_refused(tmp_path, monkeypatch):
+    with mirror(tmp_path) as shop:
+        refusing(shop, monkeypatch, "9")
+        with pytest.raises(Rejected, match="not authorised any more"):
+            shop.run(START - timedelta(hours=6), START)
 
 
 def test_window_that_failed_is_read_again_by_the_next_run(tmp_path):

@@ -114,6 +114,22 @@ def test_outage_that_is_longer_than_runs_heal_leaves_open_windows_and_is_told_on
         assert shop.differences(START) == {}
 
 
+def test_outage_of_four_months_is_told_as_far_back_as_runs_look(tmp_path):
+    with mirror(tmp_path, orders_per_hour=0, faults=Faults(session_ttl=1e9)) as shop:
+        assert shop.tick().sealed
+        shop.clock.advance(timedelta(days=120).total_seconds())
+        told: list[windows.Window] = []
+        for _ in range(2):
+            start = here(shop)
+            shop.clock.advance(TICK.total_seconds())
+            shop.run(start, start + TICK, live=True, on_missed=told.append)
+        (lost,) = told
+        assert lost.end - lost.start == timedelta(days=90)
+        unread = shop.rows("SELECT window_start, window_end FROM kuaimai_window WHERE state = 'open'")
+        spans = [tuple(map(shop.target.read_instant, row)) for row in unread]
+        assert windows.gaps(lost.start, lost.end, spans) == []
+
+
 def test_target_that_is_added_later_owes_nothing_of_the_time_before_and_charges_nobody(tmp_path):
     with mirror(tmp_path, orders_per_hour=1) as shop:
         told: list[windows.Window] = []

@@ -9,9 +9,12 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 from installation import CHINA, START, TRADES, mirror
+from msgspec.structs import replace
 
-from kuaimai.errors import ConfigError, DataError, Transient
+from kuaimai.errors import ConfigError, DataError, Rejected, Transient
+from kuaimai.extract.reads import UNPROVEN
 from kuaimai.gateway.answers import Answer, encode_json
+from kuaimai.pipeline import planner
 from kuaimai.pipeline import reconcile as reconciling
 from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.pipeline.spec import load_pipeline
@@ -136,6 +139,26 @@ def test_mended_slot_has_a_sealed_row_of_its_own(shop):
     assert sum(row[4] for row in rows) == 3
 
 
+def test_slot_is_not_sealed_where_one_part_of_its_reading_is_not_proven(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        forget(shop, some(shop, 1))
+        read = reconciling.read_parts
+
+        def reading(*args, **more):
+            """Add a second in which no two readings agreed, though the counts did."""
+            reads = read(*args, **more)
+            empty = {"files": (), "rows": 0, "distinct": 0, "total_before": 0, "total_after": 0}
+            return [*reads, replace(reads[0], proof=UNPROVEN, **empty)]
+
+        monkeypatch.setattr(reconciling, "read_parts", reading)
+        outcome = reconcile(shop)
+        assert outcome.total("repaired") == 1
+        [problem] = outcome.problems
+        assert "did not agree" in problem
+        assert shop.open_windows() == 1
+
+
 def test_slot_that_is_missing_almost_whole_is_read_page_by_page(tmp_path):
     with mirror(tmp_path, bulk=400, bulk_days=1) as shop:
         day = MIDNIGHT - timedelta(days=1)
@@ -205,6 +228,32 @@ def test_more_vanished_orders_than_believable_are_left_and_told(shop, monkeypatc
         reconciling.check(outcome)
 
 
+def test_right_that_was_lost_marks_nothing_and_is_told(tmp_path, monkeypatch):
+    """All is well, the gateway says, and lists nothing: not the slots, and no order by its id."""
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        before = living(shop)
+        slots = Counter(one["created"] // 7_200_000 for one in truth(shop).values())
+        assert 1 in slots.values()  # a slot's only order may well be gone, so the slots alone do not tell
+        send = shop.client.wire.send
+
+        def sending(method, params, *, session):
+            if "trade" in method:
+                body = {"success": True, "traceId": "1", "total": 0, "list": []}
+                return Answer(method, body, encode_json(body))
+            return send(method, params, session=session)
+
+        monkeypatch.setattr(shop.client.wire, "send", sending)
+        outcome = reconcile(shop)
+        assert (living(shop), outcome.total("tombstoned")) == (before, 0)
+        with pytest.raises(DataError, match="too many to be believed"):
+            reconciling.check(outcome)
+        told = shop.rows("SELECT problem FROM kuaimai_reconcile")
+        assert all("too many to be believed" in problem for (problem,) in told)
+        monkeypatch.undo()
+        assert reconcile(shop).problems == []
+
+
 def test_orders_that_no_live_run_can_see_are_found(tmp_path):
     with mirror(tmp_path, faults=Faults(null_modified=0.1)) as shop:
         shop.run(SINCE, START)
@@ -270,6 +319,24 @@ def test_report_of_a_day_is_replaced_by_the_next_one(shop):
     assert len({row[4] for row in rows}) == 1
 
 
+def test_report_of_shops_that_are_grouped_otherwise_by_now_is_replaced_too(tmp_path):
+    """A shop was added: its group is another one, and its days must not stand there twice."""
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        shops = fetch_shops(shop.client)
+        reconcile(shop, shops=shops[:-1])
+        with shop.target.engine.begin() as connection:
+            connection.execute(sa.text("UPDATE kuaimai_reconcile SET problem = 'an old one'"))
+        outcome = reconcile(shop)
+        rows = shop.rows("SELECT gateway_count, problem FROM kuaimai_reconcile")
+        assert (len(rows), {problem for _, problem in rows}) == (DAYS, {None})
+        assert sum(count for count, _ in rows) == outcome.total("gateway")
+        # What was found of other shops stays.
+        reconcile(shop, shops=shops[:1])
+        reconcile(shop, shops=shops[1:])
+        assert len(shop.rows("SELECT day FROM kuaimai_reconcile")) == 2 * DAYS
+
+
 def test_log_names_days_totals_and_what_is_gone(shop):
     shop.box.faults.vanished = 0.03
     text = reconciling.pretty(reconcile(shop))
@@ -293,6 +360,97 @@ def test_windows_that_could_not_be_sealed_are_read_again(tmp_path, state):
         assert outcome.retried >= 1
         assert outcome.still_open == ()
         assert shop.open_windows() == 0
+
+
+def refuse(shop, monkeypatch, starts):
+    """Let the gateway fail for windows that begin at some moments; return which are asked for."""
+    send, dead = shop.client.wire.send, {f"{start:%Y-%m-%d %H:%M:%S}" for start in starts}
+    seen = []
+
+    def sending(method, params, *, session):
+        if method == BASE and params.get("timeType") == "upd_time":
+            seen.append(params["startTime"])
+            if params["startTime"] in dead:
+                raise Transient("out of order")
+        return send(method, params, session=session)
+
+    monkeypatch.setattr(shop.client.wire, "send", sending)
+    return seen
+
+
+def test_window_that_cannot_be_read_keeps_nothing_else_from_the_night(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        lost = some(shop)
+        forget(shop, lost)
+        hour = timedelta(hours=1)
+        bad = MIDNIGHT - 5 * hour
+        for run in ("dead", "dead again"):
+            shop.plan(bad, bad + hour, run=run)
+        shop.plan(bad + hour, bad + 2 * hour, run="dead")
+        seen = refuse(shop, monkeypatch, [bad])
+        outcome = reconcile(shop)
+        assert (outcome.total("repaired"), shop.open_windows()) == (len(lost), 1)
+        [problem] = outcome.problems
+        assert "upd_time 2026-02-28 19:00:00 to 20:00:00" in problem
+        assert "out of order" in problem
+        # What could not be read most often waits for what may be read.
+        assert seen.index("2026-02-28 20:00:00") < seen.index("2026-02-28 19:00:00")
+
+
+def test_shop_that_the_gateway_refuses_keeps_no_other_from_being_compared(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(SINCE, START)
+        lost = [sid for sid, one in sorted(truth(shop).items()) if str(one["userId"]) != "900003"][:3]
+        forget(shop, lost)
+        before = living(shop)
+        send = shop.client.wire.send
+
+        def sending(method, params, *, session):
+            if "900003" in params.get("userIds", ""):
+                raise Rejected("the shop is not authorised any more")
+            return send(method, params, session=session)
+
+        monkeypatch.setattr(shop.client.wire, "send", sending)
+        outcome = reconcile(shop)
+        assert (outcome.total("repaired"), living(shop)) == (3, before | set(lost))
+        assert outcome.problems == ["shop 900003 is refused: the shop is not authorised any more"]
+        with pytest.raises(Rejected):
+            reconcile(shop, shops=[one for one in fetch_shops(shop.client) if one.id == "900003"])
+
+
+def test_windows_that_never_seal_keep_no_later_ones_waiting_for_ever(tmp_path, monkeypatch):
+    with mirror(tmp_path, history_orders=0, orders_per_hour=0) as shop:
+        monkeypatch.setattr("kuaimai.pipeline.rereading.MOST_RETRIES", 2)
+        shop.run(MIDNIGHT - timedelta(days=1), START)
+        starts = [MIDNIGHT - timedelta(hours=at) for at in range(6, 1, -1)]
+        for start in starts:
+            shop.plan(start, start + timedelta(minutes=30), run="dead")
+        refuse(shop, monkeypatch, starts[:3])
+        for _ in range(3):
+            reconcile(shop, days=1)
+            shop.clock.advance(24 * 3600)
+        assert shop.open_windows() == 3
+
+
+def test_windows_that_a_backfill_still_reads_are_left_to_it(tmp_path):
+    with mirror(tmp_path, history_orders=100) as shop:
+        shop.run(MIDNIGHT - timedelta(days=1), START)
+        made = planner.plan_backfill(
+            shop.pipeline,
+            run="past",
+            start=MIDNIGHT - timedelta(hours=3),
+            end=MIDNIGHT,
+            shops=fetch_shops(shop.client),
+            dimension="pay_time",
+            client=shop.client,
+            rate=5.0,
+            target=shop.target,
+            now=shop.clock,
+        )
+        planner.announce(made, shop.pipeline, shop.target)
+        assert reconcile(shop, days=1).retried == 0
+        assert shop.open_windows() == len(made.slices) > 0
 
 
 def test_killed_in_the_middle_it_changes_nothing_that_the_next_night_would_not_find(shop, monkeypatch):

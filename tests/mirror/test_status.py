@@ -90,6 +90,39 @@ def test_complete_from_is_of_all_shops(tmp_path):
         assert own.complete_from == later
 
 
+def test_windows_of_the_night_that_end_a_second_earlier_leave_no_hole(tmp_path):
+    with mirror(tmp_path) as shop:
+        now = datetime.fromtimestamp(shop.clock(), CHINA)
+        hour = timedelta(hours=1)
+        shop.run(now - 2 * hour, now - hour - timedelta(seconds=1))
+        shop.run(now - hour, now)
+        [own] = told(shop)[0].dimensions
+        assert (own.complete_from, own.complete_until) == (now - 2 * hour, now)
+
+
+def test_further_time_that_stands_still_is_late(tmp_path):
+    with mirror(tmp_path) as shop:
+        shop.tick()
+        shop.look_back()
+        shop.clock.advance(3 * 3600)
+        shop.tick()
+        found, text = told(shop)
+        assert found.late == ("created",)
+        assert "LATE by created" in text
+        shop.look_back()
+        assert told(shop)[0].late == ()
+
+
+def test_old_time_that_is_open_makes_no_schedule_late(tmp_path):
+    with mirror(tmp_path) as shop:
+        shop.tick()
+        now = datetime.fromtimestamp(shop.clock(), CHINA)
+        shop.plan(now - timedelta(days=20), now - timedelta(days=19), run="backfill")
+        found, text = told(shop)
+        assert (found.complete, found.late) == (False, ())
+        assert "LATE" not in text
+
+
 def test_target_with_a_schedule_of_its_own_is_late_by_that(tmp_path):
     with mirror(tmp_path) as shop:
         apart = {"kind": "sql", "conn_id": "archive", "schedule": "23 2 * * *"}

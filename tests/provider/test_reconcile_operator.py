@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from hooked import START, connect  # noqa: F401
 from installation import SHIPPED
 
-from kuaimai.airflow.compat import AirflowSkipException
+from kuaimai.airflow.compat import AirflowFailException, AirflowSkipException
 from kuaimai.airflow.operators import (
     KuaimaiExtractOperator,
     KuaimaiLoadOperator,
@@ -48,8 +49,8 @@ def context(**params) -> dict:
     return {"run_id": "manual__1", "dag_run": run, "params": asked, "data_interval_end": None}
 
 
-def night() -> dict[str, int]:
-    return KuaimaiReconcileOperator(task_id="purchases", pipeline=PURCHASES, lane="reconcile").execute(
+def night(pipeline: str = PURCHASES) -> dict[str, int]:
+    return KuaimaiReconcileOperator(task_id="purchases", pipeline=pipeline, lane="reconcile").execute(
         context()
     )
 
@@ -72,3 +73,20 @@ def test_one_that_is_read_gets_back_what_it_lacks(installed):
         connection.execute(sa.text("DELETE FROM kuaimai_purchase"))
     found = night()
     assert found["missing"] == found["repaired"] > 0
+
+
+def test_contested_windows_are_read_again_in_every_target_that_can_be_opened(installed, tmp_path):
+    """A target that is no database cannot be compared, and one that is missing holds up no other."""
+    file = tmp_path / "own.yaml"
+    text = "name: own\nsource: {method: purchase.order.query}\ntargets:\n"
+    file.write_text(text + "- {kind: sql, conn_id: absent}\n- {kind: noop}\n", "utf-8")
+    run = context(start=(TODAY - timedelta(days=1)).isoformat(), end=TODAY.isoformat())
+    KuaimaiPlanOperator(task_id="p", pipeline=str(file)).execute(run)
+    state = sa.create_engine(f"sqlite:///{os.environ['AIRFLOW_HOME']}/kuaimai_state.db")
+    with state.begin() as connection:
+        connection.execute(sa.text("UPDATE kuaimai_window SET state = 'contested'"))
+    with pytest.raises(AirflowFailException, match="absent"):
+        night(str(file))
+    with state.connect() as connection:
+        states = connection.execute(sa.text("SELECT DISTINCT state FROM kuaimai_window")).scalars().all()
+    assert states == ["sealed"]

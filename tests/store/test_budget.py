@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from itertools import pairwise
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kuaimai.gateway.budget import STALE_SECONDS, Budget, SharedBudget
 from kuaimai.state import Store
 from kuaimai.state.budgets import HORIZON_SECONDS
+from kuaimai.state.database import Database
 
 KEY = "budget:demo"
 
 
+def opened(folder, now):
+    return contextlib.closing(Store.open(f"sqlite:///{folder}/state.db", now=now))
+
+
 @pytest.fixture
 def store(tmp_path, clock):
-    store = Store.open(f"sqlite:///{tmp_path}/state.db", now=clock)
-    yield store
-    store.close()
+    with opened(tmp_path, clock) as store:
+        yield store
 
 
 def shared(store, clock, *, rate=5.0, lane="live", sleep=None):
@@ -105,6 +112,78 @@ def test_one_refusal_slows_everybody_and_the_rate_comes_back(store, clock):
     for _ in range(50):
         other.spend()
     assert clock() - start == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.parametrize("back", [0.5, 3.0, 3600.0])
+def test_clock_that_is_set_back_stops_nobody_for_long_and_grants_nothing_twice(tmp_path, clock, back):
+    ahead = [0.0]  # how far the database's clock is ahead of the time that really passes
+    with opened(tmp_path, lambda: clock() + ahead[0]) as store:
+        sent, budgets = [], [shared(store, clock) for _ in range(3)]
+        for number in range(60):
+            if number == 30:
+                ahead[0] -= back
+            budgets[number % 3].spend()
+            sent.append(clock())
+    assert most_in_one_second(sent) <= 5 + 5
+    assert max(later - earlier for earlier, later in pairwise(sent)) <= 4
+
+
+def test_clock_that_was_set_back_on_postgres_stops_nobody_for_long(pg_url, clock):
+    with contextlib.closing(Store.open(pg_url)) as store, contextlib.closing(Database(pg_url)) as database:
+        one = shared(store, clock)
+        one.spend()
+        one.refused(2.0)
+        with database.transaction() as connection:
+            moments = ("next_free", "blocked_until", "slowed_at")
+            moved = ", ".join(f"{name} = {name} + 3600" for name in moments)
+            connection.execute(sa.text(f"UPDATE kuaimai_budget SET {moved}"))
+        for _ in range(2):
+            slots = store.take_slots(KEY, lane="live", count=1, rate=5, burst=5)
+            assert slots.look_again <= 4
+        with database.transaction(writes=False) as connection:
+            now = connection.execute(sa.text("SELECT EXTRACT(EPOCH FROM clock_timestamp())")).scalar_one()
+            (row,) = connection.execute(sa.text(f"SELECT {', '.join(moments)} FROM kuaimai_budget"))
+        assert max(row) <= float(now) + 4
+
+
+def test_pause_that_the_gateway_asked_for_is_kept_and_ends_in_time_whatever_the_clock_does(tmp_path, clock):
+    ahead = [0.0]
+    with opened(tmp_path, lambda: clock() + ahead[0]) as store:
+        one, other = shared(store, clock), shared(store, clock)
+        for back, asked in ((0.0, 320.0), (7200.0, 2.0), (7200.0, 60.0)):
+            one.spend()
+            one.refused(asked)
+            ahead[0] -= back
+            start = clock()
+            other.spend()
+            assert asked <= clock() - start <= asked + 4
+            clock.advance(300)
+
+
+def test_refusal_after_a_clock_was_set_back_slows_down_too(store, clock):
+    store.slow_down(KEY, pause_seconds=None)
+    clock.advance(-3600)
+    before = store.pace(KEY)
+    store.slow_down(KEY, pause_seconds=None)
+    assert store.pace(KEY) == pytest.approx(before / 2)
+
+
+def test_who_waits_for_a_slot_keeps_nobody_from_telling_of_a_refusal(store, clock):
+    told = []
+
+    def sleep(seconds):
+        refusing = threading.Thread(target=budget.refused, args=(None,), daemon=True)
+        refusing.start()
+        refusing.join(5)
+        told.append((seconds, not refusing.is_alive()))
+        clock.advance(120)
+
+    budget = shared(store, clock, sleep=sleep)
+    budget.spend()
+    budget.refused(60.0)
+    budget.spend()
+    assert told
+    assert all(free and seconds <= 5 for seconds, free in told)
 
 
 @settings(max_examples=15, deadline=None)

@@ -10,6 +10,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 import sqlalchemy as sa
+from loads import load_read_at, mark_gone
 from mariadb_server import admin
 from order_loads import START, bad, batch, facts, rows, store
 from orders import T0, line, order
@@ -19,7 +20,7 @@ from kuaimai.gateway import catalog
 from kuaimai.load import merge, postgres
 from kuaimai.load.proof import MOST_TRIES
 from kuaimai.load.targets import open_target
-from kuaimai.load.windows import PlannedWindow
+from kuaimai.load.windows import PlannedWindow, Written
 from kuaimai.transform.mapping import Mapper
 
 # PostgreSQL by either driver; SQLAlchemy 1.4 knows no psycopg 3.
@@ -341,6 +342,31 @@ def test_line_that_moves_to_an_order_of_an_older_version_is_not_lost(target):
     ]
 
 
+def test_order_that_is_marked_as_gone_is_revived_only_by_what_was_read_since(target):
+    orders = "SELECT sid, sys_memo FROM kuaimai_trade WHERE _deleted_at IS NULL ORDER BY sid"
+    lines = "SELECT id, sid FROM kuaimai_trade_line WHERE _deleted_at IS NULL ORDER BY id"
+    gone_at = START + timedelta(hours=1)
+    before, after = gone_at - timedelta(seconds=1), gone_at + timedelta(seconds=1)
+    for version in (T0 - 1, T0, T0 + 1):
+        stored = [order(1, T0, lines=[line(11), line(12)], sysMemo="stored"), order(2, T0)]
+        load_read_at(target, stored, after)
+        mark_gone(target, "1", gone_at)
+        # Another order has taken over one of the lines; it is alive.
+        late = [
+            order(1, version, lines=[line(11)], sysMemo="late"),
+            order(2, T0 + 1, lines=[line(12)], sysMemo="alive"),
+        ]
+        assert load_read_at(target, late, before) == Written(updated=1, stale=1)
+        assert rows(target, orders) == [("2", "alive")]
+        assert rows(target, lines) == [("12", "2")]
+        assert load_read_at(target, late, after) == Written(updated=1, unchanged=1)
+        assert rows(target, orders) == [("1", "late"), ("2", "alive")]
+        assert rows(target, lines) == [("11", "1"), ("12", "2")]
+        with target.engine.begin() as connection:
+            for table in ("kuaimai_trade", "kuaimai_trade_line"):
+                connection.execute(sa.text(f"DELETE FROM {table}"))
+
+
 @pytest.mark.parametrize("server", ["postgres", "mariadb"])
 def test_two_loads_that_meet_at_a_new_order_leave_only_the_newer_lines(request, server):
     url = server_url(request, server)
@@ -399,7 +425,7 @@ def test_postgres_never_compares_a_batch_row_by_row_with_another_table(pg_url, s
             if "INDEX" in statement:
                 loading.connection.execute(sa.text(statement))
                 continue
-            bound = {"now": START} if ":now" in statement else {}
+            bound = {name: START for name in ("now", "since") if f":{name}" in statement}
             plan = loading.connection.execute(sa.text(f"EXPLAIN {statement}"), bound).scalars().all()
             # A nested loop without an index, and the whole target instead of what was asked for.
             assert not [step for step in plan if "Join Filter" in step], "\n".join(plan)
@@ -599,7 +625,8 @@ def test_mariadb_writes_nothing_for_a_row_that_did_not_change(maria, again, writ
             maria.entomb(parent, child),
             *maria.upsert_children(parent, child),
         ):
-            loading.connection.execute(sa.text(statement), {"now": maria.instant(START)})
+            moments = dict.fromkeys(("now", "since"), maria.instant(START))
+            loading.connection.execute(sa.text(statement), moments)
         assert undo_entries(loading) - before == written
 
 

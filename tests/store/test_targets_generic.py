@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
-from loads import START, bad, batch, facts, load
+from loads import START, bad, batch, facts, load, load_read_at, mark_gone
 from orders import T0, line, order
 
 from kuaimai.errors import ConfigError, Transient
@@ -94,6 +95,24 @@ def test_history_of_loads_ends_in_the_same_rows_as_on_a_fast_path(target, tmp_pa
             )
     assert rows(target, "SELECT count(*) FROM kuaimai_seen") == [(0,)]
     fast.close()
+
+
+@pytest.mark.parametrize("version", [T0 - 1, T0, T0 + 1])
+def test_order_that_is_marked_as_gone_is_revived_as_on_a_fast_path(target, tmp_path, version):
+    gone_at = START + timedelta(hours=1)
+    orders = "SELECT sid, _version FROM kuaimai_trade WHERE _deleted_at IS NULL"
+    lines = "SELECT id, sid FROM kuaimai_trade_line WHERE _deleted_at IS NULL"
+    late = [order(1, version, lines=[line(11)]), order(2, T0 + 1, lines=[line(12)])]
+    with closing(open_target(f"sqlite:///{tmp_path}/fast.db")) as fast:
+        for one in (fast, target):
+            load(one, [order(1, T0, lines=[line(11), line(12)]), order(2, T0)])
+            mark_gone(one, "1", gone_at)
+        for seconds in (-1, 1):
+            at = gone_at + timedelta(seconds=seconds)
+            assert load_read_at(target, late, at) == load_read_at(fast, late, at)
+            assert sorted(rows(target, orders)) == sorted(rows(fast, orders))
+            assert sorted(rows(target, lines)) == sorted(rows(fast, lines))
+        assert len(rows(target, orders)) == len(rows(target, lines)) == 2
 
 
 def test_nothing_is_visible_of_a_load_that_fails_half_way(target):

@@ -1,8 +1,11 @@
-"""The DAG `kuaimai_reconcile`: every night the last days of every pipeline, compared with the gateway."""
+"""The DAG `kuaimai_reconcile`: every night the last days of every pipeline, compared with the gateway.
+
+What cannot be compared, by its pipeline or by its target, has its unsealed windows read again all the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,23 +24,25 @@ from kuaimai.airflow.interval import ZONE, RunInterval
 from kuaimai.airflow.notifications import KuaimaiNotifier
 from kuaimai.airflow.operators import KuaimaiRefreshTokenOperator, _GatewayOperator, told
 from kuaimai.airflow.policy import START, TAG, task_defaults
-from kuaimai.errors import ConfigError
+from kuaimai.errors import ConfigError, KuaimaiError, SessionError
 from kuaimai.pipeline.comparison import DAYS, comparison
 from kuaimai.pipeline.spec import Pipeline, load_pipeline, pipeline_files
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from kuaimai.extract.windows import Shop
+
 
 def reconcile_dag(folder: Path) -> DAG | None:
-    """Return the DAG for the pipelines of a folder, one task each; None if there is none to compare."""
+    """Return the DAG for the pipelines of a folder, one task each; None if none has windows of time."""
     pipelines = _pipelines(folder)
     if not pipelines:
         return None
     with DAG(
         "kuaimai_reconcile",
         description="The last days once more, against the gateway / 夜间核对最近数日",
-        doc_md=_DOC.format(without=_without(folder, pipelines)),
+        doc_md=_DOC.format(without=_without(folder)),
         schedule=CronDataIntervalTimetable("10 4 * * *", timezone=ZONE),
         start_date=START,
         # The next night compares the same days again.
@@ -63,7 +68,7 @@ def reconcile_dag(folder: Path) -> DAG | None:
 
 
 class KuaimaiReconcileOperator(_GatewayOperator):
-    """Compare the last days of a pipeline with the gateway and mend what differs.
+    """Compare the last days of a pipeline with the gateway and mend what differs, target by target.
 
     Returns:
         How many records were missing, repaired and marked as gone, and how many requests it took.
@@ -71,7 +76,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
 
     def execute(self, context: Context) -> dict[str, int]:
         """Reconcile; skip what the run was not triggered for, and a pipeline that nobody reads."""
-        from kuaimai.airflow.settings import staging, target
+        from kuaimai.airflow.settings import staging
+        from kuaimai.airflow.targets import open_outlet
         from kuaimai.pipeline import reconcile
         from kuaimai.pipeline.scopes import fetch_scopes
 
@@ -82,25 +88,36 @@ class KuaimaiReconcileOperator(_GatewayOperator):
             if params["shops"] and spec.scope != "shop":
                 raise AirflowSkipException(f"this run is for some shops; {spec.name} are read of all at once")
             client, asked = self.client(context), _asked(context)
-            shops = asked.chosen(fetch_scopes(spec, client))
+            shops: Sequence[Shop] = ()
             outcomes: list[reconcile.Outcome] = []
-            for conn_id in spec.databases:
-                with closing(target(conn_id)) as database:
-                    if not database.standing(spec.name).dimensions:
-                        continue  # nobody reads it: to compare would be to begin
-                    outcome = reconcile.reconcile(
-                        spec,
-                        # Answers are staged by run: what one database lacks is not what another does.
-                        run=str(context["run_id"]) + (f"-{conn_id}" if outcomes else ""),
-                        until=asked.end,
-                        days=params["days"],
-                        shops=shops,
-                        client=client,
-                        staging=staging(),
-                        target=database,
-                    )
-                self.log.info("%s", reconcile.pretty(outcome))
+            failures: list[KuaimaiError] = []
+            for number, outlet in enumerate(spec.outlets):
+                try:
+                    with closing(open_outlet(outlet, spec)) as target:
+                        if not target.standing(spec.name).dimensions:
+                            continue  # nobody reads it: to compare would be to begin
+                        shops = shops or asked.chosen(fetch_scopes(spec, client))
+                        outcome = reconcile.night(
+                            spec,
+                            # Answers are staged by run: what one target lacks is not what another does.
+                            run=str(context["run_id"]) + (f"-{outlet.name}" if number else ""),
+                            until=asked.end,
+                            days=params["days"],
+                            shops=shops,
+                            client=client,
+                            staging=staging(),
+                            target=target,
+                        )
+                except SessionError:
+                    raise
+                except KuaimaiError as err:
+                    self.log.warning("target %s is left for the next try: %s", outlet.name, err)
+                    failures.append(err)
+                    continue
+                self.log.info("%s: %s", outlet.name, reconcile.pretty(outcome))
                 outcomes.append(outcome)
+            if failures:
+                raise failures[0]
             for outcome in outcomes:
                 reconcile.check(outcome)
         if not outcomes:
@@ -124,30 +141,33 @@ def _asked(context: Context) -> RunInterval:
 
 
 def _pipelines(folder: Path) -> dict[str, Path]:
-    """Return the pipelines that can be compared; a file with a mistake has a DAG of its own to show it."""
+    """Return the pipelines with windows of time; a file with a mistake has a DAG of its own to show it."""
     found: dict[str, Path] = {}
     for path in pipeline_files(folder):
         try:
             pipeline: Pipeline = load_pipeline(path)
         except ConfigError:
             continue
-        if comparison(pipeline) and pipeline.databases:
+        if pipeline.has_times:
             found.setdefault(pipeline.name, path)
     return found
 
 
-def _without(folder: Path, compared: Mapping[str, Path]) -> str:
+def _without(folder: Path) -> str:
     """Return a line about the pipelines that are not compared."""
     others = []
-    for path in sorted(folder.glob("*.yaml")):
-        if path not in compared.values():
-            with suppress(ConfigError):
-                others.append(f"`{load_pipeline(path).name}`")
+    for path in pipeline_files(folder):
+        with suppress(ConfigError):
+            pipeline = load_pipeline(path)
+            if not (comparison(pipeline) and pipeline.databases):
+                others.append(f"`{pipeline.name}`")
     if not others:
         return ""
     return (
-        f"Not compared: {', '.join(others)}; what is read as a whole is compared by its own scans.\n"
-        f"不核对 {', '.join(others)}；全量读取的数据由其自身的扫描核对。\n"
+        f"Not compared: {', '.join(others)}; what is read as a whole is compared by its own scans, and only "
+        "databases can be asked what they hold. Their unsealed windows are read again all the same.\n"
+        f"不核对 {', '.join(others)}：全量读取的数据由其自身的扫描核对，只有数据库能查询已有的内容。"
+        "未能封存的窗口照样再读。\n"
     )
 
 
@@ -189,7 +209,7 @@ differs:
 * records that are missing, or newer at the gateway, are read by their ids and loaded as always; where the
   method takes no ids (receipts, returns of purchases), with their day;
 * records that the gateway has no longer get a `_deleted_at`, with their lines; no row is ever removed;
-* windows that could not be sealed, *open* or *contested*, are read again.
+* windows that could not be sealed, *open* or *contested*, are read again, in every target.
 
 Only pipelines that are read are compared: one whose DAG was never unpaused is skipped.
 

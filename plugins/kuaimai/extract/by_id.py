@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kuaimai.errors import DataError
+from kuaimai.errors import DataError, Transient
 from kuaimai.extract.reads import COUNTS, Read
 from kuaimai.extract.skim import record_key
 from kuaimai.extract.staging import Staging
@@ -71,6 +71,7 @@ def read_ids(
 
     Raises:
         DataError: the gateway ignores the ids.
+        Transient: it counts a record that it does not give.
         KuaimaiError: a call failed for good.
     """
     wanted = sorted(set(ids))
@@ -155,6 +156,12 @@ def _one_call(
         staging.write_compressed(f"{folder}/{pages:05d}.json.zst", answer.raw)
         if len(found) >= (len(ids) if total is None else total):
             break
+    if len(ids) == 1 and total and not found:
+        raise Transient(
+            f"0 of {total} records came for the id {ids[0]}",
+            method=method,
+            hint="the record is there, so it was not marked as gone; the next try asks again",
+        )
     read = Read(
         method=method,
         window=window,

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from kuaimai.errors import Rejected
+from kuaimai.errors import Rejected, Transient
 from kuaimai.extract.asking import instant
 from kuaimai.extract.reads import Read
 from kuaimai.extract.skim import record_key, sent
@@ -197,23 +197,33 @@ def ask_details(client: Client, detail: Detail, value: str) -> list[bytes]:
 
     Raises:
         Rejected: the gateway gives none.
+        Transient: fewer came than it counted.
         KuaimaiError: a call failed for good.
     """
     entry = catalog.method(detail.method)
     pages: list[bytes] = []
     last: list[dict[str, Any]] = []
-    keys = 0
+    total: int | None = None
+    came = 0
     while True:
         paged = {} if entry.page is None else {"pageNo": str(len(pages) + 1), "pageSize": str(entry.page.max)}
         answer = client.call(detail.method, {**entry.send, detail.param: value, **paged})
         rows = answer.rows(entry.list_keys)
-        if pages and (not rows or (answer.total is None and rows == last)):
+        total = total if answer.total is None else answer.total
+        if pages and (not rows or rows == last):
             break  # nothing more, or the page number is ignored
         pages.append(answer.raw)
-        keys, last = keys + len(rows), rows
+        came, last = came + len(rows), rows
         # Without a count only a page that brings nothing more is the end: a short one may be a silent cap.
-        if not paged or not rows or (answer.total is not None and keys >= answer.total):
+        if not paged or not rows or (total is not None and came >= total):
             break
+    if total is not None and came < total:
+        # Lines that are stored and do not come would be marked as gone.
+        raise Transient(
+            f"{came} of {total} lines came for {detail.param} {value}",
+            method=detail.method,
+            hint="nothing was counted as read, the next try asks again; if it repeats, ask Kuaimai",
+        )
     return pages
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import msgspec
 
+from kuaimai.errors import Rejected
 from kuaimai.extract.staging import Staging
 from kuaimai.extract.windows import Window
 
@@ -44,6 +45,7 @@ class Read(msgspec.Struct, frozen=True):
         proof: `snapshot`, `counts`, `readings`, or `unproven`.
         asked: the method that was really asked, where another one holds what is older; else empty.
         details: staging folder with what the list leaves out of each record; empty where that is nothing.
+        refused: why the gateway gave nothing for these shops; empty where it did not refuse.
     """
 
     method: str
@@ -66,6 +68,7 @@ class Read(msgspec.Struct, frozen=True):
     listed: int = 0
     asked: str = ""
     details: str = ""
+    refused: str = ""
 
     @property
     def source(self) -> str:
@@ -103,8 +106,35 @@ class Read(msgspec.Struct, frozen=True):
 
     def describe(self) -> str:
         """One line for the log."""
+        if self.refused:
+            return f"shop {', '.join(self.shops)} was refused: {self.refused}"
         return (
             f"{self.rows} rows in {self.pages} answers, {self.distinct} distinct; the gateway counted "
             f"{self.total_before} before and {self.total_after} after; proof {self.proof}; "
             f"{self.requests} requests, {self.attempts} attempts"
         )
+
+
+def refused_read(
+    method: str, window: Window, shop: str, *, rank: int, folder: str, refusal: Rejected, now: datetime
+) -> Read:
+    """Return the read of a shop that the gateway refused: no records, and why its window stays open."""
+    return Read(
+        method=method,
+        window=window,
+        shops=(shop,),
+        rank=rank,
+        request={},
+        folder=folder,
+        files=(),
+        rows=0,
+        distinct=0,
+        total_before=None,
+        total_after=None,
+        attempts=1,
+        requests=1,
+        first_read_at=now,
+        last_read_at=now,
+        proof=UNPROVEN,
+        refused=str(refusal),
+    )

@@ -15,6 +15,7 @@ import msgspec
 from kuaimai.gateway.clock import GATEWAY_ZONE
 
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 # The dimension of a reading of everything, whatever its time: for methods that know no times, and for what
 # they never tell, that a record is gone. Its window is the run's own time.
 SCAN = "scan"
@@ -169,13 +170,18 @@ def halves(window: Window) -> list[Window]:
 def gaps(
     since: datetime, until: datetime, covered: Iterable[tuple[datetime, datetime]]
 ) -> list[tuple[datetime, datetime]]:
-    """Return the parts of `since`..`until` that no span of `covered` covers, oldest first."""
+    """Return the parts of `since`..`until` that no span of `covered` covers, oldest first.
+
+    The gateway knows whole seconds and reads both ends: a span that begins a second behind another leaves
+    nothing out.
+    """
     holes = []
-    reached = since
+    reached = following = since
     for start, end in sorted(covered):
-        if start > reached:
+        if start > following:
             holes.append((reached, min(start, until)))
-        reached = max(reached, end)
+        if end >= reached:
+            reached, following = end, end + SECOND
         if reached >= until:
             break
     if reached < until:

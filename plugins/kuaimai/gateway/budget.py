@@ -112,12 +112,14 @@ class SharedBudget:
 
     def spend(self) -> None:
         """Wait until one more request fits into everybody's budget, and take it."""
-        with self._lock:
-            while (slot := self._next()) is None:
-                self._take()
-        wait = slot - self._now()
-        if wait > 0:
-            self._sleep(wait)
+        while True:
+            with self._lock:
+                slot = self._next()
+                wait = self._take() if slot is None else slot - self._now()
+            if wait > 0:
+                self._sleep(wait)
+            if slot is not None:
+                return
 
     def refused(self, retry_after: float | None) -> None:
         """Slow everybody down, and give up the slots at hand."""
@@ -133,7 +135,8 @@ class SharedBudget:
             self._count = 1
         return None
 
-    def _take(self) -> None:
+    def _take(self) -> float:
+        """Take slots; return after how many seconds to look again if none is free."""
         slots = self._store().take_slots(
             self._key, lane=self._lane, count=self._count, rate=self._rate, burst=self._burst
         )
@@ -141,5 +144,4 @@ class SharedBudget:
             at = self._now()
             self._slots.extend(at + wait for wait in slots.waits)
             self._count = min(self._count + 1, MOST_SLOTS)
-        else:
-            self._sleep(slots.look_again)
+        return slots.look_again

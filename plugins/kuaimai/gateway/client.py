@@ -9,7 +9,15 @@ from typing import Any, Protocol
 
 import tenacity
 
-from kuaimai.errors import ConfigError, KuaimaiError, SessionError, Throttled, TooSlow, Transient
+from kuaimai.errors import (
+    ConfigError,
+    KuaimaiError,
+    Rejected,
+    SessionError,
+    Throttled,
+    TooSlow,
+    Transient,
+)
 from kuaimai.gateway import catalog
 from kuaimai.gateway.answers import Answer
 from kuaimai.gateway.budget import Spending
@@ -93,10 +101,22 @@ class Client:
 
         Raises:
             ConfigError: the catalogue does not allow the parameters.
+            Rejected: refused, or answered with nothing where an empty list would say that there is nothing.
             KuaimaiError: what the last attempt ended with.
         """
-        catalog.method(method).check(params)
-        return self._retrying(self._attempt, method, params)
+        entry = catalog.method(method)
+        entry.check(params)
+        answer: Answer = self._retrying(self._attempt, method, params)
+        if entry.is_unsaid(params, answer.body):
+            # Taken for "no records", it would prove empty windows, and orders that live to be gone.
+            raise Rejected(
+                "the answer has neither a list nor a total, as if the appKey had lost its right",
+                method=method,
+                trace_id=answer.trace_id,
+                hint="nothing was counted as read; run `kuaimai doctor`, and ask Kuaimai whether the appKey "
+                "may still call this method",
+            )
+        return answer
 
     def _attempt(self, method: str, params: Mapping[str, Any]) -> Answer:
         token = self.session.current()

@@ -162,6 +162,9 @@ class BookedLoad(ABC):
         self._aside: list[Quarantined] = []
         self._left_out: dict[int, set[str]] = {}
 
+    def read_from(self, read: int, began: datetime) -> None:  # noqa: B027 - nothing is ever marked here
+        """Learn when a read began."""
+
     @abstractmethod
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
         """Take one batch of each table, parent first."""

@@ -206,9 +206,10 @@ class _GenericLoading(Loading):
         rows = self._rows(batches[0])
         keys = [row[self.parent.key] for row in rows]
         stored = self._stored(self.parent, keys)
+        since = self._since(read)
         written = self._written[read]
         for key, row in zip(keys, rows, strict=True):
-            how = _standing(row, stored.get(key))
+            how = _standing(row, stored.get(key), since)
             setattr(written, how, getattr(written, how) + 1)
         if self.punctuality:
             new = [key not in stored for key in keys]
@@ -218,13 +219,13 @@ class _GenericLoading(Loading):
             self._late.update(late)
             self.outside += outside
         self._remember(read, keys)
-        self._put(self.parent, rows, stored)
+        self._put(self.parent, rows, stored, since)
         versions = self._stored(self.parent, keys)
-        # Lines count where their order is stored in exactly the version that they came with.
+        # Lines count where their order is stored in exactly the version that they came with, and alive.
         current = {
             key: row
             for key, row in zip(keys, rows, strict=True)
-            if versions[key][:2] == (row[VERSION], row[RANK])
+            if versions[key][:2] == (row[VERSION], row[RANK]) and versions[key][3] is None
         }
         for child, batch in zip(self.children, batches[1:], strict=True):
             self._merge_lines(child, self._rows(batch), current)
@@ -262,9 +263,13 @@ class _GenericLoading(Loading):
         self._put(child, ours, self._stored(child, [line[child.key] for line in ours]))
 
     def _put(
-        self, table: Table, rows: Sequence[Mapping[str, Any]], stored: Mapping[str, tuple[Any, ...]]
+        self,
+        table: Table,
+        rows: Sequence[Mapping[str, Any]],
+        stored: Mapping[str, tuple[Any, ...]],
+        since: datetime | None = None,
     ) -> None:
-        """Insert the rows that are new, and update those that are older or marked as gone."""
+        """Insert the rows that are new, and update those that give way; marked ones by `since`, or always."""
         names = [*merge.staged_names(table), LOADED_AT]
         new = [_only(row, names) for row in rows if row[table.key] not in stored]
         if new:
@@ -272,16 +277,17 @@ class _GenericLoading(Loading):
         changed = [
             _only(row, names)
             for row in rows
-            if row[table.key] in stored and _gives_way(stored[row[table.key]], row)
+            if row[table.key] in stored and _gives_way(stored[row[table.key]], row, since)
         ]
         if changed:
+            revived = f'"{DELETED_AT}" {"<= :_since" if since else "IS NOT NULL"}'
             update = (
                 f'UPDATE "{table.name}" SET {_set(one for one in names if one != table.key)}, '
-                f'"{DELETED_AT}" = NULL WHERE "{table.key}" = :{table.key} AND ('
-                f'"{VERSION}" < :{VERSION} OR ("{VERSION}" = :{VERSION} AND ("{RANK}" < :{RANK} '
-                f'OR ("{RANK}" = :{RANK} AND "{HASH}" <> :{HASH}))) OR "{DELETED_AT}" IS NOT NULL)'
+                f'"{DELETED_AT}" = NULL WHERE "{table.key}" = :{table.key} AND ({revived} OR '
+                f'"{DELETED_AT}" IS NULL AND ("{VERSION}" < :{VERSION} OR ("{VERSION}" = :{VERSION} AND '
+                f'("{RANK}" < :{RANK} OR ("{RANK}" = :{RANK} AND "{HASH}" <> :{HASH})))))'
             )
-            self.connection.execute(sa.text(update), changed)
+            self.connection.execute(sa.text(update), [{**row, "_since": since} for row in changed])
 
     def _stored(self, table: Table, keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         """Return version, rank, hash and time of disappearance of the rows that are stored, by key."""
@@ -301,21 +307,23 @@ class _GenericLoading(Loading):
         ]
 
 
-def _standing(row: Mapping[str, Any], stored: tuple[Any, ...] | None) -> str:
+def _standing(row: Mapping[str, Any], stored: tuple[Any, ...] | None, since: datetime) -> str:
     """Return which number of `Written` a row counts in."""
     if stored is None:
         return "inserted"
     version, rank, content, gone = stored
-    if (version, rank) > (row[VERSION], row[RANK]):
+    if (version, rank) > (row[VERSION], row[RANK]) if gone is None else gone > since:
         return "stale"
     same = (version, rank, content) == (row[VERSION], row[RANK], row[HASH])
     return "unchanged" if same and gone is None else "updated"
 
 
-def _gives_way(stored: tuple[Any, ...], row: Mapping[str, Any]) -> bool:
+def _gives_way(stored: tuple[Any, ...], row: Mapping[str, Any], since: datetime | None) -> bool:
     version, rank, content, gone = stored
+    if gone is not None:
+        return since is None or gone <= since
     form = (row[VERSION], row[RANK])
-    return form > (version, rank) or (form == (version, rank) and content != row[HASH]) or gone is not None
+    return form > (version, rank) or (form == (version, rank) and content != row[HASH])
 
 
 def _only(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The statements of a load, as PostgreSQL and SQLite take them; where MySQL differs, `mysql` has the text.
 
 Batches are put into temporary stage tables first; from there everything is set-based. A stored row gives way
-only to a newer version, to a fuller record of the same version, or to other content of the very same.
+only to a newer version, to a fuller record of the same version, or to other content of the very same; one
+that is marked as gone, to any version whose reading began (`:since`) after the mark. Lines are as their order
+says.
 Names come from the catalogue and from this package, never from data.
 """
 # ruff: noqa: S608 - statements are composed of the catalogue's names; values are bound
@@ -79,7 +81,7 @@ def compare(table: Table) -> str:
     """
     return f"""
         SELECT "standing", COUNT(*) FROM (
-            SELECT (SELECT CASE WHEN {_is_newer("t", "s")} THEN '{STALE}'
+            SELECT (SELECT CASE WHEN {_stays("t", "s")} THEN '{STALE}'
                                 WHEN {_is_same("t", "s")} THEN '{UNCHANGED}' ELSE '{OLDER}' END
                     FROM "{table.name}" t WHERE t."{table.key}" = s."{table.key}") AS "standing"
             FROM "{stage_name(table)}" s) stood
@@ -106,7 +108,7 @@ def drop_settled(parent: Table, children: Sequence[Table], delete: str = "DELETE
     lines = f" AND ({sent} IS NULL OR {sent} = {stored} AND {sent} = {as_sent})" if children else ""
     return f"""
         {delete} "{stage_name(parent)}" AS s WHERE (
-            SELECT CASE WHEN {_is_newer("t", "s")} OR {_is_same("t", "s")}{lines}
+            SELECT CASE WHEN {_stays("t", "s")} OR {_is_same("t", "s")}{lines}
                         THEN 1 ELSE 0 END
             FROM "{parent.name}" t WHERE t."{parent.key}" = s."{parent.key}") = 1
     """
@@ -251,13 +253,14 @@ def resolve_quarantine(quarantine: str, table: Table, read: int) -> str:
 
 
 def _current(parent: Table) -> str:
-    """The staged parents that are now stored in the staged version, as the rest of a SELECT."""
+    """The staged parents that are now stored in the staged version, and alive, as the rest of a SELECT."""
     return f"""
         FROM "{stage_name(parent)}" s
         WHERE EXISTS (
             SELECT 1 FROM "{parent.name}" t
             WHERE t."{parent.key}" = s."{parent.key}"
-              AND t."{VERSION}" = s."{VERSION}" AND t."{RANK}" = s."{RANK}")
+              AND t."{VERSION}" = s."{VERSION}" AND t."{RANK}" = s."{RANK}"
+              AND t."{DELETED_AT}" IS NULL)
     """
 
 
@@ -270,10 +273,10 @@ def _living(child: Table, of_parent: str) -> str:
     return f'FROM "{child.name}" c WHERE c."{child.parent}" = {of_parent} AND c."{DELETED_AT}" IS NULL'
 
 
-def _is_newer(old: str, new: str) -> str:
-    """Whether a stored row is newer or fuller than the one that arrives; one that was marked never is."""
+def _stays(old: str, new: str) -> str:
+    """Whether a stored row is newer or fuller than the one that arrives, or marked since that was read."""
     newer = f'({old}."{VERSION}", {old}."{RANK}") > ({new}."{VERSION}", {new}."{RANK}")'
-    return f'({newer} AND {old}."{DELETED_AT}" IS NULL)'
+    return f'({newer} AND {old}."{DELETED_AT}" IS NULL OR {old}."{DELETED_AT}" > :since)'
 
 
 def _is_same(old: str, new: str) -> str:
@@ -282,13 +285,20 @@ def _is_same(old: str, new: str) -> str:
     return f'({equal} AND {old}."{DELETED_AT}" IS NULL)'
 
 
-def gives_way(old: str, new: str) -> str:
-    """The condition under which a stored row gives way to an arriving one; both are names of tables."""
+def gives_way(table: Table, old: str, new: str) -> str:
+    """The condition under which a stored row gives way to an arriving one.
+
+    Args:
+        table: the table; its lines come only with an order that holds, so any of their marks may go.
+        old: what names the stored row in the statement.
+        new: what names the arriving one.
+    """
+    revived = "IS NOT NULL" if table.parent else "<= :since"
     return f"""
-        (({new}."{VERSION}", {new}."{RANK}") > ({old}."{VERSION}", {old}."{RANK}")
-         OR ({new}."{VERSION}" = {old}."{VERSION}" AND {new}."{RANK}" = {old}."{RANK}"
-             AND {new}."{HASH}" <> {old}."{HASH}")
-         OR {old}."{DELETED_AT}" IS NOT NULL)
+        ({old}."{DELETED_AT}" {revived} OR {old}."{DELETED_AT}" IS NULL AND (
+            ({new}."{VERSION}", {new}."{RANK}") > ({old}."{VERSION}", {old}."{RANK}")
+            OR {new}."{VERSION}" = {old}."{VERSION}" AND {new}."{RANK}" = {old}."{RANK}"
+               AND {new}."{HASH}" <> {old}."{HASH}"))
     """
 
 
@@ -302,7 +312,7 @@ def upsert_from(table: Table, source: str, first: str = "") -> str:
         SELECT {", ".join(f's."{name}"' for name in staged)}, :now {source}
         ORDER BY {first}s."{table.key}"
         ON CONFLICT ("{table.key}") DO UPDATE SET {changed}, "{DELETED_AT}" = NULL
-        WHERE {gives_way(f'"{table.name}"', "excluded")}
+        WHERE {gives_way(table, f'"{table.name}"', "excluded")}
     """
 
 

@@ -252,7 +252,7 @@ class MysqlTarget(SqlTarget):
             UPDATE {source}
             STRAIGHT_JOIN "{table.name}" t FORCE INDEX (PRIMARY) ON t."{table.key}" = s."{table.key}"
             SET {changed}, t."{LOADED_AT}" = :now, t."{DELETED_AT}" = NULL
-            WHERE {merge.gives_way("t", "s")}
+            WHERE {merge.gives_way(table, "t", "s")}
             """,
         )
 
@@ -306,10 +306,10 @@ def _parent_index(name: str) -> str:
 
 
 def _as_staged(parent: Table) -> str:
-    """The stored parent in exactly the staged version, as the rest of a join with the parent's stage `p`."""
+    """The living parent in exactly the staged version, as the rest of a join with the parent's stage `p`."""
     return (
         f'"{parent.name}" q FORCE INDEX (PRIMARY) ON q."{parent.key}" = p."{parent.key}" '
-        f'AND q."{VERSION}" = p."{VERSION}" AND q."{RANK}" = p."{RANK}"'
+        f'AND q."{VERSION}" = p."{VERSION}" AND q."{RANK}" = p."{RANK}" AND q."{DELETED_AT}" IS NULL'
     )
 
 

@@ -119,7 +119,7 @@ class PostgresTarget(SqlTarget):
         )
 
     def upsert(self, table: Table) -> Sequence[str]:
-        """Insert or update; what was stored in a newer version meanwhile leaves the stage, and its lines.
+        """Insert or update; what did not give way leaves the stage, and its lines.
 
         New records come first, as in a load that copies them: or the two would wait in a circle.
         """
@@ -129,7 +129,7 @@ class PostgresTarget(SqlTarget):
             merge.upsert_from(table, f'FROM "{stage}" s WHERE true', f"{stored} NULLS FIRST, "),
             f"""
             DELETE FROM "{stage}" s WHERE (
-                SELECT t."{VERSION}" = s."{VERSION}" AND t."{RANK}" = s."{RANK}"
+                SELECT t."{VERSION}" = s."{VERSION}" AND t."{RANK}" = s."{RANK}" AND t."{DELETED_AT}" IS NULL
                 FROM "{table.name}" t WHERE t."{table.key}" = s."{table.key}") IS NOT TRUE
             """,
         )

@@ -60,6 +60,10 @@ class Load(Protocol):
         """How many records came later than the look-back reaches."""
         ...
 
+    def read_from(self, read: int, began: datetime) -> None:
+        """Say when a read began, else it is now: what was marked as gone since then stays so."""
+        ...
+
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
         """Take one batch of each table, parent first; `read` numbers the slice's reads."""
         ...

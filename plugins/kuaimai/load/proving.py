@@ -83,7 +83,7 @@ class Proving(ABC):
         quarantined = self._set_aside[facts.read]
         filtered = self._count_filtered(facts.read)
         written = self._written[facts.read]
-        reason = why_open(
+        reason = facts.refused or why_open(
             total_before=facts.total_before,
             total_after=facts.total_after,
             landed=landed,

@@ -258,7 +258,7 @@ class Ledger:
         totals: Iterable[Total],
         run_id: str,
     ) -> None:
-        """Replace what an earlier reconcile wrote about a day of some shops.
+        """Replace what an earlier reconcile wrote about a day of some shops, in whatever groups they were.
 
         Args:
             pipeline: its name.
@@ -279,10 +279,18 @@ class Ledger:
                 "run_id": run_id,
                 "reconcile_id": _id(pipeline, day, group),
             }
-            connection.execute(
-                sa.text(f'DELETE FROM "{RECONCILE_TABLE}" WHERE "reconcile_id" = :reconcile_id'),
-                {"reconcile_id": row["reconcile_id"]},
-            )
+            for old, of in connection.execute(
+                sa.text(
+                    f'SELECT "reconcile_id", "shops" FROM "{RECONCILE_TABLE}" '
+                    'WHERE "pipeline" = :pipeline AND "day" = :day'
+                ),
+                {"pipeline": pipeline, "day": day},
+            ).fetchall():
+                if not set(shops).isdisjoint(json.loads(of)):
+                    connection.execute(
+                        sa.text(f'DELETE FROM "{RECONCILE_TABLE}" WHERE "reconcile_id" = :reconcile_id'),
+                        {"reconcile_id": old},
+                    )
             connection.execute(sa.text(_insert(RECONCILE_TABLE, RECONCILE_COLUMNS)), row)
             connection.execute(
                 sa.text(

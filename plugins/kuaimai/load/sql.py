@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -111,12 +112,23 @@ class Loading(Proving):
         self._aside_keys: dict[int, set[str]] = defaultdict(set)
         self._left_out: set[int] = set()
         self._late: Counter[tuple[str, int]] = Counter()
+        self._read_from: dict[int, datetime] = {}
+
+    def read_from(self, read: int, began: datetime) -> None:
+        """Say when a read began, else it is now: what was marked as gone since then stays so."""
+        self._read_from[read] = min(began, self._read_from.get(read, began))
+
+    def _since(self, read: int) -> Any:
+        """Return when a read began, in the form that this database is given."""
+        return self._bound(self._read_from.get(read, self.moment))
 
     def merge(self, read: int, batches: Sequence[pa.Table]) -> None:
         """Merge one batch of each table, parent first; `read` numbers the slice's reads."""
         for table, batch in zip((self.parent, *self.children), batches, strict=True):
             self.target.stage(self.connection, table, batch)
-        standings = {how: int(count) for how, count in self._run(merge.compare(self.parent))}
+        since = self._since(read)
+        stood = self._run(merge.compare(self.parent), since=since)
+        standings = {how: int(count) for how, count in stood}
         new, unchanged, stale = (standings.get(how, 0) for how in (None, merge.UNCHANGED, merge.STALE))
         written = self._written[read]
         written.inserted += new
@@ -127,16 +139,16 @@ class Loading(Proving):
             self._count_late(self.punctuality, read)
         self._run(merge.remember(self.parent, read))
         for statement in self.target.drop_settled(self.parent, self.children) if unchanged or stale else ():
-            self._run(statement)
+            self._run(statement, since=since)
         if self._run(merge.has_staged(self.parent)).first():
-            self._write()
+            self._write(since)
         for table in (self.parent, *self.children):
             self.target.empty_stage(self.connection, table)
 
-    def _write(self) -> None:
+    def _write(self, since: Any) -> None:
         """Write what is staged, parents first: which lines hold depends on which parents do."""
         for statement in self.target.upsert(self.parent):
-            self._run(statement, now=self._now())
+            self._run(statement, now=self._now(), since=since)
         for child in self.children:
             self._run(self.target.entomb(self.parent, child), now=self._now())
             for statement in self.target.upsert_children(self.parent, child):

@@ -44,6 +44,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     """What the extract and transform stages know about one window; the loader adds what landed.
 
     `scan` is there for a reading of everything: once it is proven, rows that it did not see are marked.
+    `refused` is the gateway's refusal, where it gave nothing.
     """
 
     window_id: str
@@ -66,6 +67,7 @@ class WindowFacts(msgspec.Struct, frozen=True):
     proof: str = "counts"
     scan: Scan | None = None
     planned_as: str | None = None
+    refused: str = ""
 
 
 class Written(msgspec.Struct):

@@ -26,7 +26,8 @@ from kuaimai.load.reconciling import Aside, Ledger
 from kuaimai.load.sql import Loading, SqlTarget
 from kuaimai.pipeline import stages
 from kuaimai.pipeline.comparison import Comparison, column_of
-from kuaimai.pipeline.manifests import Extracted, Loaded, Transformed
+from kuaimai.pipeline.manifests import Extracted, Transformed
+from kuaimai.pipeline.rereading import Rereading
 from kuaimai.pipeline.scopes import serving
 from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.fields import to_epoch_ms
@@ -72,7 +73,7 @@ class Mended(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
-class Mending:
+class Mending(Rereading):
     """The tools of one reconcile.
 
     Args:
@@ -86,7 +87,7 @@ class Mending:
 
     Attributes:
         base: catalogue entry of the method that decides what is complete.
-        ledger: the target's rows, by their time that never changes.
+        ledger: the database's rows, by their time that never changes.
         aside: the base method's records in quarantine.
     """
 
@@ -101,20 +102,14 @@ class Mending:
         target: SqlTarget,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.pipeline = pipeline
+        super().__init__(pipeline, run=run, client=client, staging=staging, target=target, now=now)
+        self.database = target
         self.by = by
-        self.run = run
-        self.client = client
-        self.staging = staging
-        self.target = target
-        self.now = now
-        self.base = catalog.method(pipeline.source.method)
         self.tables = Mapper(pipeline.record.name, pipeline.rules).tables
         target.prepare(self.tables)
         self.ledger = self.ledger_by(by.field)
         self.aside: list[Aside] = []
         self.read_aside()
-        self._slices = 0
 
     def read_aside(self) -> None:
         """Look again at what is in quarantine."""
@@ -127,7 +122,7 @@ class Mending:
     def ledger_by(self, field: str, needs: str | None = None) -> Ledger:
         """Return the target's rows by a time of theirs; only those that have the field `needs`, if named."""
         return Ledger(
-            self.target,
+            self.database,
             self.tables,
             self.column(field),
             shop=self.column(self.by.shop) if self.by.shop else None,
@@ -284,14 +279,7 @@ class Mending:
     def loading(self, transformed: Transformed) -> AbstractContextManager[Loading]:
         """Open a load of a slice, with the columns that were made for fields beyond the catalogue."""
         seen = stages.seen_in(transformed, self.staging)
-        return self.target.loading(stages.tables_of(self.pipeline, seen, self.target))
-
-    def whole(self, window: Window, shops: Sequence[Shop]) -> Loaded:
-        """Take a window through the stages as every run does."""
-        piece = self.slice(window, shops)
-        extracted = stages.extract(self.pipeline, piece, self.client, self.staging, now=self.now)
-        transformed = stages.transform(self.pipeline, extracted, self.staging)
-        return stages.load(self.pipeline, transformed, self.staging, self.target)
+        return self.database.loading(stages.tables_of(self.pipeline, seen, self.database))
 
     def ask(
         self,
@@ -341,14 +329,6 @@ class Mending:
             except Rejected as refusal:
                 log.warning("%d records get no fuller form: %s", len(served), refusal)
         return reads
-
-    def slice(self, window: Window, shops: Sequence[Shop]) -> Slice:
-        """Return a slice of this run, with nothing read of it yet."""
-        self._slices += 1
-        piece = Slice(self.pipeline.name, self.run, self._slices, window, tuple(shops), "reconcile")
-        # An earlier try of the task may have read it. Rows have landed since, which those pages do not show.
-        self.staging.remove(stages.raw_folder(piece))
-        return piece
 
 
 def _stamp(value: Any) -> int | None:

@@ -18,7 +18,8 @@ from kuaimai.pipeline.spec import Pipeline
 PLANNED_AS = "missed"
 # What scheduled runs plan; None is of a version that did not say.
 _SCHEDULED = (None, "interval", "heal", PLANNED_AS)
-# An outage that began earlier is told as far back as this; most methods do not reach further either.
+# An outage that began earlier is told as far back as this; most methods do not reach further either. A shop
+# that was away for longer while others were read counts as one that came later.
 _FURTHEST = timedelta(days=90)
 
 
@@ -58,13 +59,18 @@ def missed_windows(
     at_border = _spans(planned(healed_from - DAY))
     if all(_reaches(at_border.get(shop.id, ()), healed_from) for shop in shops):
         return []
-    windows = planned(max(began, healed_from - _FURTHEST))
-    past, promised = _spans(windows), _spans(one for one in windows if one.planned_as in _SCHEDULED)
+    since = furthest = healed_from - _FURTHEST
+    windows = planned(since)
+    while not (promised := _spans(one for one in windows if one.planned_as in _SCHEDULED)) and since > began:
+        # Whose time it is that was missed shows where runs stopped; only there is more of the past looked at.
+        since -= _FURTHEST
+        windows = planned(since)
+    past = _spans(windows)
     holes: dict[tuple[datetime, datetime], list[str]] = {}
     for shop in sorted(shops):
         if shop.id not in promised:
             continue
-        first = min(start for start, _ in promised[shop.id])
+        first = max(furthest, min(start for start, _ in promised[shop.id]))
         for hole in gaps(first, healed_from, past[shop.id]):
             holes.setdefault(hole, []).append(shop.id)
     most = base.scope.max if base.scope else max(len(shops), 1)

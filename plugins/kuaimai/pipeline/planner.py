@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -235,9 +236,10 @@ class _Stretch:
         if not self._archive:
             self._add_counted(window, shops, rows, BACKFILL)
             return
-        if rows:
+        if rows is None or rows:
             # Where the border lies is not documented. What the normal store still has is read there, and
-            # before the archive: records go from the one to the other and never back.
+            # before the archive: records go from the one to the other and never back. A store that sends no
+            # total may hold records too.
             self._add_counted(window, shops, rows, BORDER)
         self._slice(window, shops, BACKFILL, archive=True)
         # Each method reads twice, a page at least.
@@ -298,7 +300,27 @@ class _Stretch:
         size = page.min if page else self._pipeline.source.page_size
         request = window_request(method, window, shops, params=self._pipeline.source.params)
         request |= {"pageNo": "1", "pageSize": str(size)}
-        return self._client.call(method, request).total
+        try:
+            return self._client.call(method, request).total
+        except TooLarge:
+            raise
+        except Rejected as refusal:
+            if len(shops) == 1:
+                raise
+            return self._count_each(method, window, shops, refusal)
+
+    def _count_each(
+        self, method: str, window: Window, shops: Sequence[Shop], refusal: Rejected
+    ) -> int | None:
+        """Count shop by shop, without those that are refused; see `stages.extract`."""
+        counts: list[int | None] = []
+        for shop in shops:
+            with suppress(Rejected):
+                counts.append(self._count(method, window, [shop]))
+        if not counts:
+            raise refusal
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def _slice(self, window: Window, shops: Sequence[Shop], reason: str, *, archive: bool = False) -> None:
         self.slices.append(

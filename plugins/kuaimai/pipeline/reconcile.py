@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from kuaimai.errors import ConfigError, DataError
+from kuaimai.errors import ConfigError, DataError, Rejected, TooLarge
 from kuaimai.extract.by_id import Found, records_of
 from kuaimai.extract.paging import read_parts
 from kuaimai.extract.reads import Read
@@ -30,7 +30,8 @@ from kuaimai.extract.windows import Shop, Slice, Window, window_id
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
-from kuaimai.load.proof import CONTESTED, OPEN, SEALED
+from kuaimai.load.proof import SEALED, UNPROVEN
+from kuaimai.load.protocol import Target
 from kuaimai.load.reconciling import Total
 from kuaimai.load.sql import MOST_MISSING, MOST_MISSING_SHARE, SqlTarget
 from kuaimai.load.windows import Sealing, WindowFacts
@@ -39,14 +40,13 @@ from kuaimai.pipeline.changes import Changes
 from kuaimai.pipeline.comparison import DAYS, comparison
 from kuaimai.pipeline.manifests import Extracted
 from kuaimai.pipeline.mending import Listed, Mended, Mending
+from kuaimai.pipeline.rereading import Rereading, clock
 from kuaimai.pipeline.spec import Pipeline
 
 _DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 # Records marked as gone in one run. More is not believable at once: a person looks, the next night goes on.
 MOST_TOMBSTONES = 200
-# Windows of other dimensions that one run reads again, oldest first.
-MOST_RETRIES = 48
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -62,6 +62,7 @@ class Verdict(msgspec.Struct, frozen=True):
         tombstoned: keys that the gateway has no longer.
         changed: rows that were older than at the gateway.
         problem: what remains, in one sentence; None if nothing does.
+        gone: key → version of rows to be marked as gone, until the whole night is judged.
     """
 
     window: Window
@@ -73,6 +74,7 @@ class Verdict(msgspec.Struct, frozen=True):
     tombstoned: tuple[str, ...] = ()
     changed: int = 0
     problem: str | None = None
+    gone: dict[str, int] = {}
 
 
 class _Difference(msgspec.Struct, frozen=True):
@@ -116,7 +118,7 @@ class Day(msgspec.Struct, frozen=True):
         """What remains, by slot."""
         slots = [(one.window, one.problem) for one in self.verdicts]
         slots += [(window, one.problem) for window, one in self.mended]
-        return [f"{_clock(window)}: {problem}" for window, problem in slots if problem]
+        return [f"{clock(window)}: {problem}" for window, problem in slots if problem]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -125,8 +127,8 @@ class Outcome(msgspec.Struct, frozen=True):
     Attributes:
         pipeline: its name.
         days: newest first.
-        retried: windows of all dimensions that were read again because they were not sealed.
-        still_open: those that are not sealed even now, with the reason.
+        retried: windows of all dimensions that were tried again because they were not sealed.
+        still_open: those that are not sealed even now, with the reason; and shops that were refused.
         requests: calls spent, retries included.
     """
 
@@ -182,7 +184,7 @@ def reconcile(
     by = comparison(pipeline)
     if by is None:
         raise ConfigError(f"pipeline {pipeline.name} cannot be compared by the creation of its records")
-    midnight = until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = _midnight(until)
     times = catalog.method(pipeline.source.method).times
     reach = times.reach_days if times else None
     if reach is not None and (midnight - days * _DAY).timestamp() < now() - reach * 86_400:
@@ -202,20 +204,54 @@ def reconcile(
     )
     work = _Reconciling(mending)
     chosen = sorted(shops)
-    retried = work.retry_windows(midnight - days * _DAY, midnight, chosen)
-    groups = _groups(pipeline, chosen)
-    slots = [(midnight - back * _DAY, group) for back in range(1, days + 1) for group in groups]
+    retried = mending.retry(_retried_since(pipeline, midnight, days), midnight, chosen)
+    if retried.windows:
+        mending.read_aside()
+    nights = [midnight - back * _DAY for back in range(1, days + 1)]
+    compared, refused = work.groups(_groups(pipeline, chosen), nights)
+    slots = [(night, group) for night in nights for group in compared]
     # What is gone is marked before changes are looked for, so that it is not asked for there again.
-    verdicts = [work.by_creation(day, group) for day, group in slots]
-    mended = [work.by_change(day, group) for day, group in slots]
+    verdicts = work.marked([compared[group][night] for night, group in slots])
+    mended = [work.by_change(night, group) for night, group in slots]
     found = [
-        work.day(day, group, one, also)
-        for (day, group), one, also in zip(slots, verdicts, mended, strict=True)
+        work.day(night, group, one, also)
+        for (night, group), one, also in zip(slots, verdicts, mended, strict=True)
     ]
-    still_open = tuple(
-        f"{one.method} {_clock(window)}: {one.reason}" for window, one in retried if one.state != SEALED
-    )
-    return Outcome(pipeline.name, tuple(found), len(retried), still_open, client.requests - spent)
+    still_open = (*retried.still_open, *refused)
+    return Outcome(pipeline.name, tuple(found), retried.windows, still_open, client.requests - spent)
+
+
+def retry(
+    pipeline: Pipeline,
+    *,
+    run: str,
+    until: datetime,
+    shops: Iterable[Shop],
+    client: Client,
+    staging: Staging,
+    target: Target,
+    days: int = DAYS,
+    now: Callable[[], float] = time.time,
+) -> Outcome:
+    """Read once more what no run could seal: all that a night can do where nothing can be compared.
+
+    Args: see `reconcile`; any target will do.
+
+    Raises:
+        KuaimaiError: the target does not answer; see `Rereading.retry`.
+    """
+    spent = client.requests
+    reading = Rereading(pipeline, run=run, client=client, staging=staging, target=target, now=now)
+    midnight = _midnight(until)
+    retried = reading.retry(_retried_since(pipeline, midnight, days), midnight, shops)
+    return Outcome(pipeline.name, (), retried.windows, retried.still_open, client.requests - spent)
+
+
+def night(pipeline: Pipeline, *, target: Target, **asked: Any) -> Outcome:
+    """Do for one target what the night can do there: `reconcile`, else `retry`; the arguments are theirs."""
+    if isinstance(target, SqlTarget) and comparison(pipeline):
+        return reconcile(pipeline, target=target, **asked)
+    return retry(pipeline, target=target, **asked)
 
 
 def check(outcome: Outcome) -> None:
@@ -246,7 +282,40 @@ class _Reconciling:
         self.ledger = mending.ledger
         self.changes = Changes.find(mending)
         self.tombstones = 0
+        self.held = 0
+        self.absent = 0
         self.unseen: dict[tuple[datetime, tuple[Shop, ...]], set[str]] = {}
+
+    def groups(
+        self, groups: Iterable[tuple[Shop, ...]], nights: Sequence[datetime]
+    ) -> tuple[dict[tuple[Shop, ...], dict[datetime, tuple[Verdict, ...]]], list[str]]:
+        """Compare days by creation, by group of shops; return besides a sentence for each refused shop.
+
+        A call that is refused for several shops is made for each of them alone: the others need not wait for
+        one that is not authorised any more.
+
+        Raises:
+            Rejected: all are refused.
+        """
+        found: dict[tuple[Shop, ...], dict[datetime, tuple[Verdict, ...]]] = {}
+        refused: list[str] = []
+        refusal: Rejected | None = None
+        queue = list(groups)
+        while queue:
+            group = queue.pop(0)
+            try:
+                found[group] = {night: self.by_creation(night, group) for night in nights}
+            except TooLarge:
+                raise
+            except Rejected as err:
+                refusal = err
+                if len(group) > 1:
+                    queue[:0] = [(shop,) for shop in group]
+                else:
+                    refused.append(f"shop {group[0].id} is refused: {err}")
+        if refusal and not found:
+            raise refusal
+        return found, refused
 
     def by_creation(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[Verdict, ...]:
         """Compare one day of one group of shops by creation, slot by slot."""
@@ -256,11 +325,28 @@ class _Reconciling:
             for at in range(_DAY // slot)
         ]
         unseen = self.unseen.setdefault((midnight, shops), set())
-        held = self.ledger.counts([(window.start, window.end) for window in slots])
-        return tuple(
-            self._slot(window, shops, sum(count.get(shop.id, 0) for shop in shops), unseen)
-            for window, count in zip(slots, held, strict=True)
+        counts = self.ledger.counts([(window.start, window.end) for window in slots])
+        held = [sum(count.get(shop.id, 0) for shop in shops) for count in counts]
+        verdicts = tuple(
+            self._slot(window, shops, many, unseen) for window, many in zip(slots, held, strict=True)
         )
+        self.held += sum(held)
+        return verdicts
+
+    def marked(self, verdicts: Iterable[tuple[Verdict, ...]]) -> list[tuple[Verdict, ...]]:
+        """Mark what is gone, unless it is too much of the whole night to be believed.
+
+        A slot that holds a single record tells nothing of that.
+        """
+        doubt = _unlikely((), self.absent, self.held)
+        return [tuple(self._marked(one, doubt) for one in slots) for slots in verdicts]
+
+    def _marked(self, verdict: Verdict, doubt: str | None) -> Verdict:
+        if not verdict.gone:
+            return verdict
+        marked, left = ((), doubt) if doubt else self._entomb(verdict.gone)
+        problem = "; ".join(filter(None, (verdict.problem, left))) or None
+        return msgspec.structs.replace(verdict, tombstoned=marked, problem=problem, gone={})
 
     def by_change(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[tuple[Window, Mended], ...]:
         """Bring up to date what changed unseen: orders of the day that no list shows; changes of the day."""
@@ -295,27 +381,6 @@ class _Reconciling:
             run_id=self.mending.run,
         )
         return day
-
-    def retry_windows(
-        self, since: datetime, until: datetime, shops: Sequence[Shop]
-    ) -> list[tuple[Window, Sealing]]:
-        """Read once more what earlier runs could not seal, in every dimension the pipeline has windows of."""
-        known = {shop.id: shop for shop in shops}
-        times = self.base.times
-        wanted = {
-            (Window(one.start, one.end, dimension), one.shops)
-            for dimension in (times.dimensions if times else ())
-            for one in self.mending.target.coverage(self.pipeline.name, dimension, since)
-            # What runs at this moment has later windows, and reads them itself.
-            if one.state in {OPEN, CONTESTED} and one.end <= until and known.keys() >= set(one.shops)
-        }
-        retried = []
-        for window, ids in sorted(wanted)[:MOST_RETRIES]:
-            loaded = self.mending.whole(window, tuple(known[one] for one in ids))
-            retried += [(window, sealing) for sealing in loaded.windows]
-        if retried:
-            self.mending.read_aside()
-        return retried
 
     def _slot(self, window: Window, shops: tuple[Shop, ...], held: int, unseen: set[str]) -> Verdict:
         """Compare one slot; note the orders whose changes neither its page nor a list of changes shows."""
@@ -390,10 +455,8 @@ class _Reconciling:
             sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, set(), extra))
         else:
             sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, missing, extra))
-        left = None if self.by.by_id else _unlikely(reads, len(extra.absent), len(before))
-        tombstoned: tuple[str, ...] = ()
-        if left is None:
-            tombstoned, left = self._entomb({key: ours[key] for key in extra.absent})
+        self.absent += len(extra.absent)
+        left = _unlikely(reads, len(extra.absent), len(ours if self.by.by_id else before))
         if missing or extra.reads:
             mending.read_aside()
         reason = None if sealing.state == SEALED else sealing.reason
@@ -404,9 +467,9 @@ class _Reconciling:
             missing=tuple(sorted(missing)),
             repaired=len(missing & self.ledger.keys(window.start, window.end, ids).keys()),
             elsewhere=len(extra.shops),
-            tombstoned=tombstoned,
             changed=changed.changed,
             problem="; ".join(filter(None, (reason, changed.problem, left))) or None,
+            gone={} if left else {key: ours[key] for key in extra.absent},
         )
 
     def _doubtful(self, window: Window, shops: Iterable[str]) -> set[str]:
@@ -462,7 +525,8 @@ class _Reconciling:
             run_id=self.mending.run,
             first_read_at=min(read.first_read_at for read in reads),
             last_read_at=max(read.last_read_at for read in reads),
-            proof=reads[0].proof,
+            # No stronger than its weakest part.
+            proof=reads[0].proof if whole else UNPROVEN,
             planned_as=piece.reason,
         )
 
@@ -492,15 +556,25 @@ class _Reconciling:
 
 
 def _unlikely(reads: Sequence[Read], gone: int, held: int) -> str | None:
-    """Return why records that no list shows and nobody can ask for are not believed to be gone; or None.
+    """Return why records that the gateway did not return are not believed to be gone; or None.
 
-    What holds for scans holds here: the reading must be proven, and must not miss too much (docs/adr/0008).
+    What holds for scans holds here: the reading must be proven, and must not miss too much (docs/adr/0008). A
+    right that was lost looks just the same, and then an id brings nothing either.
     """
     if gone and not all(read.stable for read in reads):
         return f"{gone} records were not seen, and the readings of the slot did not agree"
     if gone > max(MOST_MISSING, held * MOST_MISSING_SHARE) or 1 < gone == held:
         return f"{gone} of {held} records were not seen, which is too many to be believed; none was marked"
     return None
+
+
+def _midnight(until: datetime) -> datetime:
+    return until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _retried_since(pipeline: Pipeline, midnight: datetime, days: int) -> datetime:
+    """Return since when windows are read again: as long as scheduled runs heal, at least."""
+    return midnight - max(days, pipeline.time.heal_days) * _DAY
 
 
 def _groups(pipeline: Pipeline, shops: Sequence[Shop]) -> list[tuple[Shop, ...]]:
@@ -525,11 +599,6 @@ def _columns(day: Day) -> dict[str, Any]:
     }
 
 
-def _clock(window: Window) -> str:
-    start, end = (moment.astimezone(GATEWAY_ZONE) for moment in (window.start, window.end))
-    return f"{window.dimension} {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S}"
-
-
 def pretty(outcome: Outcome) -> str:
     """Return the outcome as two tables for the log: what each day came to, and totals by shop and status."""
     names = (
@@ -542,8 +611,11 @@ def pretty(outcome: Outcome) -> str:
         "tombstoned",
         "changed",
     )
+    spent = f"{outcome.pipeline}: {outcome.requests} requests, {outcome.retried} windows read again"
+    if not outcome.days:
+        return spent
     lines = [
-        f"{outcome.pipeline}: {outcome.requests} requests, {outcome.retried} windows read again",
+        spent,
         "  ".join(("day".ljust(10), "shops", *names)),
     ]
     for day in outcome.days:

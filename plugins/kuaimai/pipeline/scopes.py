@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from kuaimai.errors import ConfigError, DataError
+from kuaimai.errors import ConfigError, DataError, Transient
 from kuaimai.extract.windows import EVERYTHING, WAREHOUSE, Shop
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
@@ -27,6 +27,7 @@ def fetch_scopes(pipeline: Pipeline, client: Client) -> list[Shop]:
     Raises:
         ConfigError: the method serves none of the merchant's shops.
         DataError: a shop or warehouse has no id, or there are none, which looks the same as a lost right.
+        Transient: fewer came than the gateway counted.
     """
     if pipeline.scope == "shop":
         return _served(pipeline, fetch_shops(client))
@@ -62,17 +63,42 @@ def fetch_shops(client: Client) -> list[Shop]:
 
     Raises:
         DataError: a shop has no id, or there are no shops, which looks the same as a lost right.
+        Transient: fewer came than the gateway counted.
     """
     found = _fetch(client, SHOP_METHOD)
     return sorted(Shop(key, str(row.get("source") or "")) for key, row in found.items())
 
 
 def _fetch(client: Client, method: str) -> dict[str, dict[str, Any]]:
-    """Return all records of a short list, by their key."""
+    """Return all records of a short list, by their key.
+
+    Whose records a run does not ask for, nobody misses: a list that comes short is not believed.
+    """
+    found, total = _listed(client, method)
+    if len(found) < total:
+        found, total = _listed(client, method)  # one may have moved between two pages
+    name = catalog.record(catalog.method(method).record or "").name
+    if len(found) < total:
+        raise Transient(
+            f"{len(found)} of {total} {name}s came",
+            method=method,
+            hint="nothing was planned for only some of them; the next try asks again",
+        )
+    if not found:
+        raise DataError(
+            f"the list of {name}s is empty",
+            method=method,
+            hint="a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
+        )
+    return found
+
+
+def _listed(client: Client, method: str) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return what a list holds, by key, and how many it counts; 0 where it sends no count."""
     entry = catalog.method(method)
     kind = catalog.record(entry.record or "")
     found: dict[str, dict[str, Any]] = {}
-    page = 0
+    total = page = 0
     while True:
         page += 1
         paged = {"pageNo": str(page), "pageSize": str(entry.page.max)} if entry.page else {}
@@ -85,17 +111,10 @@ def _fetch(client: Client, method: str) -> dict[str, dict[str, Any]]:
                     f"a {kind.name} without {kind.key} in the answer", method=method, trace_id=answer.trace_id
                 )
             found[key] = row
+        total = answer.total or total
         # Total first; where there is none, a page that brings nothing new ends it.
-        counted = answer.total is not None and len(found) >= answer.total
-        if counted or len(found) == before or not paged:
-            break
-    if not found:
-        raise DataError(
-            f"the list of {kind.name}s is empty",
-            method=method,
-            hint="a merchant has some: ask Kuaimai whether the appKey has lost the right to see them",
-        )
-    return found
+        if 0 < total <= len(found) or len(found) == before or not paged:
+            return found, total
 
 
 def serving(pipeline: Pipeline, shop: Shop) -> list[str]:

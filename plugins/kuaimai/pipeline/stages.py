@@ -19,8 +19,10 @@ import msgspec
 import pyarrow as pa
 
 from kuaimai.errors import Rejected, TooLarge
+from kuaimai.extract.asking import instant
 from kuaimai.extract.details import composed, read_details
 from kuaimai.extract.paging import CONNECTIONS, Read, read_parts
+from kuaimai.extract.reads import refused_read
 from kuaimai.extract.scans import read_everything
 from kuaimai.extract.staging import Staging, safe_name
 from kuaimai.extract.windows import BORDER, SCAN, Shop, Slice, window_id
@@ -71,6 +73,9 @@ def extract(
 ) -> Extracted:
     """Read a slice into staging, with every method that serves its shops.
 
+    Where a call for several shops is refused, each is asked for alone: the others need not wait for one that
+    is not authorised any more. Its own read says that it was refused, so that its window stays open.
+
     Answers that an earlier try of the same task has staged are not asked for again, unless it ended well
     (`ended_well`): whoever clears it wants to know what is there now.
 
@@ -109,9 +114,20 @@ def extract(
         except TooLarge:
             raise
         except Rejected:
-            if rank == 0:
+            if rank == 0 and len(shops) == 1:
                 raise
-            reads += _read_served(read, shops, folder)
+            served, refusals = _read_each(read, shops, folder)
+            reads += served
+            if rank == 0:
+                if len(refusals) == len(shops):
+                    raise refusals[0][1] from None
+                at = instant(now())
+                reads += [
+                    refused_read(
+                        method, piece.window, shop.id, rank=rank, folder=folder, refusal=refusal, now=at
+                    )
+                    for shop, refusal in refusals
+                ]
     return Extracted(piece, tuple(_by_gateway(one, client.clock_offset or 0.0) for one in reads))
 
 
@@ -176,20 +192,25 @@ def ended_well(slices: Iterable[Slice], staging: Staging) -> None:
         staging.write(f"{raw_folder(piece)}/{_ENDED}/well", b"")
 
 
-def _read_served(read: Callable[..., list[Read]], shops: list[Shop], folder: str) -> list[Read]:
-    """Ask an enriching method for one shop after the other and leave out those that it refuses.
+def _read_each(
+    read: Callable[..., list[Read]], shops: list[Shop], folder: str
+) -> tuple[list[Read], list[tuple[Shop, Rejected]]]:
+    """Ask a method for one shop after the other; return what was read, and which shops were refused.
 
-    Which platforms it serves is documented in contradictory ways; the base method has their orders anyway.
+    Which platforms an enriching method serves is documented in contradictory ways; the base method has their
+    orders anyway.
     """
     reads: list[Read] = []
+    refusals: list[tuple[Shop, Rejected]] = []
     for shop in shops:
         try:
             reads += read(shops=[shop], folder=f"{folder}/{safe_name(shop.id)}")
         except TooLarge:
             raise
         except Rejected as refusal:
-            log.warning("shop %s (%s) gets no fuller record: %s", shop.id, shop.source, refusal)
-    return reads
+            log.warning("shop %s (%s) is refused: %s", shop.id, shop.source, refusal)
+            refusals.append((shop, refusal))
+    return reads, refusals
 
 
 def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Transformed:
@@ -334,6 +355,8 @@ def write_records(loading: Load, transformed: Transformed, staging: Staging, num
         staging: where its files are.
         numbers: by position of each read, the number that its keys are counted under.
     """
+    for number, read in zip(numbers, transformed.extracted.reads, strict=True):
+        loading.read_from(number, read.first_read_at)
     for batch in transformed.batches:
         with ExitStack() as files:
             # Named nowhere, so that nothing of one batch is in memory while the next one is read.
@@ -454,6 +477,7 @@ def _facts(pipeline: Pipeline, extracted: Extracted, number: int) -> WindowFacts
         proof=read.proof,
         scan=_scan(pipeline, piece, read),
         planned_as=piece.reason,
+        refused=read.refused,
     )
 
 

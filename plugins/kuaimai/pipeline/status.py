@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kuaimai.extract.windows import SCAN, sealed_since
+from kuaimai.extract.windows import DAY, SCAN, sealed_since
 from kuaimai.gateway.clock import GATEWAY_ZONE
 from kuaimai.load.proof import CONTESTED, OPEN, SEALED, SUPERSEDED
 from kuaimai.load.protocol import Target
@@ -88,25 +88,39 @@ def status(pipeline: Pipeline, target: Target, where: str, now: datetime) -> Pip
     planned = [one for one in pipeline.time.dimensions if one in standing.dimensions]
     others = sorted(standing.dimensions.keys() - set(planned))
     dimensions = tuple(_dimension(name, standing) for name in (*planned, *others))
-    apart = next((one for one in pipeline.apart if one.name == where), None)
-    schedule = apart.schedule if apart else pipeline.schedule
-    patience = longest_pause(schedule) + (
-        LATE_APART if apart else timedelta(minutes=pipeline.late_after_minutes)
-    )
     return PipelineStatus(
         pipeline=pipeline.name,
         target=where,
         dimensions=dimensions,
-        late=tuple(
-            one.dimension
-            for one in dimensions
-            if one.dimension == pipeline.time.dimension
-            and one.complete_until is not None
-            and now - one.complete_until > patience
-        ),
+        late=tuple(name for name in planned if _stands_still(pipeline, where, name, standing, now)),
         quarantined=standing.quarantined,
         oldest_quarantined=standing.oldest_quarantined,
     )
+
+
+def _stands_still(pipeline: Pipeline, where: str, dimension: str, standing: Standing, now: datetime) -> bool:
+    """Tell whether the schedule of a dimension should have sealed more by now.
+
+    What counts is the newest that was sealed: an old window that is open does not make the schedule late.
+    """
+    states = standing.dimensions[dimension]
+    reached = states[SEALED].end if SEALED in states else None
+    if reached is None and dimension in standing.waiting:
+        reached = standing.waiting[dimension].start
+    return reached is not None and now - reached > _patience(pipeline, where, dimension)
+
+
+def _patience(pipeline: Pipeline, where: str, dimension: str) -> timedelta:
+    """Return how far what is sealed of a dimension may lie behind while its schedule keeps its time."""
+    further = pipeline.time.further_by(dimension)
+    if further is not None:
+        # Those that read the day before end at a midnight, which the run may follow by a day.
+        behind = DAY if further.day_before else timedelta(0)
+        return longest_pause(further.schedule) + behind + timedelta(minutes=further.late_after_minutes)
+    apart = next((one for one in pipeline.apart if one.name == where), None)
+    if apart is not None and apart.schedule:
+        return longest_pause(apart.schedule) + LATE_APART
+    return longest_pause(pipeline.schedule) + timedelta(minutes=pipeline.late_after_minutes)
 
 
 def _dimension(name: str, standing: Standing) -> DimensionStatus:

@@ -21,6 +21,7 @@ FAILURES: dict[str, str] = {
     "busy": "code 1, service unavailable",
     "too_large": "code 1, data length too large",
     "query_failed": "code 30077, order query failed",
+    "lost_right": "success with neither list nor total, as an appKey gets that has lost its right",
 }
 BEFORE_EFFECT = frozenset({"429", "429_html", "500", "502", "503", "504", "disconnect", "html"})
 

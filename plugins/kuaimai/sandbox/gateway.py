@@ -253,5 +253,7 @@ def _spoil(reply: Reply, failure: Failure, slow_seconds: float) -> None:
         reply.wait_seconds += slow_seconds
     elif failure.kind == "truncated":
         reply.body = reply.body[: len(reply.body) // 2]
+    elif failure.kind == "lost_right":
+        reply.body = b'{"success":true,"traceId":"1000000000000000000"}'
     elif failure.kind == "disconnect_mid":
         reply.sent = len(reply.body) // 2

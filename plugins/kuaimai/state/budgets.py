@@ -9,6 +9,9 @@ takes slots further ahead than `HORIZON_SECONDS`, so a higher lane never waits l
 a lower one took first.
 
 After HTTP 429 everybody pauses, and goes on at half the rate, which recovers over `RECOVERY_SECONDS`.
+
+A clock that is set back leaves moments behind that lie ahead of it. They are brought back to where they can
+be at most, and written so: nobody waits for the time that was set back, and no slot is granted twice.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ LANES: tuple[Lane, ...] = get_args(Lane)
 HORIZON_SECONDS = 1.0
 MARK_SECONDS = 1.5
 RECOVERY_SECONDS = 120.0
-LONGEST_AHEAD_SECONDS = 300.0
+# Who waits for the end of a pause looks again after so long: it may have been brought forward.
+LOOK_AGAIN_SECONDS = 5.0
 LOWEST_FACTOR = 0.125
 PAUSE_SECONDS = 2.0
 # Requests that were on their way together are refused together; that is one reason to slow down, not many.
@@ -89,21 +93,21 @@ def take(
         if at < mark <= at + MARK_SECONDS:
             return Slots((), look_again=min(mark - at, 0.5))
         interval = 1.0 / (rate * _factor(row, at))
-        # Moments far ahead are of a clock that was set back since.
-        start = max(min(float(row.next_free), at + LONGEST_AHEAD_SECONDS), at)
-        start = max(start, min(float(row.blocked_until), at + LONGEST_AHEAD_SECONDS))
+        moments = {**_refusal(row, at), "next_free": min(float(row.next_free), at + _furthest(rate))}
+        start = max(moments["next_free"], moments["blocked_until"], at)
         ahead = start - at
         granted = 0 if ahead > HORIZON_SECONDS else min(count, 1 + int((HORIZON_SECONDS - ahead) / interval))
-        changes: dict[str, float] = {}
+        changes = {name: moment for name, moment in moments.items() if moment < float(getattr(row, name))}
         if granted:
             changes["next_free"] = start + granted * interval
         if ahead > 0 and lane != LANES[-1]:
             changes[f"{lane}_until"] = at + MARK_SECONDS
         if changes:
             connection.execute(update(table).where(table.c.name == name).values(**changes))
-    slack = 0.0 if float(row.blocked_until) > at else (burst - 1) * interval
+    slack = 0.0 if moments["blocked_until"] > at else (burst - 1) * interval
     waits = tuple(max(ahead + number * interval - slack, 0.0) for number in range(granted))
-    return Slots(waits, look_again=0.0 if granted else ahead - HORIZON_SECONDS, first=start)
+    look_again = 0.0 if granted else min(ahead - HORIZON_SECONDS, LOOK_AGAIN_SECONDS)
+    return Slots(waits, look_again=look_again, first=start)
 
 
 def slow_down(
@@ -119,8 +123,9 @@ def slow_down(
     """
     with _locked(database, name) as (connection, row):
         at = _clock(connection, now)
-        changes = {"blocked_until": max(float(row.blocked_until), at + (pause_seconds or PAUSE_SECONDS))}
-        if at - float(row.slowed_at) > ONE_REFUSAL_SECONDS:
+        changes = _refusal(row, at)
+        changes["blocked_until"] = max(changes["blocked_until"], at + (pause_seconds or PAUSE_SECONDS))
+        if abs(at - float(row.slowed_at)) > ONE_REFUSAL_SECONDS:
             changes["factor"] = max(_factor(row, at) / 2, LOWEST_FACTOR)
             changes["slowed_at"] = at
         connection.execute(update(table).where(table.c.name == name).values(**changes))
@@ -134,7 +139,22 @@ def pace(database: Database, name: str, *, now: Callable[[], float] = time.time)
 
 
 def _factor(row: Any, at: float) -> float:
-    return min(1.0, float(row.factor) + abs(at - float(row.slowed_at)) / RECOVERY_SECONDS)
+    return min(1.0, float(row.factor) + max(at - float(row.slowed_at), 0.0) / RECOVERY_SECONDS)
+
+
+def _furthest(rate: float) -> float:
+    """Return how far ahead the next free moment can be: a last slot on the horizon, at the lowest rate."""
+    return HORIZON_SECONDS + 1.0 / (rate * LOWEST_FACTOR)
+
+
+def _refusal(row: Any, at: float) -> dict[str, float]:
+    """Return when the last refusal was and until when it blocks; both earlier if it lies ahead of the clock.
+
+    A pause keeps its length so, which is the gateway's to choose: no limit could tell a long one from a clock
+    that was set back.
+    """
+    back = max(float(row.slowed_at) - at, 0.0)
+    return {"slowed_at": float(row.slowed_at) - back, "blocked_until": float(row.blocked_until) - back}
 
 
 @contextmanager

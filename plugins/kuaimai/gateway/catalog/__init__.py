@@ -79,6 +79,7 @@ def method(name: str) -> Method:
         params=frozenset(entry["params"]),
         record=entry.get("record"),
         list_keys=tuple(entry.get("list_keys", ())),
+        empty_list=entry.get("empty_list", False),
         page=Page(**page) if page else None,
         scope=Scope(**scope) if scope else None,
         times=_times(times) if times else None,

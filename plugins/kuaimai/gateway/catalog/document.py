@@ -86,6 +86,7 @@ def _facts(method: Method) -> Iterator[tuple[str, str, str]]:
     yield "send", "Always sent 固定发送", _codes(f"{name}={value}" for name, value in method.send.items())
     yield "record", "Records 记录", f"[{record.name}](#record-{record.name}) {record.label}" if record else ""
     yield "list_keys", "Under 列表键", _codes(method.list_keys)
+    yield "empty_list", "Without records 无记录时", "an empty list 空列表" if method.empty_list else ""
     yield "", "Key 主键", _codes(record.key_fields) if record else ""
     if page:
         yield "page", "Page size 每页", f"{page.min} – {_marked(method, 'page.max', str(page.max))}"

@@ -215,6 +215,7 @@ class Method:
 
     Attributes:
         list_keys: where an answer's records are, see `Answer.rows`; the first one present counts.
+        empty_list: it is known to send its list also where there are no records; else it may leave it out.
         history: the method that holds what is older than this one's reach.
         needs: what no call may leave out: of each group of parameters at least one.
         unsure: which of the facts are our guess, e.g. `page` or `times.modified`.
@@ -225,6 +226,7 @@ class Method:
     params: frozenset[str]
     record: str | None = None
     list_keys: tuple[str, ...] = ()
+    empty_list: bool = False
     page: Page | None = None
     scope: Scope | None = None
     times: Times | None = None
@@ -268,6 +270,19 @@ class Method:
                     if near
                     else f"it knows {', '.join(sorted(self.params))}",
                 )
+
+    def is_unsaid(self, params: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+        """Whether an answer says nothing about records, not even that there are none.
+
+        A lost right looks so (reference 6.5). Only where the method is known to send an empty list, only on
+        a first page: later ones may end a list in any way. The archive does say so that it has nothing.
+        """
+        if not self.empty_list or str(params.get("pageNo", "1")) != "1" or params.get("cursor"):
+            return False
+        archive = self.times.archive if self.times else None
+        if archive and str(params.get(archive.param)) == archive.value:
+            return False
+        return body.get("total") is None and {"hasNext", *self.list_keys}.isdisjoint(body)
 
 
 @cache
