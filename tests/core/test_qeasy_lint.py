@@ -285,6 +285,11 @@ def test_methods_that_the_gateway_does_not_have(lint):
     assert "erp.trade.list.query" in report.pretty()
 
 
+def test_a_method_without_records_does_not_run(lint):
+    report = lint(cases.source(api="open.system.time.get"))
+    assert told(report, "not_run") == {"metadata.api": "open.system.time.get returns no records to mirror"}
+
+
 def test_a_parameter_that_the_gateway_would_ignore(lint):
     report = lint(cases.source(api="erp.trade.list.query", request=[{"field": "startTimes", "value": "x"}]))
     assert "would ignore it silently" in told(report, "not_run")["metadata.request[0].field"]

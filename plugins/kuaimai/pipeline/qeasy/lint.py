@@ -19,7 +19,7 @@ from kuaimai.pipeline.qeasy.expressions import Expression
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.fields import literal_number
 from kuaimai.pipeline.qeasy.findings import LEVELS, Finding, Findings, Level, near
-from kuaimai.pipeline.qeasy.mirror import reads_records, to_pipeline
+from kuaimai.pipeline.qeasy.mirror import keeps_session, reads_records, to_pipeline
 from kuaimai.pipeline.qeasy.names import named, names_of
 from kuaimai.pipeline.qeasy.reading import read_strategy
 from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES, is_variable
@@ -123,6 +123,13 @@ def lint_strategy(path: Path) -> Report:
         except ConfigError as err:
             if not findings.of("not_run"):
                 findings.cannot_run("", err.message.removeprefix(f"strategy {path}: "), err.hint or "")
+    source = compiled.source
+    if (
+        source is not None
+        and source.kind == "kuaimai"
+        and not (reads_records(compiled) or keeps_session(compiled))
+    ):
+        findings.cannot_run(f"{source.path}api", f"{source.api} returns no records to mirror", "take another")
     told = tuple(dict.fromkeys(findings.found))
     against = {one.path for one in told if one.level in ("refused", "not_run")}
     missing = sum(one.level == "refused" and one.message.startswith("it is missing") for one in told)
