@@ -455,6 +455,20 @@ def test_lint_tells_what_is_dangerous_in_the_strategy_of_a_target(tmp_path):
     assert dropped.startswith("line 2: request[0].value: sellerMemo: the pipeline drops it")
 
 
+def test_lint_tells_of_keys_without_effect(tmp_path):
+    (tmp_path / "tags.yaml").write_text(
+        "name: tags\nsource: {method: erp.item.tag.list, page_size: 50}\ntime: {overlap_minutes: 30}\n",
+        encoding="utf-8",
+    )
+    [found] = lint([tmp_path])
+    assert found.runs
+    assert [line.split(": ")[0] for line in found.told.splitlines()[1:]] == [
+        "  time.overlap_minutes",
+        "  source.page_size",
+    ]
+    assert not any("no effect" in one.told for one in lint([INCLUDE]))
+
+
 def test_lint_tells_where_nothing_will_say_that_a_record_is_gone(tmp_path):
     (tmp_path / "shops.yaml").write_text(
         "name: shops\nsource: {method: erp.shop.list.query}\n"
