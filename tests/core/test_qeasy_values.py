@@ -213,6 +213,7 @@ def test_an_error_is_an_error_and_never_the_text_of_the_expression(text):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("_function DATE_FORMAT(NOW(), '%b')", "the time pattern %b is not supported"),
         ("_function SLEEP(10)", "the function SLEEP is not supported"),
         ("_function LOAD_FILE('/etc/passwd')", "the function LOAD_FILE is not supported"),
         ("_function FORMT(1)", "did you mean"),

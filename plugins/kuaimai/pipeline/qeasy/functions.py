@@ -275,6 +275,15 @@ def _strftime(pattern: str, when: datetime | None) -> str:
     return "".join(made)
 
 
+def check_pattern(pattern: str) -> None:
+    """Refuse a time pattern that no value could be written in.
+
+    Raises:
+        ValueError: names what is not supported.
+    """
+    _strftime(pattern, None)
+
+
 def _date_format(_now: datetime, value: Any, pattern: Any) -> str:
     when = moment(value)
     # strftime("%Y") of years before 1000 is not the same everywhere.
@@ -363,6 +372,8 @@ def extreme(best: Callable[..., Any], given: Any) -> Any:
 
 # Null
 
+# Those whose second argument is a pattern of a time.
+PATTERNED = frozenset({"DATE_FORMAT", "STR_TO_DATE", "FROM_UNIXTIME"})
 # All others are null as soon as one argument is.
 TAKES_NULLS = frozenset(
     {"IFNULL", "NVL", "COALESCE", "NULLIF", "ISNULL", "CONCAT_WS", "SUM", "AVG", "MAX", "MIN", "COUNT"}
