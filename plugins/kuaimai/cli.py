@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_doctor(commands.add_parser("doctor", help="look at everything a sync needs, and say what to do"))
     _add_replay(commands.add_parser("replay", help="take what is in quarantine through the mapping again"))
     _add_preview(commands.add_parser("preview", help="show what a pipeline makes of real records"))
+    _add_alerts(commands.add_parser("alerts", help="send a trial alert to every channel"))
     _add_lint(commands.add_parser("lint", help="check pipelines and Qeasy strategies before they run"))
     chosen = parser.parse_args(arguments)
     try:
@@ -175,12 +176,13 @@ def _preview(chosen: argparse.Namespace) -> int:
         kuaimai_conn_id=chosen.conn_id,
         folder=chosen.pipelines,
     )
-    _say(as_text(found))
-    if chosen.html:
+    if chosen.html:  # first: whoever reads the text may have seen enough of it, and end this
         try:
             chosen.html.write_text(as_page(found), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{chosen.html} cannot be written: {error.strerror}") from error
+    _say(as_text(found))
+    if chosen.html:
         _say(f"\nas a page: {chosen.html}")
     return 0
 
@@ -209,6 +211,28 @@ def _doctor(chosen: argparse.Namespace) -> int:
     if chosen.json:
         _say(_as_json([finding.plain() for finding in findings]))
     return 1 if any(finding.state == "failed" for finding in findings) else 0
+
+
+def _add_alerts(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Send a trial message to every channel of the Connection with the alerts. Exit code 0: each took it; "
+        "1: one did not."
+    )
+    parser.add_argument("--conn-id", default="kuaimai_alerts", help="default: kuaimai_alerts")
+    parser.set_defaults(do=_alerts)
+
+
+def _alerts(chosen: argparse.Namespace) -> int:
+    _need_airflow("alerts")
+    from kuaimai.airflow.terminal import alerts_at_the_terminal  # noqa: PLC0415 - the rest needs no Airflow
+
+    told, troubles = alerts_at_the_terminal(chosen.conn_id)
+    _say(
+        "\n".join(
+            [told, *troubles, "Look whether it is in the chat: some robots accept what they do not show."]
+        )
+    )
+    return 1 if troubles else 0
 
 
 def _add_lint(parser: argparse.ArgumentParser) -> None:

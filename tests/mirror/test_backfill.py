@@ -150,6 +150,14 @@ def test_what_is_sealed_is_skipped_unless_it_is_asked_for_again(tmp_path):
         assert [piece.window for piece in again.slices] == [piece.window for piece in first.slices]
 
 
+def test_windows_that_end_a_second_before_the_next_leave_nothing_to_plan(tmp_path):
+    with mirror(tmp_path) as shop:
+        noon, second = MIDNIGHT - DAY / 2, timedelta(seconds=1)
+        shop.run(MIDNIGHT - DAY, noon - second, dimension="created")
+        shop.run(noon, MIDNIGHT - second, dimension="created")
+        assert planned(shop, MIDNIGHT - DAY, MIDNIGHT).slices == ()
+
+
 def test_run_that_was_killed_leaves_the_rest_to_a_new_one(tmp_path):
     with mirror(tmp_path) as shop:
         start = MIDNIGHT - 4 * DAY

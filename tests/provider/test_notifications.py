@@ -12,8 +12,9 @@ import pytest
 from airflow_processes import airflow_line
 from inbox import open_inbox
 
-from kuaimai.airflow.channels import secrets_of, try_channels
+from kuaimai.airflow.channels import secrets_of
 from kuaimai.airflow.notifications import KuaimaiNotifier
+from kuaimai.cli import main
 from kuaimai.errors import ConfigError, SessionError
 
 START = datetime(2026, 3, 1, 1, 0, tzinfo=timezone.utc)
@@ -291,13 +292,16 @@ def test_a_broken_context_is_no_exception(connect, inbox):
     assert "运行：manual__1" in inbox.letters[0].json["message"]
 
 
-def test_the_channels_can_be_tried(connect, inbox, monkeypatch):
+def test_the_channels_can_be_tried(connect, inbox, monkeypatch, capsys):
     connect(inbox.webhook, "json://127.0.0.1:1/hooks/invented-token-1")
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
 
-    told = [try_channels(), try_channels()]
+    codes = [main(["alerts"]), main(["alerts"])]
 
-    assert told[0].startswith("1 of 2 channels took it; channel 2 (json) did not take the alert")
+    told = capsys.readouterr().out.splitlines()
+    assert codes == [1, 1]
+    assert told[0] == "1 of 2 channels took it"
+    assert told[1].startswith("channel 2 (json) did not take the alert")
     assert [each.json["title"] for each in inbox.letters] == ["✅ kuaimai 测试 / test"] * 2
 
 

@@ -151,8 +151,8 @@ def deliver(
     return len(waiting) < len(settings.addresses)
 
 
-def try_channels(conn_id: str = DEFAULT_CONN_ID) -> str:
-    """Send a test message to every channel and return, in one line, what came of it.
+def try_channels(conn_id: str = DEFAULT_CONN_ID) -> tuple[str, list[str]]:
+    """Send a test message to every channel; return how many took it, and what is wrong with the others.
 
     Raises:
         ConfigError: the Connection is missing or malformed.
@@ -167,8 +167,8 @@ def try_channels(conn_id: str = DEFAULT_CONN_ID) -> str:
         sleep=time.sleep,
         log=troubles.append,
     )
-    told = f"{len(settings.addresses) - len(troubles)} of {len(settings.addresses)} channels took it"
-    return "; ".join([told, *troubles, "now look whether it is in the chat"])
+    channels = len(settings.addresses)
+    return f"{channels - len(troubles)} of {channels} channels took it", troubles
 
 
 def _send(address: str, title: str, body: str, *, severe: bool) -> bool:

@@ -151,6 +151,18 @@ def preview_at_the_terminal(
         return preview(pipeline, *found)
 
 
+def alerts_at_the_terminal(conn_id: str) -> tuple[str, list[str]]:
+    """Send a trial message to every channel; return how many took it, and what is wrong with the others.
+
+    Raises:
+        ConfigError: the Connection is missing or malformed.
+    """
+    with _at_home():
+        from kuaimai.airflow.channels import try_channels
+
+        return try_channels(conn_id)
+
+
 @contextmanager
 def _at_home() -> Iterator[None]:
     """See Airflow's Connections, and keep its log away from standard output, which is the answer's."""

@@ -20,7 +20,7 @@ import msgspec
 
 from kuaimai.errors import ConfigError, Rejected, TooLarge
 from kuaimai.extract.paging import CONNECTIONS, window_request
-from kuaimai.extract.windows import BORDER, Shop, Slice, Window, gaps, halves
+from kuaimai.extract.windows import BORDER, SECOND, Shop, Slice, Window, gaps, halves
 from kuaimai.gateway import catalog
 from kuaimai.gateway.client import Client
 from kuaimai.gateway.clock import GATEWAY_ZONE
@@ -38,8 +38,6 @@ WAITING = timedelta(days=2)
 # Records a request brings, as a share of a page. Stretches are aimed at 0.85, and those that overflow are cut
 # and asked for again: measured 0.62 to 0.67 at 200 a page, over evenly spread orders.
 YIELD = 0.65
-# A window cannot be cut further than this: the gateway's times are whole seconds.
-_SECOND = timedelta(seconds=1)
 
 BACKFILL = "backfill"
 
@@ -188,7 +186,10 @@ class _Coverage:
             for begin, finish in self._within(day, self._open.get((shop, method), ())):
                 holes += gaps(begin, finish, self.sealed(shop, method))
         # The holes of several methods overlap: what is outside of all of them is taken away from the day.
-        return tuple(gaps(day.start, day.end, gaps(day.start, day.end, holes)))
+        left = gaps(day.start, day.end, gaps(day.start, day.end, holes))
+        # The last second of a window is read too: where the night's end, a second before a day does, nothing
+        # is left.
+        return tuple(hole for hole in left if hole[0] == day.start or hole[1] - hole[0] > SECOND)
 
     @staticmethod
     def _within(day: Window, spans: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
@@ -268,7 +269,8 @@ class _Stretch:
         return joined
 
     def _halved(self, window: Window, shops: Sequence[Shop], rows: int) -> Iterator[tuple[Window, int]]:
-        if rows <= self._most or window.end - window.start <= _SECOND:
+        # A window cannot be cut further than a second: the gateway's times are whole seconds.
+        if rows <= self._most or window.end - window.start <= SECOND:
             yield window, rows
             return
         first, second = halves(window)
