@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from kuaimai.pipeline.cron import five_fields, longest_pause, runs_a_day
+from kuaimai.pipeline.cron import five_fields, intervals, longest_pause, runs_a_day
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,18 @@ def test_runs_a_day(cron, often):
 )
 def test_longest_pause(cron, hours):
     assert longest_pause(five_fields(cron)) == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize(
+    ("cron", "first", "last", "many"),
+    [
+        ("*/5 * * * *", (50, 55), (23 * 60 + 50, 23 * 60 + 55), 24),
+        ("0,50 9-10 * * *", (10 * 60 + 50 - 24 * 60, 9 * 60), (10 * 60, 10 * 60 + 50), 4),
+        ("23 2 * * *", (143 - 24 * 60, 143), (143 - 24 * 60, 143), 1),
+        ("0 6 * * 1-5", (360 - 24 * 60, 360), (360 - 24 * 60, 360), 1),
+        ("0 6 * * 1", (360 - 7 * 24 * 60, 360), (360 - 7 * 24 * 60, 360), 1),
+    ],
+)
+def test_intervals_of_a_day(cron, first, last, many):
+    found = [tuple(int(one.total_seconds()) // 60 for one in ends) for ends in intervals(five_fields(cron))]
+    assert (found[0], found[-1], len(found)) == (first, last, many)

@@ -434,6 +434,41 @@ def test_lint_looks_at_what_the_last_steps_of_a_run_need(tmp_path, line, message
     assert message in found.told
 
 
+def test_lint_tells_what_is_dangerous_in_the_strategy_of_a_target(tmp_path):
+    fields = {"memo": "{{sellerMemo}}", "none": "{{nosuch}}", "line": "{{orders.nums}}", "good": "{{tid}}"}
+    request = ",\n".join(f'{{"field": "{name}", "value": "{value}"}}' for name, value in fields.items())
+    (tmp_path / "erp").mkdir()
+    (tmp_path / "erp" / "orders.json").write_text(
+        f'{{"api": "writeapi", "effect": "EXECUTE", "request": [\n{request}]}}', encoding="utf-8"
+    )
+    (tmp_path / "small.yaml").write_text(
+        f"{SMALL}fields: {{sellerMemo: drop}}\n"
+        "targets: [{kind: http, conn_id: a, strategy: erp/orders.json}]\n",
+        encoding="utf-8",
+    )
+    [found] = lint([tmp_path])
+    assert found.runs
+    _, unknown, inside, dropped = (line.partition("danger: ")[2] for line in found.told.splitlines())
+    assert unknown.startswith("line 3: request[1].value: trade returns no field 'nosuch'")
+    assert inside.startswith("line 4: request[2].value: trade returns no field 'orders.nums'")
+    assert inside.endswith("did you mean 'orders.num'?")
+    assert dropped.startswith("line 2: request[0].value: sellerMemo: the pipeline drops it")
+
+
+def test_lint_tells_of_keys_without_effect(tmp_path):
+    (tmp_path / "tags.yaml").write_text(
+        "name: tags\nsource: {method: erp.item.tag.list, page_size: 50}\ntime: {overlap_minutes: 30}\n",
+        encoding="utf-8",
+    )
+    [found] = lint([tmp_path])
+    assert found.runs
+    assert [line.split(": ")[0] for line in found.told.splitlines()[1:]] == [
+        "  time.overlap_minutes",
+        "  source.page_size",
+    ]
+    assert not any("no effect" in one.told for one in lint([INCLUDE]))
+
+
 def test_lint_tells_where_nothing_will_say_that_a_record_is_gone(tmp_path):
     (tmp_path / "shops.yaml").write_text(
         "name: shops\nsource: {method: erp.shop.list.query}\n"

@@ -192,6 +192,57 @@ def test_a_field_that_the_source_does_not_have(lint):
     assert found.fix == "did you mean 'sid'?"
 
 
+def test_an_unknown_name_is_told_wherever_it_stands(lint):
+    source = {
+        **OURS["orders_archive"][0],
+        "condition": [[{"field": "sysStatu", "logic": "notnull"}, {"field": "day", "logic": "notnull"}]],
+        "formatResponse": [
+            {"old": "payTimes", "new": "day", "format": "date"},
+            {"old": "day", "new": "short", "format": "longText(4)"},
+        ],
+    }
+    fields = [
+        ("a", "{{orders.nums}}"),
+        ("b", "{{orders.totalFree}}"),
+        ("c", "{{short}}"),
+        ("d", "{{orders}}"),
+    ]
+    found = {one.path: (one.message, one.fix) for one in lint(source, cases.target(*fields)).findings}
+    assert found["[0].condition[0][0].field"][1] == "did you mean 'sysStatus'?"
+    assert found["[0].formatResponse[0].old"][1] == "did you mean 'payTime'?"
+    told, fix = found["[1].request[0].value"]
+    assert "returns no field 'orders.nums'" in told
+    assert fix == "did you mean 'orders.num'?"
+    told_at = {path for path, (told, _) in found.items() if "returns no field" in told}
+    assert len(told_at) == 3
+
+
+@pytest.mark.parametrize(
+    ("api", "told_fix"),
+    [("writeapi", "each record is written to the target once"), ("写入空操作", "on the platform")],
+)
+def test_what_an_id_check_does_here(lint, api, told_fix):
+    report = lint(OURS["orders_archive"][0] | {"idCheck": True}, cases.target(("a", "{{sid}}"), api=api))
+    (found,) = [one for one in report.findings if one.path == "[0].idCheck"]
+    assert told_fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("of_source", "of_target", "wanted"),
+    [
+        (True, False, "false, and the source's is true, which decides here: each record is written once"),
+        (False, True, "true, and the source's is false, which decides here: changes are written again"),
+        (True, True, None),
+        (False, None, None),
+    ],
+)
+def test_an_id_check_of_the_target_that_differs_is_told(lint, of_source, of_target, wanted):
+    source = OURS["orders_archive"][0] | {"idCheck": of_source}
+    given = {} if of_target is None else {"idCheck": of_target}
+    report = lint(source, cases.target(("a", "{{sid}}"), **given))
+    assert told(report).get("[1].idCheck") == wanted
+
+
 def test_sampling_of_fields_is_another_command_here(lint):
     path = "metadata.autoFillResponse"
     assert "a new one is told once" in told(lint(cases.source(autoFillResponse=True)), "note")[path]
@@ -232,6 +283,11 @@ def test_methods_that_the_gateway_does_not_have(lint):
     report = lint(cases.source(api="erp.trade.list.querry"))
     assert not report.runs
     assert "erp.trade.list.query" in report.pretty()
+
+
+def test_a_method_without_records_does_not_run(lint):
+    report = lint(cases.source(api="open.system.time.get"))
+    assert told(report, "not_run") == {"metadata.api": "open.system.time.get returns no records to mirror"}
 
 
 def test_a_parameter_that_the_gateway_would_ignore(lint):

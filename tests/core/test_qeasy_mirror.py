@@ -12,7 +12,7 @@ from kuaimai.errors import ConfigError, DataError
 from kuaimai.load.parts import Document, LeftOut
 from kuaimai.pipeline.lint import lint
 from kuaimai.pipeline.qeasy.compiling import load_strategy, load_text
-from kuaimai.pipeline.qeasy.documents import Documents
+from kuaimai.pipeline.qeasy.documents import Documents, as_sent
 from kuaimai.pipeline.qeasy.lint import lint_strategy
 from kuaimai.pipeline.spec import load_pipeline, load_pipelines, pipeline_files
 from kuaimai.transform.mapping import Mapper
@@ -73,6 +73,38 @@ def test_window_rhythm_and_page_size_are_the_strategys_own(mirror):
 )
 def test_a_window_that_begins_earlier_is_an_overlap(mirror, start, minutes):
     assert mirror(orders(fields={"startTime": start})).time.overlap_minutes == minutes
+
+
+@pytest.mark.parametrize(
+    ("start", "crontab", "minutes"),
+    [
+        ("{{CURRENT_TIME|date}} 00:00:00", "*/5 * * * *", 23 * 60 + 50),  # of 23:50 to 23:55
+        ("{{CURRENT_TIME|date}} 00:00:00", "*/30 8-20 * * *", 20 * 60),
+        ("{{DAYS_AGO_1|date}} 00:00:00", "0 1 * * *", 60),
+        ("_function FROM_UNIXTIME({{CURRENT_TIME}} - 7200, '%Y-%m-%d %H:%i:%s')", "0 * * * *", 60),
+    ],
+)
+def test_the_overlap_is_what_any_run_of_a_day_needs(mirror, start, crontab, minutes):
+    assert mirror(orders(fields={"startTime": start}, crontab=crontab)).time.overlap_minutes == minutes
+
+
+def test_a_window_that_begins_after_the_run_before_is_read_whole(mirror, tmp_path):
+    today = {"startTime": "{{CURRENT_TIME|date}} 00:00:00"}
+    assert mirror(orders(fields=today, crontab="0 1 * * *")).time.overlap_minutes == 10
+    findings = lint_strategy(tmp_path / "strategy.json").findings
+    (told,) = [one for one in findings if "it begins 23:00:00 after the run before" in one.message]
+    assert told.level == "danger"
+    assert "after the run's window" in mirror(orders(fields={"startTime": "{{CURRENT_TIME|date}} 23:59:59"}))
+
+
+def test_an_end_that_does_not_move_is_told(mirror, tmp_path):
+    def told(end):
+        mirror(orders(fields={"endTime": end}))
+        findings = lint_strategy(tmp_path / "strategy.json").findings
+        return [(one.path, one.level) for one in findings if "nothing is read after it" in one.message]
+
+    assert told("2026-06-30 23:59:59") == [("request[2].value", "danger")]
+    assert told("{{CURRENT_TIME|date}} 23:59:59") == []
 
 
 def test_what_asks_for_no_time_reads_everything_where_the_method_can(mirror, tmp_path):
@@ -180,6 +212,13 @@ def test_an_omission_remedy_becomes_a_dag_that_reads_back_as_far(mirror, tmp_pat
     assert [*lint([path])[0].dags] == ["kuaimai_strategy", f"kuaimai_strategy__{wanted[0]}"]
 
 
+def test_an_omission_remedy_reads_back_from_where_it_runs(mirror):
+    late = remedied(startTime="{{DAYS_AGO_1|date}} 00:00:00")
+    late["omissionRemedy"]["crontab"] = "30 23 * * *"
+    (further,) = mirror(orders(**late)).time.further
+    assert further.look_back_hours == 48
+
+
 def test_an_omission_remedy_that_cannot_be_kept_is_told(mirror, tmp_path):
     """Created is the strategy's own time already, so there is no other to find what it misses."""
     again = remedied(startTime="{{DAYS_AGO_2|datetime}}")
@@ -217,6 +256,13 @@ def test_fixed_parameters_are_kept(mirror):
 
 def test_a_page_size_beyond_the_gateways_is_cut(mirror):
     assert mirror(orders(fields={"pageSize": "1000"})).source.page_size == 200
+
+
+def test_a_parameter_that_would_not_be_sent_is_told(mirror):
+    other = [{"field": "status", "value": "FINISHED"}, {"field": "pageSize", "value": "50"}]
+    told = mirror(orders(otherRequest=other))
+    assert "otherRequest[0].field: status: otherRequest is the connector's, and is not sent" in told
+    assert mirror(orders(otherRequest=other[1:])).source.page_size == 50
 
 
 def test_details_that_the_catalogue_knows(mirror):
@@ -531,3 +577,57 @@ def test_what_rows_of_one_request_keep_of_its_answer_is_told(mirror, tmp_path, r
     mirror(orders(), cases.target(("row", "{{sid}}"), response=kept, operation=batch))
     found = [one for one in lint_strategy(tmp_path / "strategy.json").findings if one.level == "danger"]
     assert any("rows of one request keep the whole answer" in one.message for one in found) is told
+
+
+@pytest.mark.parametrize(
+    "shaping",
+    [
+        {"condition": [[{"field": "receiverState", "logic": "eq", "value": "浙江省"}]]},
+        {"formatResponse": [{"old": "receiverState", "new": "where", "format": "longText(2)"}]},
+    ],
+)
+def test_a_persons_data_that_decides_what_is_sent_is_kept_as_well(mirror, shaping):
+    pipeline = mirror(orders(**shaping), cases.target(("n", "{{sid}}")))
+    assert pipeline.keep_personal == ("receiverState",)
+    assert mirror(orders(**shaping)).keep_personal == ()  # nothing is sent
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [("trade", 1772330400000), ("aftersale", "1772330400000"), ("repair", "2026-03-01 10:00:00")],
+)
+def test_times_have_the_form_in_which_the_gateway_sends_them(kind, sent):
+    tables = Mapper(kind).tables
+    assert as_sent(tables, {"created": "2026-03-01T02:00:00.000Z"})["created"] == sent
+    assert as_sent(tables, {"created": None})["created"] is None
+
+
+@pytest.mark.parametrize(
+    ("yuan", "fen"),
+    [("1075.00", "107500"), ("10.755", "1075.5"), ("-0.01", "-1"), ("0.00", "0")],
+)
+def test_amounts_are_fen_where_the_gateway_sends_fen(yuan, fen):
+    source = OURS["purchases_with_lines"]["metadata"]
+    condition = [[{"field": "totalAmount", "logic": "notin", "value": "1075"}]]
+    target = cases.target(("fen", "{{totalAmount}}"), ("yuan", "_function {{totalAmount}} / 100"))
+    make = Documents(cases.compiled({**source, "condition": condition}, target), now=lambda: 0)
+    (part,) = make(Mapper("purchase").tables, {"id": "7", "code": "PO7", "total_amount": yuan})
+    written = json.loads(part.body, parse_float=Decimal)
+    assert (written["fen"], Decimal(written["yuan"])) == (fen, Decimal(yuan))
+
+
+def test_lint_tells_which_fields_are_fen(mirror, tmp_path):
+    source = OURS["purchases_with_lines"]["metadata"]
+    fields = [("a", "{{totalAmount}}"), ("b", "_function {{totalAmount}}/100"), ("c", "{{list_price}}")]
+    mirror({**source, "beatFlat": ["list"]}, cases.target(*fields))
+    told = [one for one in lint_strategy(tmp_path / "strategy.json").findings if " in fen" in one.message]
+    assert {one.path for one in told} == {"[1].request[0].value", "[1].request[2].value"}
+    assert {one.level for one in told} == {"note"}
+
+
+def test_a_field_is_found_by_each_of_its_spellings():
+    line = {**RECORD["trade_line"][0], "total_fee": "5.00"}
+    target = cases.target(("by", "{{orders_totalFree}}"), ("name", "{{orders_totalFee}}"))
+    make = Documents(cases.compiled(orders(beatFlat=["orders"]), target), now=lambda: 0)
+    (part,) = make(TABLES, {**RECORD, "trade_line": [line]})
+    assert json.loads(part.body) == {"by": "5.00", "name": "5.00"}

@@ -163,6 +163,14 @@ def test_the_line_of_everything_in_a_text_is_known(content):
         ({"condition": [[{"field": "a", "logic": "eq"}]]}, "condition[0][0].value: eq needs a value"),
         ({"condition": [[{"logic": "isnull"}]]}, "condition[0][0].field: it is missing"),
         ({"condition": [[{"field": "a", "logic": "between", "value": "5"}]]}, '"low,high"'),
+        (
+            {"condition": [[{"field": "a", "logic": "gt", "value": "{{LAST_SYNC_TIME|datetime}}"}]]},
+            "condition[0][0].value: a template",
+        ),
+        (
+            {"condition": [[{"field": "a", "logic": "gt", "value": "timestamp:soon"}]]},
+            "condition[0][0].value: 'soon' is no time",
+        ),
         ({"condition": [[]]}, "an empty group lets every row pass"),
         (
             {"condition": [[{"field": "a", "logic": "eq", "value": 1, "strict": 1}]]},

@@ -181,6 +181,8 @@ def test_any_nesting_gives_a_value_or_an_error_that_names_it(expression, a, t):
         "_function {{word}} > 5",
         "_function FROM_UNIXTIME({{ms}})",
         "_function DATE_FORMAT({{word}}, '%Y')",
+        "_function UNIX_TIMESTAMP('{{missing}}')",
+        "_function UNIX_TIMESTAMP({{zero}})",
         "_function {{list}} + 1",
         "_function {{object}}",
         "_function LEFT({{word}}, 1.5)",
@@ -211,6 +213,7 @@ def test_an_error_is_an_error_and_never_the_text_of_the_expression(text):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("_function DATE_FORMAT(NOW(), '%b')", "the time pattern %b is not supported"),
         ("_function SLEEP(10)", "the function SLEEP is not supported"),
         ("_function LOAD_FILE('/etc/passwd')", "the function LOAD_FILE is not supported"),
         ("_function FORMT(1)", "did you mean"),
@@ -247,6 +250,13 @@ def test_what_makes_no_sense_is_refused_when_it_is_compiled(text, told):
     with pytest.raises(ValueError) as refused:
         value(text)
     assert told in str(refused.value)
+
+
+def test_an_argument_that_is_nothing_or_zero_is_an_argument():
+    assert value("_function UNIX_TIMESTAMP()") == cases.START_SECOND + 309  # now
+    assert value("_function UNIX_TIMESTAMP('{{t}}')", t=cases.START) == cases.START_SECOND
+    assert value("_function REPLACE('10', 0, 'x')") == "1x"
+    assert value("_function REPLACE('10', '', 'x')") == "10"
 
 
 def test_a_lookup_inside_of_an_expression():
@@ -337,6 +347,13 @@ def test_what_has_no_value_is_not_sent_and_what_is_required_is_missed():
     assert written(fields, {}) == {"a": "1", "g": "-"}
     with pytest.raises(ValueError, match=r"request\[0\] \(a\): it is required, and comes out empty"):
         written([{"field": "a", "value": "{{gone}}", "is_required": True}], {})
+    assert written([{"field": "n", "type": "int", "value": ""}, ("a", "1"), ("b", "")], {}) == {
+        "a": "1",
+        "b": "",
+    }
+    # Neither is an empty text a value: it is what a record has where a person has filled in nothing.
+    with pytest.raises(ValueError, match="it is required, and comes out empty"):
+        written([{"field": "a", "value": "{{memo}}", "is_required": True}], {"memo": ""})
 
 
 def test_arrays_are_walked_element_by_element_and_may_nest():

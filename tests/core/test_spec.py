@@ -59,7 +59,8 @@ def test_defaults_are_enough(write):
             "unknown key 'time.dimention'; did you mean 'dimension'?",
         ),
         (MINIMAL + "time: {dimension: updated}\n", "knows upd_time, created"),
-        (FURTHER.replace("created", "made"), "knows upd_time, created"),
+        (FURTHER.replace("created", "creatd"), "audit_time, not 'creatd'; did you mean 'created'?"),
+        (FURTHER.replace("created", "made"), "line 3: time.further.0.dimension: erp.trade"),
         (FURTHER.replace("created", "upd_time"), "'upd_time' is named twice"),
         (FURTHER.replace("look_back_hours: 24", "lookback_hours: 24"), "did you mean 'look_back_hours'?"),
         (FURTHER.replace("look_back_hours: 24", "slot_hours: 2"), "either look_back_hours or day_before"),
@@ -82,6 +83,10 @@ def test_defaults_are_enough(write):
         ),
         (FURTHER.replace("created", "scan"), "a scan reads everything"),
         (PARAMS.replace("status", "statuss"), "did you mean 'status'?"),
+        (
+            PARAMS.replace("CLOSED", "!!binary aGk="),
+            "source.params: status: nothing that can be sent as text; quote it",
+        ),
         (PARAMS.replace("status", "pageNo"), "pageNo of erp.trade.outstock.simple.query is set by"),
         (PARAMS.replace("status", "timeType"), "timeType of erp.trade.outstock.simple.query is set by"),
         ("name: t\nsource: {method: erp.trade.list.query, page_size: 500}\n", "20 to 200"),
@@ -109,6 +114,9 @@ def test_what_the_file_leaves_out_the_catalogue_says(write):
 def test_parameters_are_sent_as_text(write):
     text = PARAMS.replace("status: CLOSED", "queryType: 0, tagIds: true")
     assert load_pipeline(write(text)).source.params == {"queryType": "0", "tagIds": "true"}
+    assert load_pipeline(write(PARAMS.replace("CLOSED", "2026-01-01"))).source.params == {
+        "status": "2026-01-01"
+    }
 
 
 def test_further_times_say_how_far_back_and_in_which_windows(write):

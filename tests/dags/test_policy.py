@@ -60,7 +60,8 @@ def test_dags_parse_with_nothing_set_up(ours):
     }
 
 
-def test_file_that_fails_in_an_unforeseen_way_takes_no_other_down(pipelines, monkeypatch):
+@pytest.mark.parametrize("error", [DataError, TypeError])
+def test_file_that_fails_in_an_unforeseen_way_takes_no_other_down(pipelines, monkeypatch, error):
     from kuaimai.airflow import dags
 
     pipelines(trades=TRADES, other=TRADES.replace("name: trades", "name: other"))
@@ -68,7 +69,7 @@ def test_file_that_fails_in_an_unforeseen_way_takes_no_other_down(pipelines, mon
 
     def reading(path):
         if path.stem == "other":
-            raise DataError("it cannot be read")
+            raise error("it cannot be read")
         return read(path)
 
     monkeypatch.setattr(dags, "load_pipeline", reading)

@@ -67,6 +67,8 @@ def pipeline_dags(folder: Path) -> list[DAG]:
             check_dags(dict.fromkeys(made, str(path)), taken, path)
         except KuaimaiError as err:
             mistakes[path] = str(err)
+        except Exception as err:  # noqa: BLE001 - whatever it is, it is one file's
+            mistakes[path] = f"{path}: {type(err).__name__}: {err}"
         else:
             dags |= made
     for path, mistake in mistakes.items():

@@ -76,6 +76,35 @@ def longest_pause(value: str) -> timedelta:
     return timedelta(minutes=max([overnight, *steps]))
 
 
+def intervals(value: str) -> list[tuple[timedelta, timedelta]]:
+    """Return what lies between a run and the one before it, for each hour of a day, about.
+
+    Where several intervals of one hour are equally long, only the last of them is returned. The day before
+    is the nearest one that has runs.
+
+    Args:
+        value: an expression that `five_fields` has let pass.
+
+    Returns:
+        Begins and ends, from midnight before the end.
+    """
+    minutes, hours, days, _, weekdays = _fields(value)
+    times = sorted(60 * hour + minute for hour in hours for minute in minutes)
+    given = [
+        _shortest_step(found, whole)
+        for found, whole in ((days, 31), ({day % 7 for day in weekdays}, 7))
+        if len(found) < whole
+    ]
+    steps = pairwise([times[-1] - 24 * 60 * min(given, default=1), *times])
+    found = {(end // 60, end - begin): (begin, end) for begin, end in steps}
+    return [(timedelta(minutes=begin), timedelta(minutes=end)) for begin, end in found.values()]
+
+
+def _shortest_step(found: Collection[int], whole: int) -> int:
+    values = sorted(found)
+    return min(later - earlier for earlier, later in pairwise([*values, values[0] + whole]))
+
+
 def _longest_step(found: Collection[int], whole: int) -> int:
     """The longest step from one value to the next, round and round."""
     values = sorted(found)

@@ -79,7 +79,13 @@ def _linted(path: Path) -> Linted:
     except ConfigError as err:
         return Linted(path, runs=False, told=f"{path}: refused\n  {err}")
     dags = pipeline.dags(path)
-    told = [f"{path}: runs, as {', '.join(dags)}", *_of_the_past(pipeline), *_unmarked(pipeline)]
+    told = [
+        f"{path}: runs, as {', '.join(dags)}",
+        *_of_the_past(pipeline),
+        *_unmarked(pipeline),
+        *_idle(pipeline),
+    ]
+    told += _in_strategies(pipeline)
     return Linted(path, runs=True, told="\n  ".join(told), dags=dags)
 
 
@@ -100,6 +106,29 @@ def _unmarked(pipeline: Pipeline) -> Iterator[str]:
         for at, outlet in enumerate(pipeline.outlets):
             if outlet.kind not in ("sql", "noop"):
                 yield f"targets.{at} ({outlet.name}): what a scan finds gone is marked in databases only"
+
+
+def _idle(pipeline: Pipeline) -> Iterator[str]:
+    """Tell of keys that have no effect."""
+    if pipeline.time.dimension == SCAN and "overlap_minutes" in pipeline.time.model_fields_set:
+        yield "time.overlap_minutes: it has no effect: a scan reads everything, whatever its time"
+    if catalog.method(pipeline.source.method).page is None and pipeline.source.page_size != 1:
+        yield f"source.page_size: it has no effect: {pipeline.source.method} gives everything at once"
+
+
+def _in_strategies(pipeline: Pipeline) -> Iterator[str]:
+    """Tell of what is dangerous in strategies that targets name."""
+    rules = pipeline.rules
+
+    def drops(kind: str, field: str) -> bool:
+        return rules.of(kind, field).drop
+
+    for at, outlet in enumerate(pipeline.outlets):
+        if outlet.kind in ("http", "statement") and outlet.strategy:
+            from kuaimai.pipeline.qeasy.lint import dangers  # noqa: PLC0415 - its parser is not small
+
+            for one in dangers(Path(outlet.strategy), pipeline.record.name, drops):
+                yield f"targets.{at}.strategy: {outlet.strategy}: danger: {one}"
 
 
 def _look_at_what_it_names(pipeline: Pipeline) -> None:

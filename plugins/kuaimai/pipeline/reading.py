@@ -174,6 +174,12 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     return f"unknown key {key!r}; {advice}"
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the end of a message about a word that is not known: the one that may be meant, or nothing."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def one_line(text: str) -> str:
     """Return a text without line breaks."""
     return " ".join(text.split())
@@ -221,9 +227,7 @@ def _no_kind(document: Document, where: str, detail: Any) -> tuple[int, str]:
 
 def _none_of(given: Any, expected: str) -> str:
     words = _QUOTED.findall(expected)
-    near = get_close_matches(str(given), words, n=1)
-    advice = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{given!r} is none of {', '.join(words)}{advice}"
+    return f"{given!r} is none of {', '.join(words)}{nearest(str(given), words)}"
 
 
 def _written(content: Any, location: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +19,7 @@ from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
 from kuaimai.pipeline.cron import five_fields
 from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, a_name, check_names
-from kuaimai.pipeline.reading import Document, read_document, refusal, unknown_key
+from kuaimai.pipeline.reading import Document, nearest, read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
@@ -42,6 +42,17 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _as_text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, date):  # a datetime, too, is one
+        return str(value)
+    try:
+        return json.dumps(value)
+    except TypeError:
+        raise ValueError(f"{name}: nothing that can be sent as text; quote it") from None
+
+
 class Source(_Strict):
     """Where records come from.
 
@@ -62,10 +73,10 @@ class Source(_Strict):
     @field_validator("params", mode="before")
     @classmethod
     def _as_sent(cls, value: Any) -> Any:
-        """The gateway takes text only; YAML reads `2` and `true` as something else."""
+        """The gateway takes text only; YAML reads `2`, `true` and `2026-01-01` as something else."""
         if not isinstance(value, dict):
             return value
-        return {name: one if isinstance(one, str) else json.dumps(one) for name, one in value.items()}
+        return {name: _as_text(name, one) for name, one in value.items()}
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -305,9 +316,13 @@ class Pipeline(_Strict):
     def _check_dimensions(self, method: catalog.Method) -> None:
         times = dict(method.times.dimensions) if method.times else {}
         known = [*times, *([SCAN] if method.times is None or method.times.optional else [])]
-        for dimension in self.time.dimensions:
+        for number, dimension in enumerate(self.time.dimensions):
             if dimension not in known:
-                raise ValueError(f"time.dimension: {method.name} knows {', '.join(known)}, not {dimension!r}")
+                key = f"time.further.{number - 1}.dimension" if number else "time.dimension"
+                raise ValueError(
+                    f"{key}: {method.name} knows {', '.join(known)}, not {dimension!r}"
+                    + nearest(dimension, known)
+                )
 
     def _check_needs(self, method: catalog.Method) -> None:
         """Refuse a method that needs more than a page, a time, a shop or a warehouse, and is not given it."""

@@ -1,8 +1,9 @@
 """What a strategy's target makes of a mirrored record: the document, or the rows, that are written.
 
 The record comes with the names and the forms that the gateway uses, so that the strategy's templates find
-what they found on the platform: times are epoch milliseconds, ids and amounts are text, lines are under the
-list's own name. Amounts are yuan everywhere, also where the gateway sends fen.
+what they found on the platform: times are epoch milliseconds, or text where the gateway sends text, ids and
+amounts are text, lines are under the list's own name. Amounts are fen where the gateway sends fen: a strategy
+that writes yuan divides by itself.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from kuaimai.errors import DataError
@@ -25,7 +27,8 @@ from kuaimai.pipeline.qeasy.findings import Findings, near
 from kuaimai.pipeline.qeasy.joining import Grouped, columns_of
 from kuaimai.pipeline.qeasy.lookups import Lookups
 from kuaimai.pipeline.qeasy.misfits import Origin
-from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_epoch
+from kuaimai.pipeline.qeasy.moments import DATETIME, RunWindow, read_time, to_epoch
+from kuaimai.pipeline.qeasy.names import lists_of, named, names_of, renamed
 from kuaimai.pipeline.qeasy.rendering import UNFIT, render_writeback, render_writes, shape
 from kuaimai.pipeline.qeasy.scope import is_variable
 from kuaimai.transform.tables import Table
@@ -162,28 +165,32 @@ def as_sent(
 
 
 def _row(table: Table, record: Mapping[str, Any]) -> dict[str, Any]:
-    made = {}
+    made: dict[str, Any] = {}
     for field, column in zip(table.fields, table.columns, strict=False):
         value = record.get(column.name)
         if column.type == "time" and value is not None:
             wall = read_time(value)
-            value = None if wall is None else to_epoch(wall) * 1000
-        made[field.name] = value
+            value = None if wall is None else _instant(wall, field.form)
+        elif field.type == "fen" and value is not None:
+            value = _fen(value)
+        # Which of its spellings the gateway uses differs by method, and so does the strategy's.
+        made |= dict.fromkeys(field.spellings, value)
     return made
 
 
-def renamed(source: Source | None) -> dict[str, str]:
-    """Return the catalogue's name → the strategy's (`detailkey`) of the lines that come by detail calls."""
-    detail = catalog.method(source.api).detail if source and source.kind == "kuaimai" else None
-    given = source.detail.list_key if source and source.detail else ""
-    return {detail.into: given} if detail and given else {}
+def _instant(wall: datetime, form: catalog.TimeForm | None) -> int | str:
+    """Return a time in the form in which the gateway sends it."""
+    if form == "text":
+        return wall.strftime(DATETIME)
+    milliseconds = to_epoch(wall) * 1000
+    return str(milliseconds) if form == "digits" else milliseconds
 
 
-def lists_of(source: Source) -> dict[str, str]:
-    """Return the lists of a source's record, as the strategy calls them, and the kinds of their elements."""
-    names = renamed(source)
-    children = catalog.record(catalog.method(source.api).record or "").children
-    return {names.get(name, name): kind for name, kind in children.items()}
+def _fen(yuan: Any) -> str:
+    """Return an amount in fen, as text; its digits are those of the yuan."""
+    sign, digits, exponent = Decimal(yuan).as_tuple()
+    fen = f"{Decimal((sign, digits, int(exponent) + 2)):f}"
+    return fen.rstrip("0").rstrip(".") if "." in fen else fen
 
 
 def outlet_of(compiled: Compiled, path: str, findings: Findings) -> dict[str, Any]:
@@ -307,7 +314,9 @@ def check_usable(compiled: Compiled, kind: str, kept: Iterable[str], file: str) 
 
 
 def personal_fields(compiled: Compiled, of: str = "") -> list[str]:
-    """Return the personal fields that a strategy's documents name: they have to be kept to be sent.
+    """Return the personal fields that a strategy's documents are made of: they have to be kept for that.
+
+    Those that it sends, and those that decide what is sent: a condition on a dropped field would see nothing.
 
     Args:
         compiled: the strategy.
@@ -316,20 +325,6 @@ def personal_fields(compiled: Compiled, of: str = "") -> list[str]:
     source, target = compiled.source, compiled.target
     if target is None or target.kind == "none" or (source is None and not of):
         return []
-    kind = catalog.record((catalog.method(source.api).record or "") if source is not None else of)
-    lists = lists_of(source) if source is not None else kind.children
-    kinds = {"": kind, **{name: catalog.record(one) for name, one in lists.items()}}
-    names = [name for _, value in target.document_values() for name in value.names()]
-    names += target.grouping.columns if target.grouping else ()
-    # A flat row has the element's fields as <list>_<field>.
-    flat = tuple(f"{array}_" for array in (source.flat if source is not None else ()))
-    dotted = [name.replace("_", ".", 1) if flat and name.startswith(flat) else name for name in names]
-    return sorted(set(_named(kinds, dotted)))
-
-
-def _named(kinds: Mapping[str, catalog.Record], names: Iterable[str]) -> Iterable[str]:
-    for name in names:
-        head, _, rest = name.partition(".")
-        kind, field = (kinds[head], rest) if head in kinds and rest else (kinds[""], head)
-        if field in kind.fields and kind.fields[field].personal:
-            yield field
+    known = names_of(source, of)
+    fields = [known.field(name) for _, name in named(compiled)]
+    return sorted({one.name for one in fields if one is not None and one.personal})

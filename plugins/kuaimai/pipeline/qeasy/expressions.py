@@ -238,8 +238,17 @@ class _Compiler:
         if len(arguments) < known.fewest or (known.most is not None and len(arguments) > known.most):
             wanted = str(known.fewest) if known.most == known.fewest else f"{known.fewest} or more"
             raise ValueError(f"{name} takes {wanted} arguments, not {len(arguments)}")
+        if name in functions.PATTERNED and len(arguments) > 1:
+            self._check_pattern(arguments[1])
         nodes = [self.node(argument) for argument in arguments]
         return lambda scope: functions.call(name, scope.now, [node(scope) for node in nodes])
+
+    def _check_pattern(self, one: Any) -> None:
+        """A pattern that is written out is looked at once, and not at each record."""
+        if isinstance(one, exp.Literal) and one.is_string:
+            parts = self._marks.split(str(one.this))
+            if len(parts) == 1:
+                functions.check_pattern(parts[0])
 
     def _function_of(self, one: Any, apply: Callable[[Any], Any]) -> Node:
         inner = self.node(one)

@@ -48,7 +48,7 @@ class Compiled:
             raise  # of a field inside
         except (DataError, ValueError, ArithmeticError) as err:
             raise Misfit(f"{field.path} ({field.name}): {err}", path=field.path) from err
-        if found is None and field.required and self.value is not None:
+        if found in (None, "") and field.required and self.value is not None:
             raise Misfit(f"{field.path} ({field.name}): it is required, and comes out empty", path=field.path)
         return found
 
@@ -119,7 +119,8 @@ def _compiled(field: Field, collections: Mapping[str, str], findings: Findings) 
         array = _array(field, findings)
     elif children and field.value not in (None, "", {}, []):
         findings.refuse(f"{field.path}.value", "an object has a value and children", "delete one of them")
-    elif field.value is not None:
+    elif field.value is not None and (field.value != "" or field.type == "string"):
+        # An empty text is no number and no time: a form that was left empty, so nothing is sent.
         try:
             value = parse_value(field.value, collections)
             if isinstance(value, Literal) and not field.parsers:

@@ -275,6 +275,15 @@ def _strftime(pattern: str, when: datetime | None) -> str:
     return "".join(made)
 
 
+def check_pattern(pattern: str) -> None:
+    """Refuse a time pattern that no value could be written in.
+
+    Raises:
+        ValueError: names what is not supported.
+    """
+    _strftime(pattern, None)
+
+
 def _date_format(_now: datetime, value: Any, pattern: Any) -> str:
     when = moment(value)
     # strftime("%Y") of years before 1000 is not the same everywhere.
@@ -363,6 +372,8 @@ def extreme(best: Callable[..., Any], given: Any) -> Any:
 
 # Null
 
+# Those whose second argument is a pattern of a time.
+PATTERNED = frozenset({"DATE_FORMAT", "STR_TO_DATE", "FROM_UNIXTIME"})
 # All others are null as soon as one argument is.
 TAKES_NULLS = frozenset(
     {"IFNULL", "NVL", "COALESCE", "NULLIF", "ISNULL", "CONCAT_WS", "SUM", "AVG", "MAX", "MIN", "COUNT"}
@@ -411,7 +422,7 @@ FUNCTIONS: dict[str, Function] = {
     "REVERSE": Function(_plain(lambda value: text(value)[::-1]), 1, 1),
     "REPLACE": Function(
         lambda _now, value, old, new: _short(
-            text(value).replace(text(old), text(new)) if old else text(value)
+            text(value).replace(text(old), text(new)) if text(old) else text(value)
         ),
         3,
         3,
@@ -437,7 +448,7 @@ FUNCTIONS: dict[str, Function] = {
         Function(lambda now: now.replace(microsecond=0), 0, 0),
     ),
     **dict.fromkeys(("CURDATE", "CURRENT_DATE"), Function(lambda now: now.date(), 0, 0)),
-    "UNIX_TIMESTAMP": Function(lambda now, value=None: Decimal(to_epoch(moment(value or now))), 0, 1),
+    "UNIX_TIMESTAMP": Function(lambda now, *given: Decimal(to_epoch(moment(*given or (now,)))), 0, 1),
     "FROM_UNIXTIME": Function(_from_unixtime, 1, 2),
     "DATE_FORMAT": Function(_date_format, 2, 2),
     "STR_TO_DATE": Function(_str_to_date, 2, 2),

@@ -7,7 +7,7 @@ remark says so, because the data that was synchronised there may be wrong alread
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
 from kuaimai.pipeline.qeasy import compiled as made
 from kuaimai.pipeline.qeasy.compiling import SIZE_FIELDS, compile_strategy
-from kuaimai.pipeline.qeasy.documents import lists_of
 from kuaimai.pipeline.qeasy.expressions import Expression
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.fields import literal_number
 from kuaimai.pipeline.qeasy.findings import LEVELS, Finding, Findings, Level, near
-from kuaimai.pipeline.qeasy.mirror import reads_records, to_pipeline
+from kuaimai.pipeline.qeasy.mirror import keeps_session, reads_records, to_pipeline
+from kuaimai.pipeline.qeasy.names import named, names_of
 from kuaimai.pipeline.qeasy.reading import read_strategy
 from kuaimai.pipeline.qeasy.scope import WINDOW_VARIABLES, is_variable
 from kuaimai.pipeline.qeasy.strategy import Field, Grouping, Side
@@ -41,6 +41,7 @@ _MOST_SAID = re.compile(
 _LIMIT_SAID = re.compile(r"(?:间隔|跨度|范围)\S{0,6}(?:不能超过|不超过|最大|最长)\s*(\S{1,4}?[天日时])")
 _BIG_NUMBER = re.compile(r"[-+]\s*(\d{6,})(?!\d)")
 _DIVISION = re.compile(r"/|%|\b(?:DIV|MOD)\b", re.IGNORECASE)
+_TO_YUAN = re.compile(r"/\s*100(?!\d)|\*\s*0?\.01(?!\d)")
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.|'')*'")
 
 
@@ -105,7 +106,8 @@ def lint_strategy(path: Path) -> Report:
         return Report(str(path), path.stem, 0, 0, (Finding("refused", "", err.message),))
     compiled = compile_strategy(strategy, findings)
     if compiled.source is not None and strategy.source is not None:
-        _Source(findings, strategy.source, compiled.source).look()
+        writes = compiled.target is not None and compiled.target.kind != "none"
+        _Source(findings, strategy.source, compiled.source, writes=writes).look()
     if compiled.target is not None and strategy.target is not None:
         _Target(findings, strategy.target, compiled).look()
     if compiled.source is None and compiled.target is not None:
@@ -121,6 +123,13 @@ def lint_strategy(path: Path) -> Report:
         except ConfigError as err:
             if not findings.of("not_run"):
                 findings.cannot_run("", err.message.removeprefix(f"strategy {path}: "), err.hint or "")
+    source = compiled.source
+    if (
+        source is not None
+        and source.kind == "kuaimai"
+        and not (reads_records(compiled) or keeps_session(compiled))
+    ):
+        findings.cannot_run(f"{source.path}api", f"{source.api} returns no records to mirror", "take another")
     told = tuple(dict.fromkeys(findings.found))
     against = {one.path for one in told if one.level in ("refused", "not_run")}
     missing = sum(one.level == "refused" and one.message.startswith("it is missing") for one in told)
@@ -132,6 +141,27 @@ def lint_strategy(path: Path) -> Report:
         max(settings - len(against), 0),
         tuple(sorted(told, key=lambda one: LEVELS.index(one.level))),
     )
+
+
+def dangers(path: Path, kind: str, dropped: Callable[[str, str], bool]) -> list[Finding]:
+    """Return what is dangerous in a strategy whose target a pipeline of one's own uses.
+
+    Args:
+        path: the strategy's file, which compiles.
+        kind: of the pipeline's records.
+        dropped: whether the pipeline drops a field, by kind and name.
+    """
+    strategy, findings = read_strategy(path)
+    compiled = compile_strategy(strategy, findings)
+    if compiled.target is not None and strategy.target is not None:
+        _Target(findings, strategy.target, compiled, kind).look()
+    known = names_of(compiled.source, kind)
+    for where, name in named(compiled):
+        field = known.field(name)
+        if field is not None and dropped(known.kinds[known.parts(name)[0]], field.name):
+            told = f"{name}: the pipeline drops it, so nothing is there"
+            findings.warn(where, told, "keep it in the pipeline, or leave it out here")
+    return list(dict.fromkeys(findings.of("danger")))
 
 
 class _Side:
@@ -193,9 +223,10 @@ class _Side:
 
 
 class _Source(_Side):
-    def __init__(self, findings: Findings, side: Side, source: made.Source) -> None:
+    def __init__(self, findings: Findings, side: Side, source: made.Source, *, writes: bool) -> None:
         super().__init__(findings, side)
         self.source = source
+        self.writes = writes
 
     def look(self) -> None:
         """Look at everything."""
@@ -296,7 +327,10 @@ class _Source(_Side):
                 "true"
                 + ("" if self.side.has_id_check else " (it is the default)")
                 + ": on the platform a row whose id is known is dropped, so its updates are lost",
-                "here rows are upserted by key and version; on the platform write false",
+                "here the tables are upserted by key and version, but each record is written to the target "
+                "once, as it was then: write false to write its changes too"
+                if self.writes
+                else "here rows are upserted by key and version; on the platform write false",
             )
         for kind, array in (("beatFlat", self.source.flat), ("operation.arrayKey", (self.source.split,))):
             for number, name in enumerate(one for one in array if one):
@@ -356,9 +390,11 @@ class _Source(_Side):
 
 
 class _Target(_Side):
-    def __init__(self, findings: Findings, side: Side, compiled: made.Compiled) -> None:
+    def __init__(self, findings: Findings, side: Side, compiled: made.Compiled, kind: str = "") -> None:
         super().__init__(findings, side)
         self.compiled = compiled
+        # Of the records that it writes, where it has no source that says it.
+        self.kind = kind
 
     def look(self) -> None:
         """Look at everything."""
@@ -370,6 +406,7 @@ class _Target(_Side):
         self.values(target.values())
         self.omitted(target.request)
         self._source_fields(target)
+        self._id_check(target)
         if target.grouping is not None:
             self._grouping(target.grouping)
         if target.statement is not None:
@@ -380,43 +417,58 @@ class _Target(_Side):
                 f"{target.batch.rows} rows share one request: an API that fails it as a whole fails them all",
             )
 
+    def _id_check(self, target: made.Target) -> None:
+        """Whether changes are written is one question, and two settings that may answer it."""
+        source = self.compiled.source
+        if source is not None and self.side.has_id_check and target.id_check != source.id_check:
+            theirs, ours = (str(one).lower() for one in (source.id_check, target.id_check))
+            self.findings.warn(
+                f"{self.path}idCheck",
+                f"{ours}, and the source's is {theirs}, which decides here: "
+                + ("each record is written once" if source.id_check else "changes are written again"),
+                "write the same in both",
+            )
+
     def _source_fields(self, target: made.Target) -> None:
         """A field that the source does not have is sent as nothing."""
         source = self.compiled.source
-        record = catalog.method(source.api).record if source and source.kind == "kuaimai" else None
-        if source is None or record is None:
+        if not (self.kind or reads_records(self.compiled)):
             return
-        kind = catalog.record(record)
-        lists = lists_of(source)
-        known = {*kind.fields, *lists, *(new for _, _, new, _ in source.formats)}
-        known |= {alias for one in kind.fields.values() for alias in one.aliases}
-        for array in source.flat:
-            child = lists.get(array)
-            known |= {f"{array}_{name}" for name in (catalog.record(child).fields if child else ())}
-        named = [
-            (f"{one.path}.value", name)
-            for one, value in target.document_values()
-            for name in value.names()
-            if not is_variable(name)
-        ]
-        what = f"{source.api} returns no field {{!r}} that the catalogue knows"
-        grouping = target.grouping
-        if grouping is not None:
-            columns = [(f"{self.path}groupCalculate", name) for name in grouping.columns]
-            self._unknown(columns, known, what)
-            known = {
-                *grouping.header,
-                *grouping.calculate,
-                *([grouping.target_body] if grouping.body else ()),
-            }
-            what = "{!r} is no part of a document: it is neither grouped nor calculated"
-        self._unknown(named, known, what)
+        self._fen(target)
+        known, grouping = names_of(source, self.kind), target.grouping
+        whose = source.api if source is not None else self.kind
+        derived = [new for _, _, new, _ in source.formats] if source is not None else []
+        columns = {*grouping.header, *grouping.calculate} if grouping is not None else set()
+        if grouping is not None and grouping.body:
+            columns.add(grouping.target_body)
+        for where, name in named(self.compiled):
+            if is_variable(name):
+                continue
+            if grouping is not None and where.startswith((f"{self.path}request", f"{self.path}otherRequest")):
+                # What is sent is made of the document, no longer of the row.
+                head = name.split(".")[0]
+                unknown = (head, sorted(columns)) if head not in columns else None
+                what = "{!r} is no part of a document: it is neither grouped nor calculated"
+            else:
+                unknown = known.unknown(name, derived)
+                what = f"{whose} returns no field {{!r}} that the catalogue knows"
+            if unknown is not None:
+                self.findings.warn(where, what.format(unknown[0]), near(unknown[0], sorted(unknown[1])))
 
-    def _unknown(self, named: Iterable[tuple[str, str]], known: set[str], what: str) -> None:
-        for where, name in named:
-            head = name.split(".")[0]
-            if head not in known:
-                self.findings.warn(where, what.format(head), near(head, sorted(known)))
+    def _fen(self, target: made.Target) -> None:
+        """The same money has two units in Kuaimai, and the target's tables have one."""
+        known = names_of(self.compiled.source, self.kind)
+        for one, value in target.document_values():
+            if isinstance(value, Expression) and _TO_YUAN.search(value.text):
+                continue
+            for name in value.names():
+                field = known.field(name)
+                if field is not None and field.type == "fen":
+                    self.findings.note(
+                        f"{one.path}.value",
+                        f"{name} is sent in fen, as the gateway has it; the mirror's tables have yuan",
+                        f"write _function {{{{{name}}}}} / 100 where the other side wants yuan",
+                    )
 
     def _grouping(self, grouping: Grouping) -> None:
         source = self.compiled.source

@@ -19,21 +19,22 @@ from kuaimai.errors import ConfigError, DataError
 from kuaimai.extract.windows import SCAN
 from kuaimai.gateway import catalog
 from kuaimai.gateway.clock import GATEWAY_ZONE
-from kuaimai.pipeline.cron import runs_a_day
+from kuaimai.pipeline.cron import intervals, runs_a_day
 from kuaimai.pipeline.qeasy.compiled import Compiled, Source
 from kuaimai.pipeline.qeasy.compiling import PAGE_FIELDS, SIZE_FIELDS, load_strategy
 from kuaimai.pipeline.qeasy.documents import outlet_of, personal_fields
 from kuaimai.pipeline.qeasy.fields import Compiled as CompiledField
 from kuaimai.pipeline.qeasy.findings import Findings
 from kuaimai.pipeline.qeasy.moments import RunWindow, read_time, to_wall
-from kuaimai.pipeline.qeasy.rendering import remedy_request, source_request
+from kuaimai.pipeline.qeasy.rendering import Request, remedy_request, source_request
 from kuaimai.pipeline.qeasy.templates import Literal
 from kuaimai.pipeline.spec import CREATED, Pipeline
 
 REFRESH = "open.token.refresh"
 DEFAULT_SCHEDULE = "*/5 * * * *"
-# Any window will do to see by how much the strategy's own reaches further.
-_START = datetime(2026, 1, 2, 3, 0, tzinfo=GATEWAY_ZONE)
+# Any day will do to see what a strategy asks for, and by how much its own window reaches further.
+_MIDNIGHT = datetime(2026, 1, 2, tzinfo=GATEWAY_ZONE)
+_START = _MIDNIGHT + timedelta(hours=3)
 _PROBE = RunWindow(_START, _START + timedelta(minutes=5), _START + timedelta(minutes=5))
 _DAY = timedelta(days=1)
 _NEXT_DAY = RunWindow(_PROBE.start + _DAY, _PROBE.end + _DAY, _PROBE.now + _DAY)
@@ -233,17 +234,27 @@ def _time(compiled: Compiled, source: Source, method: catalog.Method) -> dict[st
         return {}
     name, dimension = fits[0]
     start = fields[dimension.start]
-    early = _begin(source, start, findings)
-    if early is None:
+    begins = _begins(source, start, compiled.crontab or DEFAULT_SCHEDULE, findings)
+    if not begins:
         return {}
-    overlap = to_wall(_PROBE.start) - early
-    if not timedelta() <= overlap <= _MOST_OVERLAP:
+    # Its begin may be the same for many runs, e.g. midnight: the overlap has to reach it from the last one.
+    overlap = max(to_wall(run.start) - early for run, early in begins)
+    behind = all(to_wall(run.end) <= early for run, early in begins)
+    if behind or overlap > _MOST_OVERLAP:
         findings.cannot_run(
             f"{start.field.path}.value",
-            f"it begins {abs(overlap)} {'before' if overlap > timedelta() else 'after'} the run's window",
+            f"it begins {abs(overlap)} {'after' if behind else 'before'} the run's window",
             "begin at LAST_SYNC_TIME, or up to a day before it; LAST_SYNC_TIME is in seconds",
         )
         return {}
+    if overlap < timedelta():
+        findings.warn(
+            f"{start.field.path}.value",
+            f"it begins {-overlap} after the run before: the platform leaves out what lies between",
+            "here all of it is read; write {{LAST_SYNC_TIME|datetime}}",
+        )
+        overlap = timedelta()
+    _look_at_end(source, fields.get(dimension.end), findings)
     found: dict[str, Any] = {"dimension": name}
     if overlap:
         # Never less than ours: rows can become visible minutes after their time.
@@ -271,15 +282,14 @@ def _remedied(
     the strategy's own time shows too late, or never. Those are found by their creation.
     """
     times = method.times.dimensions if method.times else {}
+    runs = _runs(source.remedy_crontab)
     try:
-        asked = remedy_request(source, _PROBE).params
+        asked = [_as_object(remedy_request(source, run)) for run in runs]
     except DataError as err:
         findings.warn(f"{source.path}omissionRemedy", f"it is not run here: {err}", _SEALS)
         return []
-    params = asked if isinstance(asked, dict) else {}
-    asked_by, hours = next(
-        ((name, _hours_back(params[one.start])) for name, one in _asked_by(params, times)), ("", 0)
-    )
+    asked_by, start = next(((name, one.start) for name, one in _asked_by(asked[-1], times)), ("", ""))
+    hours = max(_hours_back(params.get(start), run.end) for run, params in zip(runs, asked, strict=True))
     name = CREATED if asked_by == dimension else asked_by
     if not hours or name not in times or dimension in (name, SCAN):
         findings.warn(
@@ -300,37 +310,70 @@ def _remedied(
     ]
 
 
-def _hours_back(begin: Any) -> int:
+def _hours_back(begin: Any, end: datetime) -> int:
     """How many hours before a run something begins, at most what a look-back can be; 0 for no time."""
     try:
         early = read_time(begin)
     except ValueError:
         return 0
-    if early is None or early >= to_wall(_PROBE.end):
+    if early is None or early >= to_wall(end):
         return 0
-    return min(-(-(to_wall(_PROBE.end) - early) // timedelta(hours=1)), _MOST_LOOK_BACK)
+    return min(-(-(to_wall(end) - early) // timedelta(hours=1)), _MOST_LOOK_BACK)
 
 
-def _begin(source: Source, field: CompiledField, findings: Findings) -> datetime | None:
-    """Where the window of a run begins, wall clock; it has to move with the runs."""
+def _runs(schedule: str) -> list[RunWindow]:
+    """The windows of a day's runs, one for each hour and length."""
+    return [
+        RunWindow(_MIDNIGHT + begin, _MIDNIGHT + end, _MIDNIGHT + end) for begin, end in intervals(schedule)
+    ]
+
+
+def _begins(
+    source: Source, field: CompiledField, schedule: str, findings: Findings
+) -> list[tuple[RunWindow, datetime]]:
+    """Where the strategy begins to read in each run of a day, wall clock; it has to move with the runs."""
     name, where = field.field.name, f"{field.field.path}.value"
+    runs = _runs(schedule)
     try:
-        early, later = (read_time(_params(source, window)[name]) for window in (_PROBE, _NEXT_DAY))
-    except ValueError as err:
+        early, later, *begins = (
+            read_time(_params(source, window).get(name)) for window in (_PROBE, _NEXT_DAY, *runs)
+        )
+    except (DataError, ValueError) as err:
         findings.cannot_run(where, str(err), "write {{LAST_SYNC_TIME|datetime}}")
-        return None
-    if early is None or later is None or later - early != _DAY:
+        return []
+    if early is None or later is None or later - early != _DAY or not any(begins):
         findings.cannot_run(
             where,
             "a fixed time: every run would read the same",
             "write {{LAST_SYNC_TIME|datetime}}; for the past use the DAG kuaimai_backfill",
         )
-        return None
-    return early
+        return []
+    # A run for which it has no time reads nothing that another would have to reach.
+    return [(run, begin) for run, begin in zip(runs, begins, strict=True) if begin is not None]
+
+
+def _look_at_end(source: Source, field: CompiledField | None, findings: Findings) -> None:
+    """Tell of an end that does not move with the runs: here every window ends with its run."""
+    if field is None:
+        return
+    end, later = (_params(source, window).get(field.field.name) for window in (_PROBE, _NEXT_DAY))
+    if end is not None and end == later:
+        findings.warn(
+            f"{field.field.path}.value",
+            f"{end}, a fixed time: on the platform nothing is read after it",
+            "here every window ends with its run; write {{CURRENT_TIME|datetime}}",
+        )
 
 
 def _fixed(source: Source, method: catalog.Method, findings: Findings) -> dict[str, str]:
     """Parameters that every request carries, besides those of paging and time, which are set for each."""
+    for field in source.other:
+        if field.field.name.replace("_", "").lower() not in _PAGING:
+            findings.cannot_run(
+                f"{field.field.path}.field",
+                f"{field.field.name}: otherRequest is the connector's, and is not sent to the gateway",
+                "move it to request, or delete it",
+            )
     ours = set()
     for one in method.times.dimensions.values() if method.times else ():
         ours |= {one.start, one.end, *one.send}
@@ -375,5 +418,8 @@ def _as_always(
 
 
 def _params(source: Source, window: RunWindow) -> dict[str, Any]:
-    asked = source_request(source, window).params
-    return asked if isinstance(asked, dict) else {}
+    return _as_object(source_request(source, window))
+
+
+def _as_object(request: Request) -> dict[str, Any]:
+    return request.params if isinstance(request.params, dict) else {}

@@ -17,6 +17,7 @@ from kuaimai.errors import ConfigError
 from kuaimai.pipeline.cron import five_fields
 from kuaimai.pipeline.qeasy import keys
 from kuaimai.pipeline.qeasy.findings import Findings, near
+from kuaimai.pipeline.qeasy.moments import read_time
 from kuaimai.pipeline.qeasy.places import places_in
 from kuaimai.pipeline.qeasy.strategy import (
     Batch,
@@ -37,6 +38,7 @@ _TRUE, _FALSE = (True, 1, "1", "true"), (False, 0, "0", "false")
 # Deeper than any form; a file that nests further is not a strategy.
 _DEEPEST = 40
 _CRON_FIELDS = 5
+_TIMESTAMP = "timestamp:"
 
 
 def read_strategy(path: Path) -> tuple[Strategy, Findings]:
@@ -434,9 +436,30 @@ class _Reader:
             self._wrong(f"{path}.value", value, "one text or number")
         if logic == "between" and len(_parts(value)) != 2:  # noqa: PLR2004 - both ends
             self._wrong(f"{path}.value", value, '"low,high", both inclusive')
+        value = self._limits(value, logic, f"{path}.value")
         return Condition(
             path, name, logic, value, strict=self._flag(data, "strictMode", f"{path}.", default=False)
         )
+
+    def _limits(self, value: Any, logic: str, path: str) -> Any:
+        """What a row is compared with; what follows `timestamp:`, before one or all of them, are times."""
+        parts = _parts(value)
+        if any("{{" in one for one in parts if isinstance(one, str)):
+            told = "a template: conditions are compared with what is written, whatever the window"
+            self.findings.refuse(path, told, "write a fixed value, or make the window itself shorter")
+            return value
+        if not any(isinstance(one, str) and one.strip().startswith(_TIMESTAMP) for one in parts):
+            return value
+        times = []
+        for one in parts:
+            text = str(one).strip().removeprefix(_TIMESTAMP).strip()
+            try:
+                times.append(read_time(text))
+            except ValueError:
+                times.append(None)
+            if times[-1] is None:
+                self.findings.refuse(path, f"{text!r} is no time", "write yyyy-MM-dd HH:mm:ss")
+        return times if logic in ("in", "notin", "between") else times[0]
 
     def _formats(self, given: Any, path: str) -> tuple[Format, ...]:
         made = []

@@ -21,8 +21,6 @@ from kuaimai.pipeline.qeasy.strategy import Condition, Grouping
 
 Row = dict[str, Any]
 
-_TIMESTAMP = "timestamp:"
-
 
 # Filters
 
@@ -118,11 +116,11 @@ def holds(condition: Condition, value: Any) -> bool:
 
 
 def _compared(value: Any, wanted: Any, *, ordered: bool = True) -> int:
-    if isinstance(wanted, str) and wanted.startswith(_TIMESTAMP):
-        wall, limit = read_time(value), read_time(wanted.removeprefix(_TIMESTAMP).strip())
-        if wall is None or limit is None:
+    if isinstance(wanted, datetime):
+        wall = read_time(value)
+        if wall is None:
             raise ValueError("not a time")
-        return (to_epoch(wall) > to_epoch(limit)) - (to_epoch(wall) < to_epoch(limit))
+        return (to_epoch(wall) > to_epoch(wanted)) - (to_epoch(wall) < to_epoch(wanted))
     left, right = _comparable(value), _comparable(wanted)
     if isinstance(left, Decimal) and isinstance(right, Decimal):
         return (left > right) - (left < right)

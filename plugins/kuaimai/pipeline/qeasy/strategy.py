@@ -46,7 +46,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Condition:
-    """One comparison of a row filter; `strict` drops the document if one row of the array fails."""
+    """One comparison of a row filter; `strict` drops the document if one row of the array fails.
+
+    What was written behind `timestamp:` is a `datetime` in `value`, wall clock; of several a list of them.
+    """
 
     path: str
     field: str
