@@ -434,7 +434,7 @@ def test_lint_looks_at_what_the_last_steps_of_a_run_need(tmp_path, line, message
     assert message in found.told
 
 
-def test_lint_tells_what_is_dangerous_in_the_strategy_of_a_target(tmp_path):
+def test_lint_tells_what_is_dangerous_in_the_strategy_of_a_target(tmp_path, monkeypatch):
     fields = {"memo": "{{sellerMemo}}", "none": "{{nosuch}}", "line": "{{orders.nums}}", "good": "{{tid}}"}
     request = ",\n".join(f'{{"field": "{name}", "value": "{value}"}}' for name, value in fields.items())
     (tmp_path / "erp").mkdir()
@@ -453,6 +453,8 @@ def test_lint_tells_what_is_dangerous_in_the_strategy_of_a_target(tmp_path):
     assert inside.startswith("line 4: request[2].value: trade returns no field 'orders.nums'")
     assert inside.endswith("did you mean 'orders.num'?")
     assert dropped.startswith("line 2: request[0].value: sellerMemo: the pipeline drops it")
+    monkeypatch.chdir(tmp_path.parent)
+    assert [one.runs for one in lint([Path(tmp_path.name)])] == [True]
 
 
 def test_lint_tells_of_keys_without_effect(tmp_path):

@@ -122,7 +122,7 @@ def _compiled(outlet: HttpOutlet | StatementOutlet, spec: Pipeline) -> Compiled:
     from kuaimai.pipeline.qeasy.compiling import load_strategy
     from kuaimai.pipeline.qeasy.documents import check_usable
 
-    file = Path(spec.folder, outlet.strategy)
+    file = Path(outlet.strategy)
     compiled = load_strategy(file)
     check_usable(compiled, spec.record.name, spec.kept_personal, str(file))
     return compiled

@@ -162,7 +162,7 @@ def _look_at_strategy(pipeline: Pipeline, key: str, outlet: HttpOutlet | Stateme
     from kuaimai.pipeline.qeasy.compiling import load_strategy  # noqa: PLC0415 - as above
     from kuaimai.pipeline.qeasy.documents import check_usable  # noqa: PLC0415 - as above
 
-    path = Path(pipeline.folder, outlet.strategy)
+    path = Path(outlet.strategy)
     try:
         compiled = load_strategy(path)
         check_usable(compiled, pipeline.record.name, pipeline.kept_personal, str(path))

@@ -499,8 +499,9 @@ class _Target(_Side):
         if not statement.again:
             self.findings.warn(
                 where,
-                "main_sql is a plain INSERT: a row that is written again is doubled or fails on its key",
-                "write REPLACE INTO, or add ON DUPLICATE KEY UPDATE",
+                "main_sql executed again would double a row, add to it or fail on its key: a record that was "
+                "on its way when a task died is held",
+                "write REPLACE INTO, or ON DUPLICATE KEY UPDATE with what the row brings",
             )
         if statement.limit > 1:
             self.findings.warn(
