@@ -36,8 +36,10 @@ def alone() -> Iterator[None]:
         except BlockingIOError:
             raise DemoError("a demo is running in this folder already; end it with Ctrl-C first") from None
         for path in DEMO.iterdir():
-            if path.name != "lock":
+            if path.is_dir():
                 shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
         LOGS.mkdir()
         yield
 
@@ -91,10 +93,12 @@ def run(port: int) -> int:
             processes += services.start_airflow(settings, port)
             services.wait_for(services.ui(port), processes)
             services.unpause(services.DAG_ID, settings, processes)
+        command = services.shown(services.write_command(settings))
         print(
             f"\n  UI       http://127.0.0.1:{port}/dags/{services.DAG_ID}"
             f"\n  login    admin / {password}"
             f"\n  rows     {services.psql(folder)}"
+            f"\n  ask      {command} status    (or: preview trades, doctor, plan, replay)"
             f"\n  gateway  {gateway.control}/health"
             f"\n  logs     {services.shown(LOGS)}/"
             "\n  stop     Ctrl-C\n",

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -210,6 +211,17 @@ def write_password(settings: Mapping[str, str]) -> str:
     file.touch(mode=0o600)
     file.write_text(json.dumps({"admin": password}))
     return password
+
+
+def write_command(settings: Mapping[str, str]) -> Path:
+    """Write the command `kuaimai` of the demo's own installation, for another terminal; return its path."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items() if name != "PATH"]
+    lines += [f"export PYTHONPATH={shlex.quote(str(ROOT / 'plugins'))}"]
+    command = DEMO / "kuaimai"
+    command.touch(mode=0o700)  # it holds the settings
+    script = "\n".join(["#!/bin/sh", *lines, f'exec {shlex.quote(sys.executable)} -m kuaimai.cli "$@"', ""])
+    command.write_text(script)
+    return command
 
 
 def free_port(wanted: int) -> int:

@@ -89,6 +89,11 @@ def test_ctrl_c_leaves_no_process_and_no_open_port(start, tmp_path):
     port = int(address.split(":")[2].split("/")[0])
     listening = [each.laddr for each in psutil.net_connections("tcp") if each.status == "LISTEN"]
     assert port in {each.port for each in listening}
+    told = subprocess.run(
+        [tmp_path / "kuaimai", "status", "trades"], capture_output=True, text=True, check=False
+    )
+    assert told.stdout.startswith("trades → kuaimai_target: "), told.stderr
+    assert "upd_time" in told.stdout
     os.killpg(demo.pid, signal.SIGINT)
     output = demo.communicate(timeout=PATIENCE)[0]
     assert demo.returncode == 0, output
