@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kuaimai.errors import ConfigError
 from kuaimai.gateway import catalog
-from kuaimai.pipeline import schema
+from kuaimai.pipeline import keys, schema
 from kuaimai.pipeline.lint import lint
 from kuaimai.pipeline.spec import load_pipeline
 
@@ -261,10 +261,19 @@ def test_schema_for_editors_is_up_to_date():
     assert json.loads((INCLUDE / schema.FILE).read_text(encoding="utf-8")) == schema.json_schema()
 
 
+def test_page_of_all_keys_is_up_to_date():
+    """`python -m kuaimai.pipeline.keys > docs/keys.md` writes it anew."""
+    page = INCLUDE.parents[1] / "docs" / "keys.md"
+    assert page.read_text(encoding="utf-8") == keys.keys_page()
+    for name in schema.json_schema()["$defs"]:
+        assert f'<a id="{name.lower()}">' in keys.keys_page()
+
+
 def test_schema_describes_every_key_and_takes_the_full_example():
     made = schema.json_schema()
     assert set(CONTENT) <= set(made["properties"])
-    assert all(part.get("description") for part in made["properties"].values())
+    for part in (made, *made["$defs"].values()):
+        assert all(about.get("description") for about in part["properties"].values()), part["title"]
     with contextlib.suppress(ImportError):
         import jsonschema
 

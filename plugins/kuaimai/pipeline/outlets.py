@@ -30,10 +30,11 @@ def a_name(value: str) -> str:
     return value
 
 
-class _Outlet(BaseModel):
+class BaseOutlet(BaseModel):
     """What all targets share.
 
     Attributes:
+        kind: what it is.
         name: tells targets of one pipeline apart; by default the Connection, or else the kind.
         schedule: cron, in Asia/Shanghai: the target is written by a DAG of its own,
             `kuaimai_<pipeline>__<name>`, which reads what changed since its last run; by default with the
@@ -68,7 +69,7 @@ class _Outlet(BaseModel):
         return "conn_id" in cls.model_fields and not cls.model_fields["conn_id"].is_required()
 
 
-class SqlOutlet(_Outlet):
+class SqlOutlet(BaseOutlet):
     """A database.
 
     Attributes:
@@ -79,11 +80,11 @@ class SqlOutlet(_Outlet):
     conn_id: str = "kuaimai_target"
 
 
-class FilesOutlet(_Outlet):
+class FilesOutlet(BaseOutlet):
     """A folder of change files; see `kuaimai.load.files`.
 
     Attributes:
-        url: an absolute folder, or the URL of an object store: `s3://bucket/mirror`.
+        url: an absolute folder, or the URL of an object store: `s3://aws_default@bucket/mirror`.
         format: `parquet`, or `jsonl`: a JSON object on each line.
         partition_by: the column whose day (GMT+8) is a file's folder; by default `created`, else the record's
             first time.
@@ -126,7 +127,7 @@ class Answers(BaseModel):
     index: str | None = None
 
 
-class HttpOutlet(_Outlet):
+class HttpOutlet(BaseOutlet):
     """A write API: POST of JSON, with a Bearer token; see `kuaimai.load.posting`.
 
     Attributes:
@@ -181,7 +182,7 @@ class HttpOutlet(_Outlet):
         return self
 
 
-class StatementOutlet(_Outlet):
+class StatementOutlet(BaseOutlet):
     """A database that gets a statement of a Qeasy strategy's own for each record; see docs/qeasy.md.
 
     Attributes:
@@ -196,7 +197,7 @@ class StatementOutlet(_Outlet):
     id_check: bool = False
 
 
-class NoopOutlet(_Outlet):
+class NoopOutlet(BaseOutlet):
     """No target at all (写入空操作): records are read, typed, counted and sealed, and go nowhere."""
 
     kind: Literal["noop"] = "noop"

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from inspect import cleandoc
+from types import MappingProxyType
 from typing import Any
 
 from kuaimai.gateway import catalog
+from kuaimai.pipeline.outlets import BaseOutlet
 from kuaimai.pipeline.spec import Pipeline
 
 FILE = "pipeline.schema.json"
@@ -26,8 +30,8 @@ def json_schema() -> dict[str, Any]:
         if field.exclude:
             del properties[field.alias or name]
     _describe(schema)
-    for part in parts.values():
-        _describe(part)
+    for name, part in parts.items():
+        _describe(part, _attributes(BaseOutlet.__doc__ or "") if name.endswith("Outlet") else {})
     methods = [name for name in catalog.method_names() if catalog.method(name).record]
     parts["Source"]["properties"]["method"]["enum"] = methods
     parts["Source"]["properties"]["enrich"]["items"]["enum"] = methods
@@ -50,12 +54,21 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def _describe(part: dict[str, Any]) -> None:
+def _describe(part: dict[str, Any], inherited: Mapping[str, str] = MappingProxyType({})) -> None:
     """Move what a model's docstring says about its attributes to the attributes."""
-    head, _, rest = part.get("description", "").partition("Attributes:")
-    part["description"] = " ".join(head.split())
+    said_in = part.get("description", "")
+    part["description"] = " ".join(said_in.partition("Attributes:")[0].split())
+    told = {**inherited, **_attributes(said_in)}
+    for key, about in part.get("properties", {}).items():
+        said = told.get(key) or told.get(f"{key}_") or told.get(f"{key}_policy")
+        if said:
+            about["description"] = said
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """Return what a docstring, its indentation taken off or not, says about each attribute."""
     name, told = "", {}
-    for line in rest.splitlines():
+    for line in cleandoc(docstring).partition("Attributes:")[2].splitlines():
         start, colon, text = line.strip().partition(": ")
         if (
             colon
@@ -66,10 +79,7 @@ def _describe(part: dict[str, Any]) -> None:
             name, told[start] = start, text
         elif name and line.strip():
             told[name] += " " + line.strip()
-    for key, about in part.get("properties", {}).items():
-        said = told.get(key) or told.get(f"{key}_") or told.get(f"{key}_policy")
-        if said:
-            about["description"] = said
+    return told
 
 
 def as_text() -> str:
