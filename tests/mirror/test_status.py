@@ -8,6 +8,8 @@ import pytest
 import sqlalchemy as sa
 from installation import CHINA, START, mirror
 
+from kuaimai.pipeline import planner
+from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.pipeline.status import pretty, status
 from kuaimai.sandbox import Faults
 
@@ -111,6 +113,30 @@ def test_further_time_that_stands_still_is_late(tmp_path):
         assert "LATE by created" in text
         shop.look_back()
         assert told(shop)[0].late == ()
+
+
+def test_further_time_that_only_a_backfill_has_read_has_no_schedule_to_be_late(tmp_path):
+    with mirror(tmp_path) as shop:
+        shop.tick()
+        now = datetime.fromtimestamp(shop.clock(), CHINA)
+        plan = planner.plan_backfill(
+            shop.pipeline,
+            run="backfill",
+            start=now - timedelta(days=2),
+            end=now - timedelta(days=1),
+            shops=fetch_shops(shop.client),
+            dimension="created",
+            client=shop.client,
+            rate=5,
+            target=shop.target,
+            now=shop.clock,
+        )
+        planner.announce(plan, shop.pipeline, shop.target)
+        for piece in plan.slices:
+            shop.one(piece)
+        found, _ = told(shop)
+        assert [one.dimension for one in found.dimensions] == ["upd_time", "created"]
+        assert (found.complete, found.late) == (True, ())
 
 
 def test_old_time_that_is_open_makes_no_schedule_late(tmp_path):

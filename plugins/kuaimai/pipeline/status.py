@@ -92,7 +92,13 @@ def status(pipeline: Pipeline, target: Target, where: str, now: datetime) -> Pip
         pipeline=pipeline.name,
         target=where,
         dimensions=dimensions,
-        late=tuple(name for name in planned if _stands_still(pipeline, where, name, standing, now)),
+        late=tuple(
+            name
+            for name in planned
+            # Where only a backfill or the night has read, there is no schedule to be late.
+            if target.began(pipeline.name, name) is not None
+            and _stands_still(pipeline, where, name, standing, now)
+        ),
         quarantined=standing.quarantined,
         oldest_quarantined=standing.oldest_quarantined,
     )
