@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise
@@ -64,13 +64,7 @@ def longest_pause(value: str) -> timedelta:
     """
     minutes, hours, days, months, weekdays = _fields(value)
     times = sorted(60 * hour + minute for hour in hours for minute in minutes)
-    # Where both a day of the month and a weekday are given, either of them is enough.
-    given = [
-        _longest_step(found, whole)
-        for found, whole in ((days, 31), ({day % 7 for day in weekdays}, 7))
-        if len(found) < whole
-    ]
-    apart = min(given, default=1) + 31 * (_longest_step(months, 12) - 1)
+    apart = _days_apart(days, weekdays, max) + 31 * (max(_steps(months, 12)) - 1)
     overnight = times[0] + (24 * 60) * apart - times[-1]
     steps = [later - earlier for earlier, later in pairwise(times)]
     return timedelta(minutes=max([overnight, *steps]))
@@ -90,25 +84,28 @@ def intervals(value: str) -> list[tuple[timedelta, timedelta]]:
     """
     minutes, hours, days, _, weekdays = _fields(value)
     times = sorted(60 * hour + minute for hour in hours for minute in minutes)
-    given = [
-        _shortest_step(found, whole)
-        for found, whole in ((days, 31), ({day % 7 for day in weekdays}, 7))
-        if len(found) < whole
-    ]
-    steps = pairwise([times[-1] - 24 * 60 * min(given, default=1), *times])
+    steps = pairwise([times[-1] - 24 * 60 * _days_apart(days, weekdays, min), *times])
     found = {(end // 60, end - begin): (begin, end) for begin, end in steps}
     return [(timedelta(minutes=begin), timedelta(minutes=end)) for begin, end in found.values()]
 
 
-def _shortest_step(found: Collection[int], whole: int) -> int:
-    values = sorted(found)
-    return min(later - earlier for earlier, later in pairwise([*values, values[0] + whole]))
+def _days_apart(
+    days: Collection[int], weekdays: Collection[int], which: Callable[[Iterable[int]], int]
+) -> int:
+    """How many days lie between days with runs: `max` gives the most, `min` the fewest."""
+    # Where both a day of the month and a weekday are given, either of them is enough.
+    given = [
+        which(_steps(found, whole))
+        for found, whole in ((days, 31), ({day % 7 for day in weekdays}, 7))
+        if len(found) < whole
+    ]
+    return min(given, default=1)
 
 
-def _longest_step(found: Collection[int], whole: int) -> int:
-    """The longest step from one value to the next, round and round."""
+def _steps(found: Collection[int], whole: int) -> list[int]:
+    """The steps from one value to the next, round and round."""
     values = sorted(found)
-    return max(later - earlier for earlier, later in pairwise([*values, values[0] + whole]))
+    return [later - earlier for earlier, later in pairwise([*values, values[0] + whole])]
 
 
 def _fields(value: str) -> list[set[int]]:
