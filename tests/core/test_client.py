@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
-from types import SimpleNamespace
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
@@ -201,22 +204,75 @@ def test_budget_lets_a_burst_through_and_then_keeps_the_rate(clock):
     assert clock() - start == pytest.approx(5.0)
 
 
-def test_secret_that_the_gateway_echoes_is_masked_in_message_and_hint(make, box):
-    def echo(url, **kwargs):
+class Echo(requests.adapters.BaseAdapter):
+    """A gateway that says in its error what it was sent."""
+
+    def send(self, request, **_):
+        sent = dict(parse_qsl(request.body))
+        error = {"success": False, "code": "50", "msg": sent["refreshToken"], "solution": sent["session"]}
         response = requests.Response()
-        response.status_code = 200
-        sent = kwargs["data"]
-        response._content = json.dumps(
-            {"success": False, "code": "50", "msg": sent["refreshToken"], "solution": sent["session"]}
-        ).encode()
+        response.status_code, response.request, response.url = 200, request, request.url
+        response.raw = io.BytesIO(json.dumps(error).encode())
         return response
 
-    client = make()
-    client.wire.transport = SimpleNamespace(post=echo)
+    def close(self):
+        pass
+
+
+def test_secret_that_the_gateway_echoes_is_masked_in_message_and_hint(make, box, http):
+    http.mount(box.url, Echo())
     with pytest.raises(Rejected) as error:
-        client.call("open.token.refresh", {"refreshToken": "refresh-secret"})
+        make().call("open.token.refresh", {"refreshToken": "refresh-secret"})
     assert "refresh-secret" not in str(error.value)
     assert box.credentials.access_token not in str(error.value)
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """An HTTP proxy that notes what goes through it."""
+
+    def do_POST(self):
+        self.server.passed.append(self.path)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        onward = HTTPConnection(urlsplit(self.path).netloc)
+        onward.request("POST", self.path, body, {"Content-Type": self.headers["Content-Type"]})
+        whole = onward.getresponse().read()
+        onward.close()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(whole)))
+        self.end_headers()
+        self.wfile.write(whole)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_proxy_of_the_environment_is_used_and_that_of_the_connection_comes_before_it(
+    make, box, http, monkeypatch
+):
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        proxy.passed = []
+        serving = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        address = f"http://127.0.0.1:{proxy.server_port}"
+        try:
+            monkeypatch.setenv("http_proxy", address)
+            assert make().call(SHOPS, {"pageNo": "1", "pageSize": "50"}).total >= 4
+            monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # where nobody listens
+            http.proxies = {"http": address}
+            assert make().call(SHOPS, {"pageNo": "1", "pageSize": "50"}).total >= 4
+        finally:
+            proxy.shutdown()
+            serving.join()
+    assert proxy.passed == [box.url] * 2
+
+
+def test_ca_bundle_of_the_environment_does_not_replace_that_of_the_connection(make, http, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/the/environments.pem")
+    http.verify = "/the/connections.pem"
+    with pytest.raises(OSError, match="the/connections"):
+        make(url="https://127.0.0.1:1/router").call(SHOPS, {"pageNo": "1", "pageSize": "50"})
 
 
 def test_no_secret_is_in_any_error(make, box):

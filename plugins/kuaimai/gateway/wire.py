@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import requests
 from urllib3.exceptions import ReadTimeoutError
@@ -20,6 +21,9 @@ from kuaimai.gateway.signing import SignMethod, signature
 
 DEFAULT_URL = "https://gw.superboss.cc/router"
 PROTOCOL_VERSION = "1.0"
+
+# Answers are read in as few pieces as they come in: `response.content` would take 10 kB at a time.
+_READ_BYTES = 1 << 20
 
 Dialect = Literal["router", "rest"]
 Params = Mapping[str, "str | int | bool"]
@@ -83,22 +87,26 @@ class Wire:
         fields = {name: as_text(name, value) for name, value in params.items()}
         try:
             if self.dialect == "rest":
-                response = self.transport.post(
+                request = requests.Request(
+                    "POST",
                     f"{self.url.rstrip('/')}/{method}",
                     json=fields,
                     headers={"Authorization": f"Bearer {session}"} if session else {},
-                    timeout=self.timeout,
-                    allow_redirects=False,
                 )
             else:
-                response = self.transport.post(
+                request = requests.Request(
+                    "POST",
                     self.url,
                     data=self._signed(method, fields, session),
                     headers={"Content-Type": "application/x-www-form-urlencoded;charset=UTF-8"},
-                    timeout=self.timeout,
-                    allow_redirects=False,
                 )
-            raw = response.content
+            with self.transport.send(
+                self.transport.prepare_request(request),
+                timeout=self.timeout,
+                allow_redirects=False,
+                **self._environment,
+            ) as response:
+                raw = b"".join(response.iter_content(_READ_BYTES))
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as err:
             raise ConfigError(
                 f"the Connection's host is not a URL that can be called: {self.url!r}",
@@ -121,6 +129,19 @@ class Wire:
             error.args = (error.message,)
             raise error
         return Answer(method, body, raw, trace_id(body), self._clock_offset(response))
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        """Proxies and TLS settings: the transport's own, else those of the environment.
+
+        `post` would look them up at each request, and let the environment's come first.
+        """
+        own = self.transport
+        return dict(
+            own.merge_environment_settings(
+                self.url, dict(own.proxies), stream=True, verify=own.verify, cert=own.cert
+            )
+        )
 
     def _signed(self, method: str, fields: dict[str, str], session: str) -> dict[str, str]:
         common = {

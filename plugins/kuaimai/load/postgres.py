@@ -36,6 +36,8 @@ _TAKEN = "23505"
 _FEWEST_NEW = 500
 # Between keys in one text; a key that holds it is looked up in pieces, not found, and meets the primary key.
 _BETWEEN_KEYS = "\x1f"
+# What goes to the database in one piece; psycopg2 would take 8 kB at a time.
+_COPY_BYTES = 1 << 20
 
 
 class PostgresTarget(SqlTarget):
@@ -265,7 +267,7 @@ def _copy(connection: sa.engine.Connection, name: str, batch: pa.Table, *, named
     statement = f'COPY "{name}"{columns} FROM STDIN WITH (FORMAT csv)'
     try:
         if hasattr(cursor, "copy_expert"):
-            cursor.copy_expert(statement, buffer)
+            cursor.copy_expert(statement, buffer, _COPY_BYTES)
         else:
             with cursor.copy(statement) as copy:
                 copy.write(buffer.getbuffer())
