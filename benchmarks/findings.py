@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from bench_budget import PROMISED_SHARE
 from bench_memory import PROMISED_MIB
 
-OURS = "kuaimai-4"
+OURS = ("kuaimai-2", "kuaimai-3", "kuaimai-4")
+"""Compared is the number of processes that suits a machine best, as with an expert's ways."""
 MANY_ORDERS, USUAL_ORDERS, USUAL_LATENCY = 200_000, 20_000, 0.05
 EXPERT = ("dlt-expert", "dlt-expert-without-zone", "dlt-expert-upsert", "dlt-expert-adbc")
 """An expert takes the fastest of these."""
@@ -43,10 +44,21 @@ class Results:
         wanted = {"way": way, "orders": orders, "latency": latency, "rate_limit": limit}
         return next((one for one in self.ways["runs"] if wanted.items() <= one.items()), None)
 
-    def good(self, way: str, orders: int, latency: float = USUAL_LATENCY) -> Run | None:
+    def good(self, way: str, orders: int, latency: float = USUAL_LATENCY, limit: int = 0) -> Run | None:
         """Return the run if it ended well and wrote what it should."""
-        run = self.run(way, orders, latency)
+        run = self.run(way, orders, latency, limit)
         return run if run and run["ended"] == "ok" and not run["wrong"] else None
+
+    def ours(self, orders: int, latency: float = USUAL_LATENCY, limit: int = 0) -> Run | None:
+        """Return the fastest run of this package under these conditions."""
+        return self.fastest(OURS, orders, latency, limit)
+
+    def fastest(
+        self, ways: Sequence[str], orders: int, latency: float = USUAL_LATENCY, limit: int = 0
+    ) -> Run | None:
+        """Return the fastest of some ways' good runs."""
+        runs = [run for way in ways if (run := self.good(way, orders, latency, limit))]
+        return min(runs, key=lambda run: float(run["wall"]), default=None)
 
 
 def cpu(run: Run) -> float:
@@ -108,26 +120,25 @@ def bound(results: Results) -> Bound | None:
 
 def ours_beside(limit: Bound | None, results: Results) -> Run | None:
     """Return our run of as many orders as the limit is of: a merge into larger tables costs more."""
-    return limit and results.good(OURS, limit.orders)
+    return limit and results.ours(limit.orders)
 
 
 def most_orders(results: Results, rival: str | None = None) -> int:
     """Return the most orders that this package, and the rival, were measured with; else the usual number."""
     for orders in (1_000_000, MANY_ORDERS):
-        if results.good(OURS, orders) and (rival is None or fastest(results, rival, orders)):
+        if results.ours(orders) and (rival is None or fastest(results, rival, orders)):
             return orders
     return USUAL_ORDERS
 
 
 def fastest(results: Results, rival: str, orders: int) -> Run | None:
     """Return the best run of a rival with so many orders."""
-    runs = [run for way in RIVALS[rival][0] if (run := results.good(way, orders))]
-    return min(runs, key=lambda run: float(run["wall"]), default=None)
+    return results.fastest(RIVALS[rival][0], orders)
 
 
 def times(results: Results, rival: str, orders: int) -> float | None:
     """Return how many times faster this package is, or None where one of the two was not measured."""
-    ours, other = results.good(OURS, orders), fastest(results, rival, orders)
+    ours, other = results.ours(orders), fastest(results, rival, orders)
     return other["wall"] / ours["wall"] if ours and other else None
 
 

@@ -17,7 +17,6 @@ from bench_memory import PROMISED_MIB, STAGES
 from bench_ways import LIMITS, WAYS
 from findings import (
     MANY_ORDERS,
-    OURS,
     USUAL_LATENCY,
     USUAL_ORDERS,
     Goal,
@@ -63,7 +62,7 @@ class Report:
 
     def ratios(self, orders: int, latency: float, limit: int = 0) -> str:
         """Every way beside ours, the slowest first."""
-        ours = self.results.run(OURS, orders, latency, limit)
+        ours = self.results.ours(orders, latency, limit)
         if ours is None:
             return f"*{self.word('not run')}*"
         runs = [self.results.run(way, orders, latency, limit) for way in WAYS]
@@ -240,6 +239,20 @@ class Report:
             **self.times_with_few(),
         }
 
+    def beside(self, other: Report) -> dict[str, str]:
+        """What the text says of the same ways on another machine."""
+        limit = other.limit()
+        machine = other.results.ways["machine"]
+        return {
+            "other_cpu": machine["cpu"],
+            "other_memory_gib": str(machine["memory_gib"]),
+            "other_system": machine["system"],
+            "other_goals": other.by_goal(),
+            "other_ratios": other.ratios(MANY_ORDERS, USUAL_LATENCY),
+            "other_from": min(run["at"] for run in other.results.ways["runs"])[:10],
+            **{f"other_{name}": limit[name] for name in ("bound", "together", "share", "share_together")},
+        }
+
     def times_with_few(self) -> dict[str, str]:
         """How many times faster than others we are with few orders."""
         found = {name: times(self.results, name, USUAL_ORDERS) for name in ("http", "documented", "expert")}
@@ -324,10 +337,12 @@ def main() -> int:
     if not results.ways["runs"]:
         print("no way was measured yet: the documents stay as they are")
         return 0
+    other = Results(HERE / "results" / "other")
     plot(results, DOCS / "benchmarks.png")
     for language, name in LANGUAGES.items():
         words = (HERE / f"report.{language}.md").read_text(encoding="utf-8")
-        figures = Report(results, language).figures()
+        report = Report(results, language)
+        figures = {**report.figures(), **report.beside(Report(other, language))}
         (DOCS / name).write_text(string.Formatter().vformat(words, (), figures), encoding="utf-8")
     return 0
 

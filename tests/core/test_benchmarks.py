@@ -156,3 +156,14 @@ def test_report_waits_for_the_first_way(benchmark, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(report, "HERE", tmp_path)
     assert report.main() == 0
     assert "no way was measured yet" in capsys.readouterr().out
+
+
+def test_number_of_processes_that_is_fastest_is_compared(benchmark, tmp_path):
+    measured = [
+        run("kuaimai-4", 20_000, 6.0),
+        run("kuaimai-3", 20_000, 5.0),
+        run("kuaimai-2", 20_000, 4.0, wrong="19 orders"),
+        run("http-operator", 20_000, 60.0),
+    ]
+    found = results(benchmark, tmp_path, measured)
+    assert benchmark("findings").times(found, "http", 20_000) == 12.0

@@ -202,3 +202,11 @@ def test_files_name_no_registry_and_no_machine():
         if forbidden.search(line)
     ]
     assert found == []
+
+
+def test_only_stages_that_make_columns_pay_for_pandas():
+    """Plan, extract and seal are tasks of their own, and run every five minutes."""
+    ask = "import sys, kuaimai.pipeline.stages, kuaimai.load.targets; print('pandas' in sys.modules)"
+    command = [sys.executable, "-c", ask]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,6 @@ _BETWEEN_HASHED = b"\xff"
 _WHOLE_DIGITS = 20
 # Fen are read with two places less than yuan have: the same 128 bits, read as yuan, are a hundredth.
 _FEN = pa.decimal128(38, DECIMAL.scale - 2)
-
-_NO_TIME = pa.array(sorted(NO_TIME_MS), pa.int64())
 
 
 def join_rows(rows: Sequence[Sequence[Any]]) -> bytes:
@@ -115,7 +114,7 @@ def _integer(kind: FieldType, texts: pa.Array) -> tuple[pa.Array, pa.Array | Non
 
 def _time(kind: FieldType, texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     stamps, odd = _whole(texts)
-    none = pc.or_(pc.less_equal(stamps, 0), pc.is_in(stamps, _NO_TIME))
+    none = pc.or_(pc.less_equal(stamps, 0), pc.is_in(stamps, value_set=_no_time()))
     stamps = pc.if_else(none, None, stamps)
     strange = pc.or_(pc.less(stamps, MOMENTS.start), pc.greater_equal(stamps, MOMENTS.stop))
     strange = pc.fill_null(strange, False)  # noqa: FBT003 - Arrow's signature
@@ -142,6 +141,12 @@ def _in_yuan(amounts: pa.Array) -> pa.Array:
     if amounts.type == DECIMAL:
         return amounts
     return pa.Array.from_buffers(DECIMAL, len(amounts), amounts.buffers(), offset=amounts.offset)
+
+
+@cache
+def _no_time() -> pa.Array:
+    """The instants that mean none. Made when needed: Arrow imports pandas for the first value it is given."""
+    return pa.array(sorted(NO_TIME_MS), pa.int64())
 
 
 def _whole(texts: pa.Array) -> tuple[pa.Array, pa.Array | None]:

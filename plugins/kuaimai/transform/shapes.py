@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +21,13 @@ from kuaimai.transform.tables import table_of
 from kuaimai.transform.texts import STRANGE_NAME, Texts
 from kuaimai.transform.versions import version_of
 
-# True and false are no key, though they are text in any other id.
-_NO_KEYS = pa.array(["true", "false"])
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@cache
+def _no_keys() -> pa.Array:
+    """True and false are no key, though they are text in any other id."""
+    return pa.array(["true", "false"])
 
 
 class Shape:
@@ -103,7 +107,7 @@ class Shape:
             found[self.key_position] = self._composed.column(found, owners)
         misfits.append(pc.is_null(found[self.key_position]))
         if not self._composed:
-            misfits.append(pc.is_in(by_name[self.kind.key], value_set=_NO_KEYS))
+            misfits.append(pc.is_in(by_name[self.kind.key], value_set=_no_keys()))
         more = {}
         for name, column in self.new.items():
             if by_name[name].null_count < count:

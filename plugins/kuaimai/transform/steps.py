@@ -14,9 +14,8 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,7 +25,10 @@ from kuaimai.transform.batches import ARROW_TYPES
 from kuaimai.transform.rules import Step
 from kuaimai.transform.tables import Table
 
-Function = Callable[[pd.DataFrame], Any]
+if TYPE_CHECKING:  # half of what a task would import, and most tasks have no use for it
+    import pandas as pd
+
+Function: TypeAlias = "Callable[[pd.DataFrame], Any]"
 
 
 def find(step: Step) -> Function:
@@ -92,6 +94,8 @@ def run(step: Step, function: Function, table: Table, rows: pa.Table) -> pa.Tabl
         ConfigError: the function failed, or returned something that cannot be stored. The message says which
             column, and what to do.
     """
+    import pandas as pd  # noqa: PLC0415 - see above
+
     given = [column.name for column in table.columns if column.name not in step.columns]
     frame = pa.table({name: _to_compute_with(rows.column(name)) for name in given}).to_pandas(
         types_mapper=pd.ArrowDtype
