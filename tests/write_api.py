@@ -27,6 +27,7 @@ class WriteApi:
         retry_after: seconds that a busy API asks for.
         lists: whether its answer is the list of verdicts alone.
         says: what it answers, by HTTP 200, to a request with a banned record in place of HTTP 400.
+        options: what it answers to OPTIONS, where path and token are right: status and headers.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,6 +43,7 @@ class WriteApi:
         self.said = "被占用"
         self.lists = False
         self.says: dict[str, Any] = {}
+        self.options: tuple[int, dict[str, str]] = (204, {"Allow": "OPTIONS, POST"})
 
     @property
     def taken(self) -> list[str]:
@@ -77,14 +79,28 @@ class _Handler(BaseHTTPRequestHandler):
         there = self.path.rpartition("/")[2] in self.api.records
         self.answer(200 if there or self.api.says else 404, {} if there else self.api.says)
 
-    def do_POST(self) -> None:
-        self.api.calls.append(("POST", self.path))
-        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+    def do_OPTIONS(self) -> None:
+        self.api.calls.append(("OPTIONS", self.path))
+        if self.is_ours():
+            status, headers = self.api.options
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+    def is_ours(self) -> bool:
         if self.path != "/api/orders":
             self.answer(404, {})
         elif self.headers["Authorization"] != f"Bearer {TOKEN}":
             self.answer(401, {"message": f"no such token: {self.headers['Authorization']}"})
         else:
+            return True
+        return False
+
+    def do_POST(self) -> None:
+        self.api.calls.append(("POST", self.path))
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.is_ours():
             self.take(text, self.api.faults.pop(0) if self.api.faults else "")
 
     def take(self, text: str, fault: str) -> None:

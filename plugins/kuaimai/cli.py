@@ -190,8 +190,8 @@ def _preview(chosen: argparse.Namespace) -> int:
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Look at pipelines, staging, coordination store, targets, Connection, session, clock, the right to "
-        "each method and the request rate. Asks one smallest page per method; keeps nothing. Exit code "
-        "0: all well; 1: something failed."
+        "each method and the request rate. Asks one smallest page per method, and write APIs by "
+        "OPTIONS; keeps nothing. Exit code 0: all well; 1: something failed."
     )
     parser.add_argument("--conn-id", default="kuaimai_default", help="default: kuaimai_default")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")

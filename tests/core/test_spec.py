@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kuaimai.errors import ConfigError
-from kuaimai.pipeline.spec import load_pipeline, load_pipelines
+from kuaimai.pipeline import spec
+from kuaimai.pipeline.spec import load_pipeline, load_pipelines, readable_pipelines
 
 SHIPPED = Path(__file__).parents[2] / "include" / "pipelines"
 MINIMAL = "name: trades\nsource: {method: erp.trade.outstock.simple.query}\n"
@@ -136,3 +137,59 @@ def test_two_files_with_one_name_are_told(write, tmp_path):
     write(MINIMAL, "b.yaml")
     with pytest.raises(ConfigError, match=r"b.yaml, line 1: a.yaml makes the DAG kuaimai_trades already"):
         load_pipelines(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"name: !!bool ja\nsource: {method: erp.shop.list.query}\n", "line 1: name: "),
+        (b"name: x\nsource: {method: !!timestamp gestern}\n", "line 2: source: "),
+        (b"name: !strange x\n", "line 1 is not valid YAML: "),
+        (b"name: !!python/object/apply:os.getcwd []\n", "line 1 is not valid YAML: "),
+        # So deep that the parser, which is written in C, would take the whole process with it.
+        (b"name: " + b"[" * 100_000, "is not valid YAML: it nests too deeply"),
+        (b"name: " + b"- " * 100_000, "is not valid YAML: "),
+        (b"name: x # \xff\n", "line 1 is not valid YAML: it is no UTF-8 text"),
+        (
+            b"name: x\nsource: {method: erp.shop.list.query}\nlate_after_minutes: 99999999999999\n",
+            "line 3: late_after_minutes: ",
+        ),
+    ],
+)
+def test_a_strange_file_is_told_by_name_and_does_not_hold_the_others(write, tmp_path, content, told):
+    write(MINIMAL, "good.yaml")
+    (tmp_path / "strange.yaml").write_bytes(content)
+    known, [mistake] = readable_pipelines(tmp_path)
+    assert list(known) == ["trades"]
+    assert mistake.message.startswith(f"pipeline {tmp_path / 'strange.yaml'}")
+    assert told in mistake.message
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+@pytest.mark.parametrize(
+    "make",
+    [Path.mkdir, lambda path: path.symlink_to("/nowhere/at/all"), lambda path: path.symlink_to(path)],
+    ids=["folder", "link to nothing", "link to itself"],
+)
+def test_what_is_no_file_is_told_by_name_and_does_not_hold_the_others(write, tmp_path, suffix, make):
+    write(MINIMAL, "good.yaml")
+    make(tmp_path / f"strange{suffix}")
+    known, [mistake] = readable_pipelines(tmp_path)
+    assert list(known) == ["trades"]
+    assert f"{tmp_path / 'strange'}{suffix} cannot be read: " in mistake.message
+
+
+def test_whatever_else_goes_wrong_with_a_file_is_that_files(write, tmp_path, monkeypatch):
+    write(MINIMAL, "good.yaml")
+    write(MINIMAL, "strange.yaml")
+    read = spec.read_document
+
+    def reading(path):
+        if path.name == "strange.yaml":
+            raise LookupError("nobody thought of this")
+        return read(path)
+
+    monkeypatch.setattr(spec, "read_document", reading)
+    known, [mistake] = readable_pipelines(tmp_path)
+    assert list(known) == ["trades"]
+    assert "strange.yaml cannot be read: LookupError: nobody thought of this" in mistake.message

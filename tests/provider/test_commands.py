@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from hooked import START, connect, real_box  # noqa: F401
 from installation import ROOT
+from write_api import TOKEN, write_api
 
 from kuaimai.airflow import operators
 from kuaimai.cli import NOT_COMPLETE, main
@@ -176,6 +177,36 @@ def test_every_target_of_a_pipeline_is_looked_at_and_told_of(home, capsys, tmp_p
         "orders → files",
         "orders → noop",
     ]
+
+
+def test_doctor_asks_a_write_api_whether_it_is_there_without_a_record(home, capsys, tmp_path, monkeypatch):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "orders.yaml").write_text(
+        "name: orders\nsource: {method: erp.trade.outstock.simple.query}\n"
+        "targets: [{kind: http, conn_id: my_api, path: /api/orders}]\n",
+        encoding="utf-8",
+    )
+    with write_api() as api:
+        access = {"conn_type": "http", "host": api.url.removesuffix("/api/orders"), "password": TOKEN}
+        monkeypatch.setenv("AIRFLOW_CONN_MY_API", json.dumps(access))
+        assert main(["doctor", "--pipelines", str(folder)]) == 0
+        assert f"✓ target orders→my_api: write API {api.url}: HTTP 204 to OPTIONS" in capsys.readouterr().out
+        # Not every API speaks of itself: a doubt is told, and fails nothing.
+        api.options = (404, {})
+        assert main(["doctor", "--pipelines", str(folder)]) == 0
+        told = capsys.readouterr().out
+        assert "! target orders→my_api: " in told
+        assert "→ check host of the Connection and path of the target" in told
+        monkeypatch.setenv("AIRFLOW_CONN_MY_API", json.dumps({**access, "password": "another-token"}))
+        assert main(["doctor", "--pipelines", str(folder)]) == 1
+        told = capsys.readouterr().out
+        assert "✗ target orders→my_api: " in told
+        assert "another-token" not in told
+        assert {verb for verb, _ in api.calls} == {"OPTIONS"}
+        assert api.posts == []
+    assert main(["doctor", "--pipelines", str(folder)]) == 1
+    assert "nobody listens there" in capsys.readouterr().out
 
 
 def test_replay_lands_what_a_mended_pipeline_can_store(home, capsys, tmp_path):

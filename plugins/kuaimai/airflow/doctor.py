@@ -1,7 +1,8 @@
 """`kuaimai doctor`: everything a sync needs, looked at once, each with what to do about it.
 
-It asks the gateway for one smallest page per method, makes and drops one table in each target, and writes and
-removes one staging file. It refreshes no session and keeps nothing.
+It asks the gateway for one smallest page per method, makes and drops one table in each target, asks each
+write API by OPTIONS what it takes, and writes and removes one staging file. It refreshes no session and keeps
+nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from kuaimai.gateway import catalog
 from kuaimai.gateway.client import CLOCK_WARNING_SECONDS
 from kuaimai.gateway.session_report import breaker_key
 from kuaimai.gateway.tokens import DAY, TokenRecord
+from kuaimai.load.posting import HttpTarget
 from kuaimai.pipeline.scopes import SHOP_METHOD, WAREHOUSE_METHOD
 from kuaimai.pipeline.spec import readable_pipelines
 
@@ -164,7 +166,11 @@ def _store() -> Finding:
 
 def _target(what: str, outlet: AnyOutlet, pipeline: Pipeline) -> Finding:
     with closing(open_outlet(outlet, pipeline)) as opened:
-        return Finding(what, "ok", opened.try_rights())
+        rights = opened.try_rights()
+        if outlet.kind == "http" and isinstance(opened, HttpTarget):
+            api = opened.reach()
+            return Finding(what, "warning" if api.advice else "ok", f"{api.text}; {rights}", api.advice)
+        return Finding(what, "ok", rights)
 
 
 def _connection(hook: KuaimaiHook) -> Finding:

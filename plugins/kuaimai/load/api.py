@@ -127,7 +127,7 @@ class Writer:
         if response.ok and not response.is_redirect:
             if _says_no(_decoded(response.content)):
                 raise ConfigError(
-                    f"{self._place(url)}: HTTP {response.status_code}, but its answer says success: false",
+                    f"{place_of(url)}: HTTP {response.status_code}, but its answer says success: false",
                     hint="ask_path has to answer 404 where a record is not there",
                 )
             return True
@@ -153,10 +153,10 @@ class Writer:
                 allow_redirects=False,
             )
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as err:
-            raise ConfigError(f"{self._place(url)} is no address that can be called") from err
+            raise ConfigError(f"{place_of(url)} is no address that can be called") from err
         except requests.RequestException as err:
             # A transport error can quote what was sent: only its kind is named.
-            told = f"{self._place(url)}: {type(err).__name__}"
+            told = f"{place_of(url)}: {type(err).__name__}"
             if _never_sent(err):
                 raise Transient(
                     f"{told}, nothing was sent", hint="check that the API runs and its address"
@@ -171,7 +171,7 @@ class Writer:
         return msgspec.json.encode({**self.api.body, self.api.rows_key: rows})
 
     def _refusal(self, response: requests.Response) -> KuaimaiError:
-        status, place = response.status_code, self._place(response.url)
+        status, place = response.status_code, place_of(response.url)
         if status in (408, 429, 503):
             return Throttled(f"{place}: HTTP {status}", retry_after=_retry_after(response))
         if status in (401, 403):
@@ -198,7 +198,7 @@ class Writer:
         else:
             verdict = _at(said, shape.success)
             if verdict is None:
-                raise Unknown(f"{self._place(response.url)}: the answer has no verdict at {shape.success!r}")
+                raise Unknown(f"{place_of(response.url)}: the answer has no verdict at {shape.success!r}")
             taken = verdict in shape.accepted
         if taken:
             return [Verdict(taken=True, answer=response.content)] * many
@@ -214,7 +214,7 @@ class Writer:
         return Verdict(taken=True, answer=encode_json(entry))
 
     def _verdicts(self, shape: RowAnswers, response: requests.Response, many: int) -> list[Verdict]:
-        place = self._place(response.url)
+        place = place_of(response.url)
         try:
             found: Any = decode_json(response.content)
             for name in shape.rows.split("."):
@@ -238,8 +238,10 @@ class Writer:
     def _reason(self, text: str) -> str:
         return redact_text(" ".join(text.split()), [self.api.token])[:_LONGEST_REASON]
 
-    def _place(self, url: str) -> str:
-        return f"write API {url.split('?', maxsplit=1)[0].rpartition('@')[2]}"
+
+def place_of(url: str) -> str:
+    """Return what an address is called in messages: nothing of it may be a secret."""
+    return f"write API {url.split('?', maxsplit=1)[0].rpartition('@')[2]}"
 
 
 def _decoded(content: bytes) -> Any:

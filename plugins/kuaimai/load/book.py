@@ -141,28 +141,37 @@ class ProofBook(Database):
     def _sealed(self, pipeline: str) -> dict[str, SealedTime]:
         """Return by dimension which time is sealed.
 
-        The database joins the windows of each set of shops, of which a year has a hundred thousand.
+        Of each set of shops a year has a hundred thousand windows. The database leaves out those that only
+        continue the one before and are continued by the next; what is left is joined here. It compares
+        neighbours alone: max() over all rows before would take MariaDB the square of their number.
         """
-        found: dict[str, SealedTime] = {}
-        reached: datetime | None = None
-        for dimension, method, shops, start, end_before, last in self._ask(
+        in_turn = "OVER (PARTITION BY dimension, method, shops ORDER BY window_start, window_end)"
+        joined: dict[tuple[str, str, str], list[tuple[datetime, datetime]]] = {}
+        for dimension, method, shops, first, last, last_before in self._ask(
             WINDOW_TABLE,
-            "SELECT dimension, method, shops, window_start, reached, last_end FROM ("
-            "SELECT dimension, method, shops, window_start, "
-            "max(window_end) OVER (PARTITION BY dimension, method, shops ORDER BY window_start, window_end "
-            "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached, "
-            "max(window_end) OVER (PARTITION BY dimension, method, shops) AS last_end "
+            "SELECT dimension, method, shops, window_start, window_end, end_before FROM ("
+            "SELECT dimension, method, shops, window_start, window_end, "
+            f"lag(window_end) {in_turn} AS end_before, "
+            f"lead(window_start) {in_turn} AS start_after, lead(window_end) {in_turn} AS end_after "
             f"FROM {WINDOW_TABLE} WHERE pipeline = :pipeline AND state = :sealed) spans "
-            "WHERE reached IS NULL OR reached < window_start "
-            "ORDER BY dimension, method, shops, window_start DESC",
+            "WHERE end_before IS NULL OR end_before < window_start "
+            # The end of a span is that of its last window, or of one that ends after the next.
+            "OR start_after IS NULL OR start_after > window_end OR end_after < window_end "
+            "ORDER BY dimension, method, shops, window_start, window_end",
             pipeline=pipeline,
             sealed=SEALED,
         ):
-            # Newest first: what a span's first window had behind it is where the span before it ends.
-            span = (self.read_instant(start), reached or self.read_instant(last))
-            reached = None if end_before is None else self.read_instant(end_before)
+            start, end = self.read_instant(first), self.read_instant(last)
+            spans = joined.setdefault((dimension, method, shops), [])
+            continues = last_before is not None and self.read_instant(last_before) >= start
+            if spans and (continues or spans[-1][1] >= start):
+                spans[-1] = (spans[-1][0], max(spans[-1][1], end))
+            else:
+                spans.append((start, end))
+        found: dict[str, SealedTime] = {}
+        for (dimension, method, shops), spans in joined.items():
             for shop in msgspec.json.decode(shops):
-                found.setdefault(dimension, {}).setdefault((method, shop), []).append(span)
+                found.setdefault(dimension, {}).setdefault((method, shop), []).extend(spans)
         return found
 
     def announce(self, windows: Sequence[PlannedWindow]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -16,8 +17,10 @@ import sqlalchemy as sa
 from kuaimai.errors import ConfigError
 from kuaimai.gateway.catalog import FieldType
 from kuaimai.load import merge
-from kuaimai.load.proof import WINDOW_TABLE
+from kuaimai.load.proof import WINDOW_INDEXES, WINDOW_TABLE
 from kuaimai.transform.tables import DELETED_AT, HASH, LOADED_AT, RANK, VERSION, WINDOW, Column, Table
+
+log = logging.getLogger(__name__)
 
 # A table beside the data: its label, its key column, its columns.
 Beside = tuple[str, str, Sequence[Column]]
@@ -56,6 +59,7 @@ class Database(ABC):
         self.url = sa.engine.make_url(url)
         self.now = now
         self._engine: sa.engine.Engine | None = None
+        self._indexed = False
 
     @property
     def engine(self) -> sa.engine.Engine:
@@ -150,12 +154,41 @@ class Database(ABC):
         wanted.update(beside or {})
         with self.engine.connect() as connection:
             complete = not _missing(connection, wanted)
+        if not complete:
+            with self.engine.begin() as connection, self._schema_locked(connection):
+                # Somebody else may have made them while this one waited for the lock.
+                for statement in self._ddl(_missing(connection, wanted), wanted, tables):
+                    connection.execute(sa.text(statement))
+        if WINDOW_TABLE in wanted and not self._indexed:
+            self._indexed = True
+            self._index_windows()
+
+    def _index_windows(self) -> None:
+        """Make what is missing of the indexes of windows, also where an older version made the table.
+
+        A load needs no index: where one cannot be made, it goes on without.
+        """
+        with self.engine.connect() as connection:
+            complete = not _missing_indexes(connection)
         if complete:
             return
-        with self.engine.begin() as connection, self._schema_locked(connection):
-            # Somebody else may have made them while this one waited for the lock.
-            for statement in self._ddl(_missing(connection, wanted), wanted, tables):
-                connection.execute(sa.text(statement))
+        try:
+            with self.engine.begin() as connection, self._schema_locked(connection):
+                for name in _missing_indexes(connection):
+                    connection.execute(sa.text(self._create_index(name, WINDOW_INDEXES[name])))
+        except sa.exc.DBAPIError as err:
+            lines = str(err.orig).strip().splitlines()
+            log.warning(
+                "the indexes of %s could not be made (%s), so plans take longer the more windows there "
+                "are: let the owner of the table run %s",
+                WINDOW_TABLE,
+                lines[0] if lines else type(err.orig).__name__,
+                "; ".join(self._create_index(*one) for one in WINDOW_INDEXES.items()),
+            )
+
+    def _create_index(self, name: str, columns: Sequence[str]) -> str:
+        names = ", ".join(f'"{column}"' for column in columns)
+        return f'CREATE INDEX IF NOT EXISTS "{name}" ON "{WINDOW_TABLE}" ({names})'
 
     def _ddl(
         self, missing: dict[str, list[Column] | None], wanted: dict[str, Any], tables: Sequence[Table]
@@ -198,6 +231,11 @@ class Database(ABC):
 
 def _columns(table: Table) -> tuple[Column, ...]:
     return (*table.columns, *(Column(*meta) for meta in _META_COLUMNS))
+
+
+def _missing_indexes(connection: sa.engine.Connection) -> list[str]:
+    have = {one["name"] for one in sa.inspect(connection).get_indexes(WINDOW_TABLE)}
+    return [name for name in WINDOW_INDEXES if name not in have]
 
 
 def _missing(connection: sa.engine.Connection, wanted: dict[str, Any]) -> dict[str, list[Column] | None]:

@@ -117,6 +117,9 @@ class GenericTarget(SqlTarget):
     def _prepare(self, tables: Sequence[Table], beside: Mapping[str, Beside] | None = None) -> None:
         super()._prepare(tables, {**(beside or {}), merge.SEEN: ("本次读取的主键", "", _SEEN_COLUMNS)})
 
+    def _index_windows(self) -> None:
+        """Not every dialect can tell what indexes there are: one is left to whoever owns the database."""
+
     @contextmanager
     def _schema_locked(self, connection: sa.engine.Connection) -> Iterator[None]:  # noqa: ARG002
         yield  # where two make the same table, one fails and is repeated

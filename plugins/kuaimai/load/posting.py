@@ -41,6 +41,7 @@ from kuaimai.load.held import AS_SENT, Quarantined
 from kuaimai.load.lateness import Punctuality
 from kuaimai.load.parts import Document, Documents, Joins, LeftOut, fold, in_order
 from kuaimai.load.plain import plain_rows
+from kuaimai.load.reach import Reached, reach
 from kuaimai.load.windows import Sealing, WindowFacts, Written
 from kuaimai.transform.tables import CHILD_COUNT, RANK, VERSION, Table
 
@@ -113,9 +114,13 @@ class HttpTarget(BookedTarget):
         budget = Budget(requests_per_second, now=clock, sleep=sleep)
         self.writer: Writes = Writer(api, transport=transport, spend=budget.spend)
 
-    def try_rights(self) -> str:
-        """Try where the proof is; whether the API takes records is known when the first are sent."""
-        return f"{self.api.url}: not tried, it would have to be sent a record; {super().try_rights()}"
+    def reach(self) -> Reached:
+        """Ask the API whether it is there, without a record; `try_rights` tries where the proof is.
+
+        Raises:
+            KuaimaiError: it cannot be reached, or refuses the token.
+        """
+        return reach(self.api, self.transport)
 
     def close(self) -> None:
         """Close the connections."""

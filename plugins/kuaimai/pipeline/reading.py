@@ -23,6 +23,8 @@ from kuaimai.errors import ConfigError
 
 # The C loader is ten times faster where libyaml is built in.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# A pipeline nests six deep.
+_DEEPEST = 100
 _PATH = re.compile(r"([^\s:]+): ")
 _SHAPES = {
     "dict_type": "a mapping belongs here",
@@ -89,6 +91,7 @@ def read_document(path: Path) -> Document:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+        _check_depth(text)
         loader = _LOADER(text)
         try:
             node = loader.get_single_node()
@@ -120,6 +123,22 @@ def read_document(path: Path) -> Document:
     return Document(path, text, content, lines)
 
 
+def _check_depth(text: str) -> None:
+    """Refuse what nests deeper than any pipeline: composing it would overflow the C loader's stack.
+
+    Raises:
+        RecursionError: it does.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise RecursionError("it nests too deeply")
+
+
 def _content(path: Path, loader: Any, node: Any) -> Any:
     if not isinstance(node, yaml.MappingNode):
         return None
@@ -129,6 +148,12 @@ def _content(path: Path, loader: Any, node: Any) -> Any:
         except ValueError as err:  # looks like a date or a number, and is none
             line = key.start_mark.line + 1
             raise ConfigError(f"pipeline {path}, line {line}: {key.value}: {one_line(str(err))}") from err
+        except (LookupError, AttributeError) as err:  # `!!bool` or `!!timestamp` before what is none
+            line = key.start_mark.line + 1
+            raise ConfigError(
+                f"pipeline {path}, line {line}: {key.value}: the value is not what its tag says",
+                hint="leave out the tag, the word that begins with !!",
+            ) from err
     return loader.construct_document(node)
 
 

@@ -19,7 +19,7 @@ from kuaimai.gateway import catalog
 from kuaimai.pipeline import shape
 from kuaimai.pipeline.cron import five_fields
 from kuaimai.pipeline.outlets import AnyOutlet, Outlet, SqlOutlet, a_name, check_names
-from kuaimai.pipeline.reading import Document, nearest, read_document, refusal, unknown_key
+from kuaimai.pipeline.reading import Document, nearest, one_line, read_document, refusal, unknown_key
 from kuaimai.transform.rules import Policy, Rules
 
 # The dimension of a record's creation: the only one that says how late a record became visible.
@@ -33,6 +33,8 @@ _OUR_DAGS = frozenset({"backfill", "reconcile", "replay", "session", "status"})
 _PAGE = frozenset({"pageNo", "pageSize", "useHasNext", "useCursor", "cursor"})
 
 _NAME = r"^[a-z][a-z0-9_]*$"
+# A year in minutes: what waits longer never alerts.
+_LATEST = 525_600
 
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
@@ -103,7 +105,7 @@ class Further(_Strict):
     look_back_hours: int | None = Field(strict=True, default=None, ge=1, le=168)
     day_before: bool = False
     slot_hours: int = Field(default=6, strict=True)
-    late_after_minutes: int = Field(strict=True, default=60, ge=1)
+    late_after_minutes: int = Field(strict=True, default=60, ge=1, le=_LATEST)
 
     @field_validator("schedule")
     @classmethod
@@ -202,7 +204,7 @@ class Pipeline(_Strict):
     source: Source
     time: Time = Time()
     schedule: str = "*/5 * * * *"
-    late_after_minutes: int = Field(strict=True, default=10, ge=1)
+    late_after_minutes: int = Field(strict=True, default=10, ge=1, le=_LATEST)
     fields: shape.Fields = Field(default_factory=dict)
     keep_personal: tuple[str, ...] = ()
     filters: tuple[shape.FilterRule, ...] = ()
@@ -491,7 +493,19 @@ def load_pipeline(path: Path) -> Pipeline:
 
     Raises:
         ConfigError: names the file, and of every mistake the line, the key and the nearest right word.
+            Nothing else is raised: who reads a folder goes on with the other files.
     """
+    try:
+        return _read_pipeline(path)
+    except ConfigError:
+        raise
+    except Exception as err:  # whatever it is, it is one file's
+        raise ConfigError(
+            f"pipeline {path} cannot be read: {type(err).__name__}: {one_line(str(err))}"
+        ) from err
+
+
+def _read_pipeline(path: Path) -> Pipeline:
     if path.suffix == STRATEGY:
         # Only where there is a strategy: its parser of expressions is not small.
         from kuaimai.pipeline.qeasy.mirror import load_mirror  # noqa: PLC0415

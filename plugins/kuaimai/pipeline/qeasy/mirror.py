@@ -64,7 +64,7 @@ def mirrors(path: Path) -> bool:
     """Whether a strategy file is a pipeline; one with a mistake is taken for one, so that it is told."""
     try:
         return reads_records(load_strategy(path))
-    except ConfigError:
+    except Exception:  # noqa: BLE001 - whatever it is: reading it as a pipeline tells it with the file's name
         return True
 
 
