@@ -5,10 +5,10 @@ to it: one that is missing there is missing, and one too many is gone or was nev
 dimension moves rows between windows (`upd_time`), leaves some out (`modified` null) or lets strangers in
 (`pay_time`). Then it asks by the time of change, for what changed unseen (`changes`).
 
-A quiet night costs one request per group of shops and slot by creation (two hours of orders, a day of other
-records), and at most twelve a day by change. A request's page is as large as the slot is known to be, up to
-the gateway's limit: where it holds all that it counts, its records are compared by key and version; in larger
-slots those on the page are.
+A quiet night costs at most one request of either time per group of shops and slot (two hours of orders, a
+day of other records), and one for as many neighbouring slots of a day as a page holds together. Where a page
+holds all that it counts, its records are compared by key and version, each in its own slot; in larger slots
+those on the smallest page are.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from kuaimai.pipeline import stages
 from kuaimai.pipeline.changes import Changes
 from kuaimai.pipeline.comparison import DAYS, comparison
 from kuaimai.pipeline.manifests import Extracted
-from kuaimai.pipeline.mending import Listed, Mended, Mending
+from kuaimai.pipeline.mending import Listed, Mended, Mending, together
 from kuaimai.pipeline.rereading import Rereading, clock
 from kuaimai.pipeline.spec import Pipeline
 
@@ -281,6 +281,8 @@ class _Reconciling:
         self.by = mending.by
         self.ledger = mending.ledger
         self.changes = Changes.find(mending)
+        # So many records of neighbouring slots are asked for at once: fewer once a page has overflowed.
+        self.room = mending.room
         self.tombstones = 0
         self.held = 0
         self.absent = 0
@@ -318,7 +320,10 @@ class _Reconciling:
         return found, refused
 
     def by_creation(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[Verdict, ...]:
-        """Compare one day of one group of shops by creation, slot by slot."""
+        """Compare one day of one group of shops by creation, slot by slot.
+
+        Neighbouring slots that one page holds together are one request.
+        """
         slot, dimension = self.by.slot, self.by.dimension
         slots = [
             Window(midnight + at * slot, midnight + (at + 1) * slot - _SECOND, dimension)
@@ -327,11 +332,21 @@ class _Reconciling:
         unseen = self.unseen.setdefault((midnight, shops), set())
         counts = self.ledger.counts([(window.start, window.end) for window in slots])
         held = [sum(count.get(shop.id, 0) for shop in shops) for count in counts]
-        verdicts = tuple(
-            self._slot(window, shops, many, unseen) for window, many in zip(slots, held, strict=True)
-        )
+        expected = [
+            many + len(self._aside_in(window, shops)) for window, many in zip(slots, held, strict=True)
+        ]
+        verdicts: list[Verdict] = []
+        while len(verdicts) < len(slots):
+            rest = slice(len(verdicts), None)
+            run = together(expected[rest], self.room)[0]  # one by one, as the room may become less
+            near = slots[rest][run]
+            parts = self._parts(near, shops, sum(expected[rest][run]))
+            verdicts += [
+                self._slot(window, shops, many, unseen, listed)
+                for window, many, listed in zip(near, held[rest][run], parts, strict=True)
+            ]
         self.held += sum(held)
-        return verdicts
+        return tuple(verdicts)
 
     def marked(self, verdicts: Iterable[tuple[Verdict, ...]]) -> list[tuple[Verdict, ...]]:
         """Mark what is gone, unless it is too much of the whole night to be believed.
@@ -382,10 +397,48 @@ class _Reconciling:
         )
         return day
 
-    def _slot(self, window: Window, shops: tuple[Shop, ...], held: int, unseen: set[str]) -> Verdict:
-        """Compare one slot; note the orders whose changes neither its page nor a list of changes shows."""
+    def _parts(
+        self, slots: Sequence[Window], shops: tuple[Shop, ...], expected: int
+    ) -> Sequence[Listed | None]:
+        """Ask for neighbouring slots at once; return what the answer says of each, or None for each.
+
+        It says something of them if it holds all that it counts, and each record has a slot by its own time.
+        """
+        alone = [None] * len(slots)
+        if len(slots) == 1:
+            return alone
+        stretch = Window(slots[0].start, slots[-1].end, self.by.dimension)
+        try:
+            listed = self.mending.count(stretch, shops, expected)
+        except TooLarge:
+            listed = Listed(None, {}, frozenset())
+        parts = [listed.part(slot) for slot in slots]
+        if listed.whole and sum(part.total or 0 for part in parts) == listed.total:
+            return parts
+        # The gateway has more than is known here. Filters, for one, leave out as many of other slots.
+        share = expected / listed.total if listed.total else 0
+        self.room = min(self.room, int(self.mending.room * share))
+        return alone
+
+    def _slot(
+        self,
+        window: Window,
+        shops: tuple[Shop, ...],
+        held: int,
+        unseen: set[str],
+        listed: Listed | None = None,
+    ) -> Verdict:
+        """Compare one slot; note the orders whose changes neither its page nor a list of changes shows.
+
+        Args:
+            window: the slot.
+            shops: its shops.
+            held: how many of its rows are here.
+            unseen: where those orders are noted.
+            listed: what an answer has said of it already.
+        """
         aside = self._aside_in(window, shops)
-        listed = self.mending.count(window, shops, held)
+        listed = listed or self.mending.count(window, shops, held)
         stored = self.ledger.states(listed.versions)
         if listed.kept != held + len(aside) or not listed.versions.keys() - aside <= stored.keys():
             return self._compare(window, shops, unseen)
