@@ -346,6 +346,59 @@ def test_right_that_was_lost_marks_nothing_and_is_told(tmp_path, monkeypatch):
         assert reconcile(shop).problems == []
 
 
+def silence(shop, monkeypatch, lost):
+    """Let the gateway say that all is well, and leave a shop's orders out of its lists and answers by id."""
+    send = shop.client.wire.send
+
+    def sending(method, params, *, session):
+        answer = send(method, params, session=session)
+        rows = answer.body.get("list") if "trade" in method else None
+        if not rows:
+            return answer
+        kept = [row for row in rows if str(row["userId"]) != lost]
+        body = {**answer.body, "list": kept}
+        if params.get("pageNo", "1") == "1" and "total" in body:
+            asked_for = {**params, "userIds": lost, "pageSize": "20"}
+            alone = send(method, asked_for, session=session).body["total"]
+            body["total"] -= alone if "sid" not in params else len(rows) - len(kept)
+        return Answer(method, body, encode_json(body))
+
+    monkeypatch.setattr(shop.client.wire, "send", sending)
+
+
+def test_shop_that_answers_with_nothing_keeps_its_orders_and_is_told_while_others_go_on(
+    tmp_path, monkeypatch
+):
+    """Its right was lost and nobody says so; of all shops together its few orders would be believable."""
+    with mirror(tmp_path, history_orders=300) as shop:
+        shop.run(SINCE, START)
+        owner = {sid: str(one["userId"]) for sid, one in truth(shop).items()}
+        sizes = Counter(owner.values())
+        lost = min(sizes, key=lambda one: (sizes[one], one))
+        assert 1 < sizes[lost] <= 20
+        gone = next(sid for sid in sorted(owner) if owner[sid] != lost and sizes[owner[sid]] > 3)
+        before = living(shop)
+        # One order of another shop is really gone.
+        stranger = {"sid": "1", "user": owner[gone]}
+        with shop.target.engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "INSERT INTO kuaimai_trade (sid, user_id, created, _version, _rank, _content_hash) "
+                    "SELECT :sid, :user, created, 0, 0, '' FROM kuaimai_trade WHERE sid = :as"
+                ),
+                {**stranger, "as": gone},
+            )
+        silence(shop, monkeypatch, lost)
+        outcome = reconcile(shop)
+        marked = [sid for day in outcome.days for one in day.verdicts for sid in one.tombstoned]
+        assert marked == ["1"]
+        assert living(shop) == before
+        with pytest.raises(DataError, match=f"of shop {lost}, {sizes[lost]} of {sizes[lost]} records"):
+            reconciling.check(outcome)
+        monkeypatch.undo()
+        assert reconcile(shop).problems == []
+
+
 def test_orders_that_no_live_run_can_see_are_found(tmp_path):
     with mirror(tmp_path, faults=Faults(null_modified=0.1)) as shop:
         shop.run(SINCE, START)

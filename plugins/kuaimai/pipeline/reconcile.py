@@ -14,9 +14,11 @@ those on the smallest page are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -62,7 +64,9 @@ class Verdict(msgspec.Struct, frozen=True):
         tombstoned: keys that the gateway has no longer.
         changed: rows that were older than at the gateway.
         problem: what remains, in one sentence; None if nothing does.
-        gone: key → version of rows to be marked as gone, until the whole night is judged.
+        held: rows of the target, by shop, before the repair.
+        absent: keys of those that the gateway does not return, by shop, believed or not.
+        gone: key → version of those to be marked as gone, until the whole night is judged.
     """
 
     window: Window
@@ -74,6 +78,8 @@ class Verdict(msgspec.Struct, frozen=True):
     tombstoned: tuple[str, ...] = ()
     changed: int = 0
     problem: str | None = None
+    held: dict[str, int] = {}
+    absent: dict[str, frozenset[str]] = {}
     gone: dict[str, int] = {}
 
 
@@ -284,8 +290,6 @@ class _Reconciling:
         # So many records of neighbouring slots are asked for at once: fewer once a page has overflowed.
         self.room = mending.room
         self.tombstones = 0
-        self.held = 0
-        self.absent = 0
         self.unseen: dict[tuple[datetime, tuple[Shop, ...]], set[str]] = {}
 
     def groups(
@@ -331,7 +335,8 @@ class _Reconciling:
         ]
         unseen = self.unseen.setdefault((midnight, shops), set())
         counts = self.ledger.counts([(window.start, window.end) for window in slots])
-        held = [sum(count.get(shop.id, 0) for shop in shops) for count in counts]
+        by_shop = [{shop.id: count.get(shop.id, 0) for shop in shops} for count in counts]
+        held = [sum(count.values()) for count in by_shop]
         expected = [
             many + len(self._aside_in(window, shops)) for window, many in zip(slots, held, strict=True)
         ]
@@ -345,23 +350,36 @@ class _Reconciling:
                 self._slot(window, shops, many, unseen, listed)
                 for window, many, listed in zip(near, held[rest][run], parts, strict=True)
             ]
-        self.held += sum(held)
-        return tuple(verdicts)
+        return tuple(
+            msgspec.structs.replace(one, held=count) for one, count in zip(verdicts, by_shop, strict=True)
+        )
 
-    def marked(self, verdicts: Iterable[tuple[Verdict, ...]]) -> list[tuple[Verdict, ...]]:
-        """Mark what is gone, unless it is too much of the whole night to be believed.
+    def marked(self, verdicts: Sequence[tuple[Verdict, ...]]) -> list[tuple[Verdict, ...]]:
+        """Mark what is gone, unless it is too much of the whole night, or of its shop, to be believed.
 
-        A slot that holds a single record tells nothing of that.
+        A slot or a shop that holds a single record tells nothing of that.
         """
-        doubt = _unlikely((), self.absent, self.held)
-        return [tuple(self._marked(one, doubt) for one in slots) for slots in verdicts]
+        held: Counter[str] = Counter()
+        absent: Counter[str] = Counter()
+        for one in chain.from_iterable(verdicts):
+            held.update(one.held)
+            absent.update({shop: len(keys) for shop, keys in one.absent.items()})
+        doubt = _unlikely((), absent.total(), held.total())
+        doubts = {shop: doubt or _unlikely((), many, held[shop], shop) for shop, many in absent.items()}
+        return [tuple(self._marked(one, doubts) for one in slots) for slots in verdicts]
 
-    def _marked(self, verdict: Verdict, doubt: str | None) -> Verdict:
+    def _marked(self, verdict: Verdict, doubts: Mapping[str, str | None]) -> Verdict:
+        """Mark what is gone in a slot; `doubts` say of which shops it is not believed, and why."""
         if not verdict.gone:
             return verdict
-        marked, left = ((), doubt) if doubt else self._entomb(verdict.gone)
-        problem = "; ".join(filter(None, (verdict.problem, left))) or None
-        return msgspec.structs.replace(verdict, tombstoned=marked, problem=problem, gone={})
+        said, gone = [verdict.problem], dict(verdict.gone)
+        for shop, keys in sorted(verdict.absent.items()):
+            if doubts[shop]:
+                said.append(doubts[shop])
+                gone = {key: version for key, version in gone.items() if key not in keys}
+        marked, left = self._entomb(gone)
+        problem = "; ".join(dict.fromkeys(filter(None, (*said, left)))) or None
+        return msgspec.structs.replace(verdict, tombstoned=marked, problem=problem, absent={}, gone={})
 
     def by_change(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[tuple[Window, Mended], ...]:
         """Bring up to date what changed unseen: orders of the day that no list shows; changes of the day."""
@@ -508,7 +526,6 @@ class _Reconciling:
             sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, set(), extra))
         else:
             sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, missing, extra))
-        self.absent += len(extra.absent)
         left = _unlikely(reads, len(extra.absent), len(ours if self.by.by_id else before))
         if missing or extra.reads:
             mending.read_aside()
@@ -522,8 +539,17 @@ class _Reconciling:
             elsewhere=len(extra.shops),
             changed=changed.changed,
             problem="; ".join(filter(None, (reason, changed.problem, left))) or None,
+            absent=self._by_shop(extra.absent),
             gone={} if left else {key: ours[key] for key in extra.absent},
         )
+
+    def _by_shop(self, keys: Collection[str]) -> dict[str, frozenset[str]]:
+        """Return some rows of the target by the shop that they are of."""
+        owners = self.ledger.owners(keys) if keys else {}
+        return {
+            shop: frozenset(key for key in keys if owners.get(key, "") == shop)
+            for shop in {owners.get(key, "") for key in keys}
+        }
 
     def _doubtful(self, window: Window, shops: Iterable[str]) -> set[str]:
         """Return the rows that are gone if a reading from now on does not show them; none if ids can tell.
@@ -608,7 +634,7 @@ class _Reconciling:
         return keys - self.ledger.states(keys).keys()
 
 
-def _unlikely(reads: Sequence[Read], gone: int, held: int) -> str | None:
+def _unlikely(reads: Sequence[Read], gone: int, held: int, shop: str = "") -> str | None:
     """Return why records that the gateway did not return are not believed to be gone; or None.
 
     What holds for scans holds here: the reading must be proven, and must not miss too much (docs/adr/0008). A
@@ -617,7 +643,9 @@ def _unlikely(reads: Sequence[Read], gone: int, held: int) -> str | None:
     if gone and not all(read.stable for read in reads):
         return f"{gone} records were not seen, and the readings of the slot did not agree"
     if gone > max(MOST_MISSING, held * MOST_MISSING_SHARE) or 1 < gone == held:
-        return f"{gone} of {held} records were not seen, which is too many to be believed; none was marked"
+        of = f"of shop {shop}, " if shop else ""
+        seen = f"{of}{gone} of {held} records were not seen"
+        return f"{seen}, which is too many to be believed; none was marked"
     return None
 
 
