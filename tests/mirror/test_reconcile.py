@@ -43,17 +43,17 @@ def shop(request, tmp_path):
 
 def reconcile(shop, *, days=DAYS, shops=None):
     shop.runs += 1
-    return reconciling.reconcile(
-        shop.pipeline,
+    night = reconciling.Night(
+        pipeline=shop.pipeline,
         run=f"reconcile-{shop.runs}",
         until=datetime.fromtimestamp(shop.clock(), CHINA),
         shops=shops or fetch_shops(shop.client),
         client=shop.client,
         staging=shop.staging,
-        target=shop.target,
         days=days,
         now=shop.clock,
     )
+    return reconciling.reconcile(night, shop.target)
 
 
 def asked(shop, since):

@@ -97,8 +97,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
                         if not target.standing(spec.name).dimensions:
                             continue  # nobody reads it: to compare would be to begin
                         shops = shops or asked.chosen(fetch_scopes(spec, client))
-                        outcome = reconcile.night(
-                            spec,
+                        night = reconcile.Night(
+                            pipeline=spec,
                             # Answers are staged by run: what one target lacks is not what another does.
                             run=str(context["run_id"]) + (f"-{outlet.name}" if number else ""),
                             until=asked.end,
@@ -106,8 +106,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
                             shops=shops,
                             client=client,
                             staging=staging(),
-                            target=target,
                         )
+                        outcome = reconcile.mend(night, target)
                 except SessionError:
                     raise
                 except KuaimaiError as err:

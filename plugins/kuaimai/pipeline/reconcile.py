@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import chain
@@ -157,107 +158,115 @@ class Outcome(msgspec.Struct, frozen=True):
         return sum(value if isinstance(value, int) else len(value) for value in values)
 
 
-def reconcile(
-    pipeline: Pipeline,
-    *,
-    run: str,
-    until: datetime,
-    shops: Iterable[Shop],
-    client: Client,
-    staging: Staging,
-    target: SqlTarget,
-    days: int = DAYS,
-    now: Callable[[], float] = time.time,
-) -> Outcome:
-    """Compare the last days with the gateway, mend what differs, and write the report beside the data.
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """What a night is asked for, whatever the target.
 
-    Args:
+    Attributes:
         pipeline: the pipeline.
         run: the run's id; part of every staging path.
         until: the day that this lies in is not over; the days before it are compared.
         shops: the shops to compare.
         client: calls the gateway.
         staging: where raw pages go.
-        target: the database.
         days: how many days, yesterday included.
         now: clock, epoch seconds.
+    """
+
+    pipeline: Pipeline
+    run: str
+    until: datetime
+    shops: Sequence[Shop]
+    client: Client
+    staging: Staging
+    days: int = DAYS
+    now: Callable[[], float] = time.time
+
+    @property
+    def midnight(self) -> datetime:
+        """The end of the days, in GMT+8."""
+        return self.until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+
+    @property
+    def retried_since(self) -> datetime:
+        """Since when windows are read again: as long as scheduled runs heal, at least."""
+        return self.midnight - max(self.days, self.pipeline.time.heal_days) * _DAY
+
+
+def reconcile(night: Night, target: SqlTarget) -> Outcome:
+    """Compare the last days with the gateway, mend what differs, and write the report beside the data.
 
     Raises:
         ConfigError: the days reach further back than the gateway's normal queries, which would make every
             record look as if it were gone, or the pipeline cannot be asked by creation.
         KuaimaiError: a call or the database failed for good; what was mended stays, the rest is found again.
     """
+    pipeline, midnight, days = night.pipeline, night.midnight, night.days
     by = comparison(pipeline)
     if by is None:
         raise ConfigError(f"pipeline {pipeline.name} cannot be compared by the creation of its records")
-    midnight = _midnight(until)
     times = catalog.method(pipeline.source.method).times
     reach = times.reach_days if times else None
-    if reach is not None and (midnight - days * _DAY).timestamp() < now() - reach * 86_400:
+    if reach is not None and (midnight - days * _DAY).timestamp() < night.now() - reach * 86_400:
         raise ConfigError(
             f"{days} days before {midnight:%Y-%m-%d} begin more than {reach} days ago, in the archive",
             hint="compare fewer days",
         )
-    spent = client.requests
+    spent = night.client.requests
     mending = Mending(
         pipeline,
         by=by,
-        run=run,
-        client=client,
-        staging=staging,
+        run=night.run,
+        client=night.client,
+        staging=night.staging,
         target=target,
-        now=now,
+        now=night.now,
     )
     work = _Reconciling(mending)
-    chosen = sorted(shops)
-    retried = mending.retry(_retried_since(pipeline, midnight, days), midnight, chosen)
+    chosen = sorted(night.shops)
+    retried = mending.retry(night.retried_since, midnight, chosen)
     if retried.windows:
         mending.read_aside()
-    nights = [midnight - back * _DAY for back in range(1, days + 1)]
-    compared, refused = work.groups(_groups(pipeline, chosen), nights)
-    slots = [(night, group) for night in nights for group in compared]
+    dates = [midnight - back * _DAY for back in range(1, days + 1)]
+    compared, refused = work.groups(_groups(pipeline, chosen), dates)
+    slots = [(day, group) for day in dates for group in compared]
     # What is gone is marked before changes are looked for, so that it is not asked for there again.
-    verdicts = work.marked([compared[group][night] for night, group in slots])
-    mended = [work.by_change(night, group) for night, group in slots]
+    verdicts = work.marked([compared[group][day] for day, group in slots])
+    mended = [work.by_change(day, group) for day, group in slots]
     found = [
-        work.day(night, group, one, also)
-        for (night, group), one, also in zip(slots, verdicts, mended, strict=True)
+        work.day(day, group, one, also)
+        for (day, group), one, also in zip(slots, verdicts, mended, strict=True)
     ]
     still_open = (*retried.still_open, *refused)
-    return Outcome(pipeline.name, tuple(found), retried.windows, still_open, client.requests - spent)
+    return Outcome(pipeline.name, tuple(found), retried.windows, still_open, night.client.requests - spent)
 
 
-def retry(
-    pipeline: Pipeline,
-    *,
-    run: str,
-    until: datetime,
-    shops: Iterable[Shop],
-    client: Client,
-    staging: Staging,
-    target: Target,
-    days: int = DAYS,
-    now: Callable[[], float] = time.time,
-) -> Outcome:
+def retry(night: Night, target: Target) -> Outcome:
     """Read once more what no run could seal: all that a night can do where nothing can be compared.
-
-    Args: see `reconcile`; any target will do.
 
     Raises:
         KuaimaiError: the target does not answer; see `Rereading.retry`.
     """
-    spent = client.requests
-    reading = Rereading(pipeline, run=run, client=client, staging=staging, target=target, now=now)
-    midnight = _midnight(until)
-    retried = reading.retry(_retried_since(pipeline, midnight, days), midnight, shops)
-    return Outcome(pipeline.name, (), retried.windows, retried.still_open, client.requests - spent)
+    spent = night.client.requests
+    reading = Rereading(
+        night.pipeline,
+        run=night.run,
+        client=night.client,
+        staging=night.staging,
+        target=target,
+        now=night.now,
+    )
+    retried = reading.retry(night.retried_since, night.midnight, night.shops)
+    return Outcome(
+        night.pipeline.name, (), retried.windows, retried.still_open, night.client.requests - spent
+    )
 
 
-def night(pipeline: Pipeline, *, target: Target, **asked: Any) -> Outcome:
-    """Do for one target what the night can do there: `reconcile`, else `retry`; the arguments are theirs."""
-    if isinstance(target, SqlTarget) and comparison(pipeline):
-        return reconcile(pipeline, target=target, **asked)
-    return retry(pipeline, target=target, **asked)
+def mend(night: Night, target: Target) -> Outcome:
+    """Do for one target what the night can do there: `reconcile`, else `retry`."""
+    if isinstance(target, SqlTarget) and comparison(night.pipeline):
+        return reconcile(night, target)
+    return retry(night, target)
 
 
 def check(outcome: Outcome) -> None:
@@ -647,15 +656,6 @@ def _unlikely(reads: Sequence[Read], gone: int, held: int, shop: str = "") -> st
         seen = f"{of}{gone} of {held} records were not seen"
         return f"{seen}, which is too many to be believed; none was marked"
     return None
-
-
-def _midnight(until: datetime) -> datetime:
-    return until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _retried_since(pipeline: Pipeline, midnight: datetime, days: int) -> datetime:
-    """Return since when windows are read again: as long as scheduled runs heal, at least."""
-    return midnight - max(days, pipeline.time.heal_days) * _DAY
 
 
 def _groups(pipeline: Pipeline, shops: Sequence[Shop]) -> list[tuple[Shop, ...]]:
