@@ -16,7 +16,7 @@ from kuaimai.errors import ConfigError, DataError, KuaimaiError, Rejected, Trans
 from kuaimai.extract.paging import CONNECTIONS, window_request
 from kuaimai.extract.windows import Slice, Window
 from kuaimai.pipeline import stages
-from kuaimai.pipeline.reconcile import reconcile
+from kuaimai.pipeline.reconcile import Night, reconcile
 from kuaimai.pipeline.scopes import fetch_shops
 from kuaimai.sandbox import Failure, Faults
 
@@ -285,17 +285,17 @@ def test_lost_right_proves_no_window_empty_and_no_order_gone(tmp_path):
             shop.run(START, now, live=True)
         assert shop.open_windows() == 1
         with contextlib.suppress(KuaimaiError):
-            reconcile(
-                shop.pipeline,
+            night = Night(
+                pipeline=shop.pipeline,
                 run="night",
                 until=now,
                 shops=fetch_shops(shop.client),
                 client=shop.client,
                 staging=shop.staging,
-                target=shop.target,
                 days=1,
                 now=shop.clock,
             )
+            reconcile(night, shop.target)
         assert shop.rows(living) == before
         shop.box.faults.plan = []
         assert shop.tick().sealed

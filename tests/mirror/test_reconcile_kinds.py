@@ -35,17 +35,17 @@ def shop(request, tmp_path, pg_url):
 
 def reconcile(shop, *, days=DAYS):
     shop.runs += 1
-    return reconciling.reconcile(
-        shop.pipeline,
+    night = reconciling.Night(
+        pipeline=shop.pipeline,
         run=f"reconcile-{shop.runs}",
         until=datetime.fromtimestamp(shop.clock(), CHINA),
         shops=fetch_scopes(shop.pipeline, shop.client),
         client=shop.client,
         staging=shop.staging,
-        target=shop.target,
         days=days,
         now=shop.clock,
     )
+    return reconciling.reconcile(night, shop.target)
 
 
 def born(shop) -> list[str]:
@@ -172,16 +172,16 @@ def test_contested_windows_are_read_again_also_where_nothing_can_be_compared(tmp
         assert shop.open_windows() > 0
         with book.engine.begin() as connection:
             connection.execute(sa.text("UPDATE kuaimai_window SET state = 'contested'"))
-        outcome = reconciling.night(
-            shop.pipeline,
+        night = reconciling.Night(
+            pipeline=shop.pipeline,
             run="night",
             until=datetime.fromtimestamp(shop.clock(), CHINA),
             shops=fetch_scopes(shop.pipeline, shop.client),
             client=shop.client,
             staging=shop.staging,
-            target=target,
             now=shop.clock,
         )
+        outcome = reconciling.mend(night, target)
         assert (outcome.days, outcome.problems) == ((), [])
         assert outcome.retried > 0
         assert shop.open_windows() == 0

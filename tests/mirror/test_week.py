@@ -96,16 +96,16 @@ def test_a_week_of_everything_at_once_ends_as_a_mirror_of_the_truth(  # noqa: C9
 
         def nightly() -> reconcile.Outcome:
             shop.runs += 1
-            return reconcile.reconcile(
-                shop.pipeline,
+            night = reconcile.Night(
+                pipeline=shop.pipeline,
                 run=f"reconcile-{shop.runs}",
                 until=here(),
                 shops=fetch_shops(shop.client),
                 client=shop.client,
                 staging=shop.staging,
-                target=shop.target,
                 now=shop.clock,
             )
+            return reconcile.reconcile(night, shop.target)
 
         for tick in range(DAYS * TICKS_A_DAY):
             error = CLOCK_ERRORS[tick // TICKS_A_DAY]

@@ -97,8 +97,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
                         if not target.standing(spec.name).dimensions:
                             continue  # nobody reads it: to compare would be to begin
                         shops = shops or asked.chosen(fetch_scopes(spec, client))
-                        outcome = reconcile.night(
-                            spec,
+                        night = reconcile.Night(
+                            pipeline=spec,
                             # Answers are staged by run: what one target lacks is not what another does.
                             run=str(context["run_id"]) + (f"-{outlet.name}" if number else ""),
                             until=asked.end,
@@ -106,8 +106,8 @@ class KuaimaiReconcileOperator(_GatewayOperator):
                             shops=shops,
                             client=client,
                             staging=staging(),
-                            target=target,
                         )
+                        outcome = reconcile.mend(night, target)
                 except SessionError:
                     raise
                 except KuaimaiError as err:
@@ -203,8 +203,8 @@ _DOC = """
 
 Every night at 04:10 each pipeline's yesterday and the seven days before it are counted again, by creation,
 per group of shops and two hours (records other than orders: a day), and by the time of change, for changes
-that no window has shown. A quiet night costs one small request for each, by change fewer. Where something
-differs:
+that no window has shown. A quiet night costs at most one request for each, and one for as many neighbours
+as a page holds together. Where something differs:
 
 * records that are missing, or newer at the gateway, are read by their ids and loaded as always; where the
   method takes no ids (receipts, returns of purchases), with their day;

@@ -131,6 +131,11 @@ class Ledger:
         rows = self._by_key(columns, keys, self._counting())
         return {row[0]: int(row[1]) for row in rows if not self.shop or row[2] in wanted}
 
+    def owners(self, keys: Iterable[str]) -> dict[str, str]:
+        """Return whose those of some keys are that are living rows, as `counts` names them: key → shop."""
+        columns = (self.shop,) if self.shop else ()
+        return {row[0]: row[1] if self.shop else "" for row in self._by_key(columns, keys)}
+
     def unlisted(
         self, start: datetime, end: datetime, shops: Iterable[str], columns: Iterable[str]
     ) -> list[str]:

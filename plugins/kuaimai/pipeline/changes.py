@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from kuaimai.extract.windows import Shop, Window
 from kuaimai.load.reconciling import Aside, Ledger
-from kuaimai.pipeline.mending import Mended, Mending
+from kuaimai.pipeline.mending import Mended, Mending, together
 
 SLOT = timedelta(hours=2)
 _SECOND = timedelta(seconds=1)
@@ -86,22 +86,11 @@ class Changes:
         counts = self._ledger.counts([(slot.start, slot.end) for slot in slots])
         held = [sum(count.get(shop, 0) for shop in ids) for count in counts]
         found: list[tuple[Window, Mended]] = []
-        for window, many in self._joined(slots, held):
-            found += self._compare(window, shops, many)
+        # Neighbours that one page holds together: that costs fewer requests and compares more.
+        for run in together(held, self._mending.room):
+            window = Window(slots[run][0].start, slots[run][-1].end, self._dimension)
+            found += self._compare(window, shops, sum(held[run]))
         return found
-
-    def _joined(self, slots: Sequence[Window], held: Sequence[int]) -> list[tuple[Window, int]]:
-        """Join neighbours that one page holds together: that costs fewer requests and compares more."""
-        page = self._mending.base.page
-        most = page.max if page else 0
-        joined: list[tuple[Window, int]] = []
-        for slot, many in zip(slots, held, strict=True):
-            if joined and joined[-1][1] + many <= most:
-                last, before = joined.pop()
-                joined.append((Window(last.start, slot.end, self._dimension), before + many))
-            else:
-                joined.append((slot, many))
-        return joined
 
     def _compare(
         self,

@@ -36,7 +36,7 @@ from kuaimai.transform.rows import Rows
 
 log = logging.getLogger(__name__)
 
-# So many records that are missing here still fit onto the page that counts them.
+# Of a method without pages: so many records that are missing here still fit onto the answer that counts them.
 _ROOM = 20
 
 
@@ -48,12 +48,14 @@ class Listed(msgspec.Struct, frozen=True):
         versions: key → version of the records that came with it.
         undated: keys of those that do not say when they changed: their version may stay as it is.
         left_out: keys of records that came too, and that the pipeline's rules leave out.
+        born: key → their time that never changes, epoch ms; None where it cannot be read.
     """
 
     total: int | None
     versions: dict[str, int]
     undated: frozenset[str]
     left_out: frozenset[str] = frozenset()
+    born: dict[str, int | None] = {}
 
     @property
     def kept(self) -> int | None:
@@ -64,6 +66,17 @@ class Listed(msgspec.Struct, frozen=True):
     def whole(self) -> bool:
         """Whether the answer holds all that it counts."""
         return self.kept == len(self.versions)
+
+    def part(self, window: Window) -> Listed:
+        """Return what an answer that is `whole` says of a part of it, by the records' time of birth."""
+        first, last = window.start.timestamp(), window.end.timestamp()
+        keys = {key for key, born in self.born.items() if born is not None and first <= born // 1000 <= last}
+        return Listed(
+            total=len(keys),
+            versions={key: version for key, version in self.versions.items() if key in keys},
+            undated=self.undated & keys,
+            left_out=self.left_out & keys,
+        )
 
 
 class Mended(msgspec.Struct, frozen=True):
@@ -143,12 +156,17 @@ class Mending(Rereading):
             )
         return column
 
+    @property
+    def room(self) -> int:
+        """How many records one page holds; 0 where the method has no pages."""
+        return self.base.page.max if self.base.page else 0
+
     def count(self, window: Window, shops: Sequence[Shop], held: int) -> Listed:
-        """Ask for the count of a stretch of time, on a page that holds what is expected and some more."""
+        """Ask for the count of a stretch of time, on a page that may hold it all, or on the smallest."""
         page = self.base.page
         size = held + _ROOM
         if page:
-            size = max(page.min, min(size, page.max)) if held <= page.max else page.min
+            size = page.max if held <= page.max else page.min
         request = window_request(self.base.name, window, shops, params=self.pipeline.source.params)
         answer = self.client.call(self.base.name, {**request, "pageNo": "1", "pageSize": str(size)})
         listed = self.listed(answer.rows(self.base.list_keys))
@@ -161,10 +179,12 @@ class Mending(Rereading):
         record = self.pipeline.record
         versions: dict[str, int] = {}
         undated = set()
+        born: dict[str, int | None] = {}
         found = [dict(row) for row in rows]
         left_out = self._left_out(found)
         for row in found:
             key = record_key(row, record)
+            born[key] = _stamp(sent(row, record.fields[self.by.field]))
             if key in left_out:
                 continue
             stamps = [_stamp(sent(row, record.fields[name])) for name in record.version]
@@ -172,7 +192,7 @@ class Mending(Rereading):
                 undated.add(key)
             version = next((stamp for stamp in stamps if stamp is not None), 0)
             versions[key] = max(version, versions.get(key, 0))
-        return Listed(None, versions, frozenset(undated), left_out)
+        return Listed(None, versions, frozenset(undated), left_out, born)
 
     def _left_out(self, rows: Sequence[dict[str, Any]]) -> frozenset[str]:
         """Return the keys of those records that filters and steps leave out; they are missing nowhere."""
@@ -329,6 +349,20 @@ class Mending(Rereading):
             except Rejected as refusal:
                 log.warning("%d records get no fuller form: %s", len(served), refusal)
         return reads
+
+
+def together(counts: Iterable[int], most: int) -> list[slice]:
+    """Return the runs of neighbours that add up to `most` or less; what is larger stands alone."""
+    runs: list[slice] = []
+    held = 0
+    for at, many in enumerate(counts):
+        if runs and held + many <= most:
+            held += many
+            runs[-1] = slice(runs[-1].start, at + 1)
+        else:
+            held = many
+            runs.append(slice(at, at + 1))
+    return runs
 
 
 def _stamp(value: Any) -> int | None:

@@ -5,18 +5,21 @@ to it: one that is missing there is missing, and one too many is gone or was nev
 dimension moves rows between windows (`upd_time`), leaves some out (`modified` null) or lets strangers in
 (`pay_time`). Then it asks by the time of change, for what changed unseen (`changes`).
 
-A quiet night costs one request per group of shops and slot by creation (two hours of orders, a day of other
-records), and at most twelve a day by change. A request's page is as large as the slot is known to be, up to
-the gateway's limit: where it holds all that it counts, its records are compared by key and version; in larger
-slots those on the page are.
+A quiet night costs at most one request of either time per group of shops and slot (two hours of orders, a
+day of other records), and one for as many neighbouring slots of a day as a page holds together. Where a page
+holds all that it counts, its records are compared by key and version, each in its own slot; in larger slots
+those on the smallest page are.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -39,7 +42,7 @@ from kuaimai.pipeline import stages
 from kuaimai.pipeline.changes import Changes
 from kuaimai.pipeline.comparison import DAYS, comparison
 from kuaimai.pipeline.manifests import Extracted
-from kuaimai.pipeline.mending import Listed, Mended, Mending
+from kuaimai.pipeline.mending import Listed, Mended, Mending, together
 from kuaimai.pipeline.rereading import Rereading, clock
 from kuaimai.pipeline.spec import Pipeline
 
@@ -62,7 +65,9 @@ class Verdict(msgspec.Struct, frozen=True):
         tombstoned: keys that the gateway has no longer.
         changed: rows that were older than at the gateway.
         problem: what remains, in one sentence; None if nothing does.
-        gone: key → version of rows to be marked as gone, until the whole night is judged.
+        held: rows of the target, by shop, before the repair.
+        absent: keys of those that the gateway does not return, by shop, believed or not.
+        gone: key → version of those to be marked as gone, until the whole night is judged.
     """
 
     window: Window
@@ -74,6 +79,8 @@ class Verdict(msgspec.Struct, frozen=True):
     tombstoned: tuple[str, ...] = ()
     changed: int = 0
     problem: str | None = None
+    held: dict[str, int] = {}
+    absent: dict[str, frozenset[str]] = {}
     gone: dict[str, int] = {}
 
 
@@ -151,107 +158,115 @@ class Outcome(msgspec.Struct, frozen=True):
         return sum(value if isinstance(value, int) else len(value) for value in values)
 
 
-def reconcile(
-    pipeline: Pipeline,
-    *,
-    run: str,
-    until: datetime,
-    shops: Iterable[Shop],
-    client: Client,
-    staging: Staging,
-    target: SqlTarget,
-    days: int = DAYS,
-    now: Callable[[], float] = time.time,
-) -> Outcome:
-    """Compare the last days with the gateway, mend what differs, and write the report beside the data.
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """What a night is asked for, whatever the target.
 
-    Args:
+    Attributes:
         pipeline: the pipeline.
         run: the run's id; part of every staging path.
         until: the day that this lies in is not over; the days before it are compared.
         shops: the shops to compare.
         client: calls the gateway.
         staging: where raw pages go.
-        target: the database.
         days: how many days, yesterday included.
         now: clock, epoch seconds.
+    """
+
+    pipeline: Pipeline
+    run: str
+    until: datetime
+    shops: Sequence[Shop]
+    client: Client
+    staging: Staging
+    days: int = DAYS
+    now: Callable[[], float] = time.time
+
+    @property
+    def midnight(self) -> datetime:
+        """The end of the days, in GMT+8."""
+        return self.until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+
+    @property
+    def retried_since(self) -> datetime:
+        """Since when windows are read again: as long as scheduled runs heal, at least."""
+        return self.midnight - max(self.days, self.pipeline.time.heal_days) * _DAY
+
+
+def reconcile(night: Night, target: SqlTarget) -> Outcome:
+    """Compare the last days with the gateway, mend what differs, and write the report beside the data.
 
     Raises:
         ConfigError: the days reach further back than the gateway's normal queries, which would make every
             record look as if it were gone, or the pipeline cannot be asked by creation.
         KuaimaiError: a call or the database failed for good; what was mended stays, the rest is found again.
     """
+    pipeline, midnight, days = night.pipeline, night.midnight, night.days
     by = comparison(pipeline)
     if by is None:
         raise ConfigError(f"pipeline {pipeline.name} cannot be compared by the creation of its records")
-    midnight = _midnight(until)
     times = catalog.method(pipeline.source.method).times
     reach = times.reach_days if times else None
-    if reach is not None and (midnight - days * _DAY).timestamp() < now() - reach * 86_400:
+    if reach is not None and (midnight - days * _DAY).timestamp() < night.now() - reach * 86_400:
         raise ConfigError(
             f"{days} days before {midnight:%Y-%m-%d} begin more than {reach} days ago, in the archive",
             hint="compare fewer days",
         )
-    spent = client.requests
+    spent = night.client.requests
     mending = Mending(
         pipeline,
         by=by,
-        run=run,
-        client=client,
-        staging=staging,
+        run=night.run,
+        client=night.client,
+        staging=night.staging,
         target=target,
-        now=now,
+        now=night.now,
     )
     work = _Reconciling(mending)
-    chosen = sorted(shops)
-    retried = mending.retry(_retried_since(pipeline, midnight, days), midnight, chosen)
+    chosen = sorted(night.shops)
+    retried = mending.retry(night.retried_since, midnight, chosen)
     if retried.windows:
         mending.read_aside()
-    nights = [midnight - back * _DAY for back in range(1, days + 1)]
-    compared, refused = work.groups(_groups(pipeline, chosen), nights)
-    slots = [(night, group) for night in nights for group in compared]
+    dates = [midnight - back * _DAY for back in range(1, days + 1)]
+    compared, refused = work.groups(_groups(pipeline, chosen), dates)
+    slots = [(day, group) for day in dates for group in compared]
     # What is gone is marked before changes are looked for, so that it is not asked for there again.
-    verdicts = work.marked([compared[group][night] for night, group in slots])
-    mended = [work.by_change(night, group) for night, group in slots]
+    verdicts = work.marked([compared[group][day] for day, group in slots])
+    mended = [work.by_change(day, group) for day, group in slots]
     found = [
-        work.day(night, group, one, also)
-        for (night, group), one, also in zip(slots, verdicts, mended, strict=True)
+        work.day(day, group, one, also)
+        for (day, group), one, also in zip(slots, verdicts, mended, strict=True)
     ]
     still_open = (*retried.still_open, *refused)
-    return Outcome(pipeline.name, tuple(found), retried.windows, still_open, client.requests - spent)
+    return Outcome(pipeline.name, tuple(found), retried.windows, still_open, night.client.requests - spent)
 
 
-def retry(
-    pipeline: Pipeline,
-    *,
-    run: str,
-    until: datetime,
-    shops: Iterable[Shop],
-    client: Client,
-    staging: Staging,
-    target: Target,
-    days: int = DAYS,
-    now: Callable[[], float] = time.time,
-) -> Outcome:
+def retry(night: Night, target: Target) -> Outcome:
     """Read once more what no run could seal: all that a night can do where nothing can be compared.
-
-    Args: see `reconcile`; any target will do.
 
     Raises:
         KuaimaiError: the target does not answer; see `Rereading.retry`.
     """
-    spent = client.requests
-    reading = Rereading(pipeline, run=run, client=client, staging=staging, target=target, now=now)
-    midnight = _midnight(until)
-    retried = reading.retry(_retried_since(pipeline, midnight, days), midnight, shops)
-    return Outcome(pipeline.name, (), retried.windows, retried.still_open, client.requests - spent)
+    spent = night.client.requests
+    reading = Rereading(
+        night.pipeline,
+        run=night.run,
+        client=night.client,
+        staging=night.staging,
+        target=target,
+        now=night.now,
+    )
+    retried = reading.retry(night.retried_since, night.midnight, night.shops)
+    return Outcome(
+        night.pipeline.name, (), retried.windows, retried.still_open, night.client.requests - spent
+    )
 
 
-def night(pipeline: Pipeline, *, target: Target, **asked: Any) -> Outcome:
-    """Do for one target what the night can do there: `reconcile`, else `retry`; the arguments are theirs."""
-    if isinstance(target, SqlTarget) and comparison(pipeline):
-        return reconcile(pipeline, target=target, **asked)
-    return retry(pipeline, target=target, **asked)
+def mend(night: Night, target: Target) -> Outcome:
+    """Do for one target what the night can do there: `reconcile`, else `retry`."""
+    if isinstance(target, SqlTarget) and comparison(night.pipeline):
+        return reconcile(night, target)
+    return retry(night, target)
 
 
 def check(outcome: Outcome) -> None:
@@ -281,9 +296,9 @@ class _Reconciling:
         self.by = mending.by
         self.ledger = mending.ledger
         self.changes = Changes.find(mending)
+        # So many records of neighbouring slots are asked for at once: fewer once a page has overflowed.
+        self.room = mending.room
         self.tombstones = 0
-        self.held = 0
-        self.absent = 0
         self.unseen: dict[tuple[datetime, tuple[Shop, ...]], set[str]] = {}
 
     def groups(
@@ -318,7 +333,10 @@ class _Reconciling:
         return found, refused
 
     def by_creation(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[Verdict, ...]:
-        """Compare one day of one group of shops by creation, slot by slot."""
+        """Compare one day of one group of shops by creation, slot by slot.
+
+        Neighbouring slots that one page holds together are one request.
+        """
         slot, dimension = self.by.slot, self.by.dimension
         slots = [
             Window(midnight + at * slot, midnight + (at + 1) * slot - _SECOND, dimension)
@@ -326,27 +344,51 @@ class _Reconciling:
         ]
         unseen = self.unseen.setdefault((midnight, shops), set())
         counts = self.ledger.counts([(window.start, window.end) for window in slots])
-        held = [sum(count.get(shop.id, 0) for shop in shops) for count in counts]
-        verdicts = tuple(
-            self._slot(window, shops, many, unseen) for window, many in zip(slots, held, strict=True)
+        by_shop = [{shop.id: count.get(shop.id, 0) for shop in shops} for count in counts]
+        held = [sum(count.values()) for count in by_shop]
+        expected = [
+            many + len(self._aside_in(window, shops)) for window, many in zip(slots, held, strict=True)
+        ]
+        verdicts: list[Verdict] = []
+        while len(verdicts) < len(slots):
+            rest = slice(len(verdicts), None)
+            run = together(expected[rest], self.room)[0]  # one by one, as the room may become less
+            near = slots[rest][run]
+            parts = self._parts(near, shops, sum(expected[rest][run]))
+            verdicts += [
+                self._slot(window, shops, many, unseen, listed)
+                for window, many, listed in zip(near, held[rest][run], parts, strict=True)
+            ]
+        return tuple(
+            msgspec.structs.replace(one, held=count) for one, count in zip(verdicts, by_shop, strict=True)
         )
-        self.held += sum(held)
-        return verdicts
 
-    def marked(self, verdicts: Iterable[tuple[Verdict, ...]]) -> list[tuple[Verdict, ...]]:
-        """Mark what is gone, unless it is too much of the whole night to be believed.
+    def marked(self, verdicts: Sequence[tuple[Verdict, ...]]) -> list[tuple[Verdict, ...]]:
+        """Mark what is gone, unless it is too much of the whole night, or of its shop, to be believed.
 
-        A slot that holds a single record tells nothing of that.
+        A slot or a shop that holds a single record tells nothing of that.
         """
-        doubt = _unlikely((), self.absent, self.held)
-        return [tuple(self._marked(one, doubt) for one in slots) for slots in verdicts]
+        held: Counter[str] = Counter()
+        absent: Counter[str] = Counter()
+        for one in chain.from_iterable(verdicts):
+            held.update(one.held)
+            absent.update({shop: len(keys) for shop, keys in one.absent.items()})
+        doubt = _unlikely((), absent.total(), held.total())
+        doubts = {shop: doubt or _unlikely((), many, held[shop], shop) for shop, many in absent.items()}
+        return [tuple(self._marked(one, doubts) for one in slots) for slots in verdicts]
 
-    def _marked(self, verdict: Verdict, doubt: str | None) -> Verdict:
+    def _marked(self, verdict: Verdict, doubts: Mapping[str, str | None]) -> Verdict:
+        """Mark what is gone in a slot; `doubts` say of which shops it is not believed, and why."""
         if not verdict.gone:
             return verdict
-        marked, left = ((), doubt) if doubt else self._entomb(verdict.gone)
-        problem = "; ".join(filter(None, (verdict.problem, left))) or None
-        return msgspec.structs.replace(verdict, tombstoned=marked, problem=problem, gone={})
+        said, gone = [verdict.problem], dict(verdict.gone)
+        for shop, keys in sorted(verdict.absent.items()):
+            if doubts[shop]:
+                said.append(doubts[shop])
+                gone = {key: version for key, version in gone.items() if key not in keys}
+        marked, left = self._entomb(gone)
+        problem = "; ".join(dict.fromkeys(filter(None, (*said, left)))) or None
+        return msgspec.structs.replace(verdict, tombstoned=marked, problem=problem, absent={}, gone={})
 
     def by_change(self, midnight: datetime, shops: tuple[Shop, ...]) -> tuple[tuple[Window, Mended], ...]:
         """Bring up to date what changed unseen: orders of the day that no list shows; changes of the day."""
@@ -382,10 +424,48 @@ class _Reconciling:
         )
         return day
 
-    def _slot(self, window: Window, shops: tuple[Shop, ...], held: int, unseen: set[str]) -> Verdict:
-        """Compare one slot; note the orders whose changes neither its page nor a list of changes shows."""
+    def _parts(
+        self, slots: Sequence[Window], shops: tuple[Shop, ...], expected: int
+    ) -> Sequence[Listed | None]:
+        """Ask for neighbouring slots at once; return what the answer says of each, or None for each.
+
+        It says something of them if it holds all that it counts, and each record has a slot by its own time.
+        """
+        alone = [None] * len(slots)
+        if len(slots) == 1:
+            return alone
+        stretch = Window(slots[0].start, slots[-1].end, self.by.dimension)
+        try:
+            listed = self.mending.count(stretch, shops, expected)
+        except TooLarge:
+            listed = Listed(None, {}, frozenset())
+        parts = [listed.part(slot) for slot in slots]
+        if listed.whole and sum(part.total or 0 for part in parts) == listed.total:
+            return parts
+        # The gateway has more than is known here. Filters, for one, leave out as many of other slots.
+        share = expected / listed.total if listed.total else 0
+        self.room = min(self.room, int(self.mending.room * share))
+        return alone
+
+    def _slot(
+        self,
+        window: Window,
+        shops: tuple[Shop, ...],
+        held: int,
+        unseen: set[str],
+        listed: Listed | None = None,
+    ) -> Verdict:
+        """Compare one slot; note the orders whose changes neither its page nor a list of changes shows.
+
+        Args:
+            window: the slot.
+            shops: its shops.
+            held: how many of its rows are here.
+            unseen: where those orders are noted.
+            listed: what an answer has said of it already.
+        """
         aside = self._aside_in(window, shops)
-        listed = self.mending.count(window, shops, held)
+        listed = listed or self.mending.count(window, shops, held)
         stored = self.ledger.states(listed.versions)
         if listed.kept != held + len(aside) or not listed.versions.keys() - aside <= stored.keys():
             return self._compare(window, shops, unseen)
@@ -455,7 +535,6 @@ class _Reconciling:
             sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, set(), extra))
         else:
             sealing = self._mend(_Difference(piece, reads, theirs, listed.left_out, missing, extra))
-        self.absent += len(extra.absent)
         left = _unlikely(reads, len(extra.absent), len(ours if self.by.by_id else before))
         if missing or extra.reads:
             mending.read_aside()
@@ -469,8 +548,17 @@ class _Reconciling:
             elsewhere=len(extra.shops),
             changed=changed.changed,
             problem="; ".join(filter(None, (reason, changed.problem, left))) or None,
+            absent=self._by_shop(extra.absent),
             gone={} if left else {key: ours[key] for key in extra.absent},
         )
+
+    def _by_shop(self, keys: Collection[str]) -> dict[str, frozenset[str]]:
+        """Return some rows of the target by the shop that they are of."""
+        owners = self.ledger.owners(keys) if keys else {}
+        return {
+            shop: frozenset(key for key in keys if owners.get(key, "") == shop)
+            for shop in {owners.get(key, "") for key in keys}
+        }
 
     def _doubtful(self, window: Window, shops: Iterable[str]) -> set[str]:
         """Return the rows that are gone if a reading from now on does not show them; none if ids can tell.
@@ -555,7 +643,7 @@ class _Reconciling:
         return keys - self.ledger.states(keys).keys()
 
 
-def _unlikely(reads: Sequence[Read], gone: int, held: int) -> str | None:
+def _unlikely(reads: Sequence[Read], gone: int, held: int, shop: str = "") -> str | None:
     """Return why records that the gateway did not return are not believed to be gone; or None.
 
     What holds for scans holds here: the reading must be proven, and must not miss too much (docs/adr/0008). A
@@ -564,17 +652,10 @@ def _unlikely(reads: Sequence[Read], gone: int, held: int) -> str | None:
     if gone and not all(read.stable for read in reads):
         return f"{gone} records were not seen, and the readings of the slot did not agree"
     if gone > max(MOST_MISSING, held * MOST_MISSING_SHARE) or 1 < gone == held:
-        return f"{gone} of {held} records were not seen, which is too many to be believed; none was marked"
+        of = f"of shop {shop}, " if shop else ""
+        seen = f"{of}{gone} of {held} records were not seen"
+        return f"{seen}, which is too many to be believed; none was marked"
     return None
-
-
-def _midnight(until: datetime) -> datetime:
-    return until.astimezone(GATEWAY_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _retried_since(pipeline: Pipeline, midnight: datetime, days: int) -> datetime:
-    """Return since when windows are read again: as long as scheduled runs heal, at least."""
-    return midnight - max(days, pipeline.time.heal_days) * _DAY
 
 
 def _groups(pipeline: Pipeline, shops: Sequence[Shop]) -> list[tuple[Shop, ...]]:
