@@ -88,6 +88,43 @@ def test_window_that_is_over_only_by_a_clock_that_runs_ahead_is_not_sealed(shop)
     assert shop.differences(START) == {}
 
 
+def test_answers_of_a_clock_that_ran_ahead_prove_nothing_after_it_was_set_right(shop):
+    """The task died, the clock was synchronised, and the retry goes on with what was staged before."""
+    shop.tick()
+    start = here(shop)
+    (piece,) = shop.plan(start, start + TICK)
+    with ahead(shop, TICK.total_seconds()):
+        stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+    shop.clock.advance(TICK.total_seconds() + 60)
+    shop.client.clock_offset = None  # as in the new process that a retry is
+    assert {one.state for one in shop.one(piece).windows} == {"open"}
+
+
+def test_clock_that_is_set_right_while_a_window_is_read_proves_nothing_about_what_was_asked_before(
+    shop, monkeypatch
+):
+    source = shop.pipeline.source.model_copy(update={"page_size": 20})
+    shop.pipeline = shop.pipeline.model_copy(update={"source": source})
+    shop.tick()
+    start = here(shop)
+    (piece,) = shop.plan(start - timedelta(hours=2), start + TICK)
+    send, right = shop.client.wire.send, shop.clock
+    asked = []
+
+    def sending(*args, **params):
+        if len(asked) == 4:  # synchronised
+            shop.clock = shop.client.wire.now = right
+        asked.append(1)
+        return send(*args, **params)
+
+    monkeypatch.setattr(shop.client.wire, "send", sending)
+    now = lambda: shop.clock()  # noqa: E731, PLW0108 - it is set meanwhile
+    with ahead(shop, TICK.total_seconds()):
+        extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=now)
+    assert len(asked) > 5
+    assert all(read.first_read_at < read.window.end for read in extracted.reads)
+
+
 def test_outage_that_is_longer_than_runs_heal_leaves_open_windows_and_is_told_once(tmp_path):
     with mirror(tmp_path, orders_per_hour=4) as shop:
         assert shop.tick().sealed
