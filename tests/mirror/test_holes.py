@@ -12,6 +12,7 @@ from installation import CHINA, START, TICK, mirror
 
 from kuaimai.errors import Transient
 from kuaimai.extract import windows
+from kuaimai.extract.windows import Slice
 from kuaimai.load.noop import NoopTarget
 from kuaimai.load.targets import open_target
 from kuaimai.pipeline import stages
@@ -86,6 +87,74 @@ def test_window_that_is_over_only_by_a_clock_that_runs_ahead_is_not_sealed(shop)
     shop.clock.advance(TICK.total_seconds())
     assert shop.run(start, start + TICK).sealed
     assert shop.differences(START) == {}
+
+
+def test_answers_of_a_clock_that_ran_ahead_prove_nothing_after_it_was_set_right(shop):
+    """The task died, the clock was synchronised, and the retry goes on with what was staged before."""
+    shop.tick()
+    start = here(shop)
+    (piece,) = shop.plan(start, start + TICK)
+    with ahead(shop, TICK.total_seconds()):
+        stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=shop.clock)
+    shop.clock.advance(TICK.total_seconds() + 60)
+    shop.client.clock_offset = None  # as in the new process that a retry is
+    assert {one.state for one in shop.one(piece).windows} == {"open"}
+
+
+def test_clock_that_is_set_right_while_a_window_is_read_proves_nothing_about_what_was_asked_before(
+    shop, monkeypatch
+):
+    source = shop.pipeline.source.model_copy(update={"page_size": 20})
+    shop.pipeline = shop.pipeline.model_copy(update={"source": source})
+    shop.tick()
+    start = here(shop)
+    (piece,) = shop.plan(start - timedelta(hours=2), start + TICK)
+    send, right = shop.client.wire.send, shop.clock
+    asked = []
+
+    def sending(*args, **params):
+        if len(asked) == 4:  # synchronised
+            shop.clock = shop.client.wire.now = right
+        asked.append(1)
+        return send(*args, **params)
+
+    monkeypatch.setattr(shop.client.wire, "send", sending)
+    now = lambda: shop.clock()  # noqa: E731, PLW0108 - it is set meanwhile
+    with ahead(shop, TICK.total_seconds()):
+        extracted = stages.extract(shop.pipeline, piece, shop.client, shop.staging, now=now)
+    assert len(asked) > 5
+    assert all(read.first_read_at < read.window.end for read in extracted.reads)
+
+
+def tick_without(shop, dies) -> list[Slice]:
+    """Let five minutes pass and run by schedule; the tasks of some slices die. Return what was planned."""
+    start = here(shop)
+    shop.clock.advance(TICK.total_seconds())
+    shop.runs += 1
+    slices = shop.plan(start, start + TICK, live=True)
+    loaded = [shop.one(piece) for piece in slices if not dies(piece)]
+    settle("trades", [window for one in loaded for window in one.windows], shop.target)
+    return slices
+
+
+@pytest.mark.parametrize("fails", ["some shops", "some shops, and what is read again for them"])
+def test_late_rows_of_shops_whose_task_died_are_read_again_though_that_of_the_others_did_not(tmp_path, fails):
+    """The last run of these shops came too early for them; the next one begins behind them."""
+    late = Faults(late_rows=0.3, late_seconds=420)
+    with mirror(tmp_path, faults=late, orders_per_hour=900, shop_count=12) as shop:
+        shop.tick()
+        shop.tick()
+        assert len(tick_without(shop, lambda piece: len(piece.shops) == 10)) == 2
+        until = shop.clock()
+        if fails != "some shops":
+            planned = tick_without(shop, lambda piece: piece.reason == "heal")
+            assert [piece.reason for piece in planned].count("heal") == 1
+        for _ in range(3):
+            shop.tick()
+        behind = {sid for sid, record in shop.box.truth().items() if record["updTime"] > until * 1000}
+        assert {sid: why for sid, why in shop.differences(START).items() if sid not in behind} == {}
+        planned = tick_without(shop, lambda piece: False)
+        assert {piece.reason for piece in planned} == {"interval"}  # nothing is read for ever
 
 
 def test_outage_that_is_longer_than_runs_heal_leaves_open_windows_and_is_told_once(tmp_path):

@@ -201,6 +201,26 @@ def test_silent_cap_of_the_archive_does_not_look_like_its_end():
     assert (one.proof, one.distinct) == ("readings", 450)
 
 
+class Shrinking(MovingSet):
+    """A gateway whose silent cap is halved before one of its requests."""
+
+    def __init__(self, at: int, rows: int) -> None:
+        inner = evenly(rows)
+        super().__init__(inner.random, list(inner.times.values()), DAY, counts=False)
+        self.at = at
+
+    def _answer(self, *asked):
+        self.cap = 200 if self.requests < self.at else 100
+        return super()._answer(*asked)
+
+
+@pytest.mark.parametrize("at", range(1, 16))
+def test_silent_cap_that_is_halved_on_the_way_does_not_look_like_the_end_of_the_archive(at):
+    """The page after that holds nothing but records that came already, and more are behind it."""
+    (one,) = read(Shrinking(at, 1000), dimension="created", archive=True)
+    assert (one.proof, one.distinct) == ("readings", 1000)
+
+
 def test_archive_that_does_not_stand_still_proves_nothing():
     gateway = evenly(450, counts=False, leaves=0.9)
     (one,) = read(gateway, dimension="created", archive=True)

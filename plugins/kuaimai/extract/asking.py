@@ -18,6 +18,9 @@ from kuaimai.gateway.clock import gateway_time
 
 log = logging.getLogger(__name__)
 
+# A clock that is ahead by less cannot be told from an answer that took long; overlaps are meant for that.
+AHEAD_SECONDS = 30.0
+
 
 @dataclass(frozen=True, order=True)
 class Stretch:
@@ -39,7 +42,8 @@ class Page:
     Attributes:
         answer: as received.
         keys: of its records, in its order.
-        asked_at: when the request was handed to the client, epoch seconds: the answer is never older.
+        asked_at: when the request was handed to the client, epoch seconds: the answer is never older. By the
+            gateway's clock where ours was ahead, see `by_gateway`.
     """
 
     answer: Answer
@@ -139,7 +143,7 @@ class Asking:
                 hint="the gateway ignores the page size; nothing of this window was counted as read",
             )
         self._check_times(stretch, skimmed, answer)
-        return Page(answer, skimmed.keys, asked_at)
+        return Page(answer, skimmed.keys, by_gateway(min(asked_at, self.now()), answer.clock_offset))
 
     def count(self, stretch: Stretch) -> int | None:
         """Ask how many records there are, with the smallest page that the gateway gives."""
@@ -177,6 +181,19 @@ class Asking:
                 gateway_time(stretch.start),
                 gateway_time(stretch.end),
             )
+
+
+def by_gateway(moment: float, offset: float | None) -> float:
+    """Return a moment by the gateway's clock where ours is ahead of it; both in epoch seconds.
+
+    Else a window would count as over that the gateway has not lived through yet. It is asked of each answer,
+    because a clock can be set right between two of them, or before a retry goes on with the first.
+
+    Args:
+        moment: by our clock.
+        offset: the gateway's clock minus ours, seconds; None where it does not say.
+    """
+    return moment + offset if offset is not None and offset <= -AHEAD_SECONDS else moment
 
 
 def instant(epoch_seconds: float) -> datetime:

@@ -33,10 +33,13 @@ class _Reading:
         files: staging names of its pages.
         rows: records that came, repeated ones included.
         asked_at: when it began.
+        saw_end: whether it ended with an empty page. One that holds only what came before may also be that
+            of a gateway whose silent cap became smaller on the way; more may be behind it.
     """
 
     asked_at: float
     total: int | None = None
+    saw_end: bool = False
     keys: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
     rows: int = 0
@@ -75,7 +78,7 @@ def read_settled(
     for attempt in range(2, attempts + 2):
         if last.total is None and not archive:
             break  # nothing can be proven
-        before, last = last, reader.read(attempt, expected=len(last.keys))
+        before, last = last, reader.read(attempt, expected=len(last.keys) if last.saw_end else None)
         counts_agree = archive or before.total == last.total == len(last.keys)
         if before.keys == last.keys and counts_agree:
             return _part(stretch, last, before, READINGS if archive else COUNTS, attempt)
@@ -99,8 +102,8 @@ class _Reader:
 
         Args:
             attempt: number of the pass.
-            expected: where the gateway counts nothing, how many records the pass before has found. The first
-                pass has to see that nothing comes any more: a short page may be a silently capped one.
+            expected: where the gateway counts nothing, how many records the pass before has found, if it has
+                seen the end: a short page may be a silently capped one. None goes on until nothing new comes.
         """
         reading = _Reading(self._asking.now())
         if self._cursor:
@@ -126,7 +129,7 @@ class _Reader:
                 self._staged.write(name, page.answer)
             reading.files.append(name)
             reading.rows += len(page.keys)
-            nothing_new = keys <= reading.keys
+            nothing_new, reading.saw_end = keys <= reading.keys, not keys
             reading.keys |= keys
             wanted = expected if reading.total is None else reading.total
             if nothing_new or (wanted is not None and len(reading.keys) >= wanted):

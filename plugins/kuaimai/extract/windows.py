@@ -213,7 +213,6 @@ def plan(
     heal_since: datetime | None = None,
     most_heals: int = MOST_HEALS,
     cell: timedelta | None = None,
-    again: Window | None = None,
     unread: Mapping[str, int] | None = None,
 ) -> list[Slice]:
     """Return what a run reads: its own interval, and what earlier runs left unsealed before it.
@@ -232,8 +231,6 @@ def plan(
         most_heals: at most so many healing slices in one run, oldest first.
         cell: cut the interval and what is healed by the clock, in cells of this size; None leaves the
             interval as it is and heals by the hour.
-        again: sealed time that a run which did not come to its end would have read again, for rows that
-            became visible late; nobody else will.
         unread: `window_id` → how often that window was planned and not read to its end. What could not be
             read lets all others go first, so that it starves none of them.
     """
@@ -243,8 +240,6 @@ def plan(
         for piece in (cells(interval, cell) if cell else split(interval, longest))
         for chunk in _chunks(sorted(shops), shops_per_call)
     ]
-    if again is not None and again.start < again.end:
-        wanted += [(again, chunk, "heal") for chunk in _chunks(sorted(shops), shops_per_call)]
     if heal_since is not None:
         holes = _holes(
             interval, shops, coverage, methods_of or {}, base_method=base_method, heal_since=heal_since

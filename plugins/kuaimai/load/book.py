@@ -58,7 +58,7 @@ class ProofBook(Database):
         rows = self._ask(
             WINDOW_TABLE,
             "SELECT window_id, method, shops, window_start, window_end, state, proof, last_read_at, unread, "
-            "planned_as "
+            "planned_as, first_read_at "
             f"FROM {WINDOW_TABLE} "
             "WHERE pipeline = :pipeline AND dimension = :dimension AND window_end > :since"
             + (" AND window_start < :until" if until else ""),
@@ -79,6 +79,7 @@ class ProofBook(Database):
                 last_read_at=None if row[7] is None else self.read_instant(row[7]),
                 unread=int(row[8] or 0),
                 planned_as=row[9],
+                first_read_at=None if row[10] is None else self.read_instant(row[10]),
             )
             for row in rows
         ]

@@ -123,7 +123,7 @@ class ReadWindow(msgspec.Struct, frozen=True):
     """A window of the coverage: which time of which shops, whether it is sealed, on what, and since when.
 
     `unread` counts how often it was planned, since it was last read to its end; `planned_as` says by whom it
-    was planned first.
+    was planned first. What became visible after `first_read_at` may be missing.
     """
 
     window_id: str
@@ -136,6 +136,7 @@ class ReadWindow(msgspec.Struct, frozen=True):
     last_read_at: datetime | None = None
     unread: int = 0
     planned_as: str | None = None
+    first_read_at: datetime | None = None
 
 
 class StateCount(msgspec.Struct, frozen=True):

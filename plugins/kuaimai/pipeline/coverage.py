@@ -151,21 +151,17 @@ def _settle_scans(pipeline: str, target: Coverage, reached: datetime) -> None:
     )
 
 
-def missed_overlap(
-    pipeline: Pipeline, windows: Iterable[ReadWindow], base: str, interval: Window, start: datetime
-) -> Window | None:
-    """Return the time that runs which died would have read again; None where the run before came to its end.
+def covered_until(one: ReadWindow, overlap: timedelta) -> datetime:
+    """Return until when a scheduled run need not read the time of a window again.
+
+    What became visible late is found by the overlap of the next run. Where that run died, or did for some
+    shops, nobody has read the last minutes of the window late enough.
 
     Args:
-        pipeline: the pipeline.
-        windows: what was read before.
-        base: the method that decides what is complete.
-        interval: what this run reads, overlap included.
-        start: begin of this run's own interval, where the run before should have ended.
+        one: a window that is sealed, or left to the reconcile.
+        overlap: how late records may become visible.
     """
-    ends = [one.end for one in windows if one.method == base and one.state in {SEALED, CONTESTED}]
-    if not ends or max(ends) >= start:
-        return None
-    reached = max(ends)
-    since = reached - timedelta(minutes=pipeline.time.overlap_minutes)
-    return Window(since, min(reached, interval.start), interval.dimension)
+    if one.state != SEALED or one.first_read_at is None:
+        return one.end
+    late_enough = (one.first_read_at - overlap).replace(microsecond=0)
+    return min(one.end, late_enough)

@@ -73,6 +73,7 @@ def plan_slices(
         interval = coverage.reach(pipeline, interval, look_back)
     if not scans:
         check_reach(base, interval.start, times.reach_days if times else None, now())
+    overlap = timedelta(minutes=0 if further or scans else pipeline.time.overlap_minutes)
     windows: list[ReadWindow] = []
     # A scan reads everything: what an earlier one did not get is in it.
     began = target.began(pipeline.name, dimension) if live and not scans else None
@@ -107,15 +108,15 @@ def plan_slices(
         shops_per_call=method.scope.max if method.scope else max(len(shops), 1),
         longest=interval.end - interval.start if scans else timedelta(days=times.max_days if times else 1),
         coverage=[
-            SealedSpan(shop, one.method, one.start, one.end, one.state in {SEALED, CONTESTED})
+            SealedSpan(shop, one.method, one.start, end, one.state in {SEALED, CONTESTED} and one.start < end)
             for one in windows
+            for end in [coverage.covered_until(one, overlap)]
             for shop in one.shops
         ],
         methods_of={shop.id: serving(pipeline, shop) for shop in shops},
         base_method=base,
         heal_since=heal_since,
         cell=further.slot if further and live and not scans else None,
-        again=None if further or scans else coverage.missed_overlap(pipeline, windows, base, interval, start),
         unread=_unread(pipeline.name, dimension, windows),
     )
     if not live:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import timedelta, timezone
+from datetime import timezone
 from functools import partial
 from typing import IO, Any
 
@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa
 
 from kuaimai.errors import Rejected, TooLarge
-from kuaimai.extract.asking import instant
+from kuaimai.extract.asking import by_gateway, instant
 from kuaimai.extract.details import composed, read_details
 from kuaimai.extract.paging import CONNECTIONS, Read, read_parts
 from kuaimai.extract.reads import refused_read
@@ -53,8 +53,6 @@ log = logging.getLogger(__name__)
 # Columns are cheap per batch, not per row: so many batches of records are converted and merged at once. Twice
 # as many would save a fiftieth of the time, and let the memory of a task grow with its slice.
 BATCHES_AT_ONCE = 2
-# A clock that is ahead by less cannot be told from an answer that took long; overlaps are meant for that.
-AHEAD_SECONDS = 30.0
 # Files of batches live for hours and are read once, whole (docs/adr/0009). By one thread: several keep more
 # memory than they save time.
 _BATCHES_WRITTEN = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
@@ -128,25 +126,13 @@ def extract(
                     )
                     for shop, refusal in refusals
                 ]
-    return Extracted(piece, tuple(_by_gateway(one, client.clock_offset or 0.0) for one in reads))
+    return Extracted(piece, tuple(_ended_by_gateway(one, client.clock_offset) for one in reads))
 
 
-def _by_gateway(read: Read, offset: float) -> Read:
-    """Take a read for as old as the gateway's clock makes it, where ours runs ahead.
-
-    Else a window would count as over that the gateway has not lived through yet.
-
-    Args:
-        read: as read, by our clock.
-        offset: the gateway's clock minus ours, seconds.
-    """
-    if offset > -AHEAD_SECONDS:
-        return read
-    return msgspec.structs.replace(
-        read,
-        first_read_at=read.first_read_at + timedelta(seconds=offset),
-        last_read_at=read.last_read_at + timedelta(seconds=offset),
-    )
+def _ended_by_gateway(read: Read, offset: float | None) -> Read:
+    """Return a read that ended when it did by the gateway's clock; its answers say so of themselves."""
+    ended = by_gateway(read.last_read_at.timestamp(), offset)
+    return msgspec.structs.replace(read, last_read_at=instant(ended))
 
 
 def _read(

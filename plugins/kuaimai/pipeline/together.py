@@ -107,7 +107,7 @@ def _common(held: Sequence[Sequence[ReadWindow]]) -> Iterator[ReadWindow]:
         alike.setdefault((method, tuple(numbers)), []).append(shop)
     for (method, those), shops in alike.items():
         chosen = [numbered[number] for number in those]
-        for start, end, best in _stretches(chosen, len(held)):
+        for start, end, best, read_from in _stretches(chosen, len(held)):
             reads = [one for one in best if one.proof != READINGS]
             times = [one.last_read_at for one in reads if one.last_read_at is not None]
             yield ReadWindow(
@@ -120,13 +120,18 @@ def _common(held: Sequence[Sequence[ReadWindow]]) -> Iterator[ReadWindow]:
                 proof=reads[0].proof if reads else READINGS,
                 last_read_at=max(times) if reads and len(times) == len(reads) else None,
                 planned_as=best[0].planned_as,
+                first_read_at=read_from,
             )
 
 
 def _stretches(
     windows: Sequence[tuple[int, ReadWindow]], targets: int
-) -> Iterator[tuple[datetime, datetime, list[ReadWindow]]]:
-    """Yield the stretches between two edges that all targets cover, with the best window of each target."""
+) -> Iterator[tuple[datetime, datetime, list[ReadWindow], datetime | None]]:
+    """Yield the stretches between two edges that all targets cover, with the best window of each target.
+
+    The instant is when they were last begun to be read for that target for which this is longest ago; None
+    where it is not known.
+    """
     edges = sorted(
         [(one.start, True, at) for at, (_, one) in enumerate(windows)]
         + [(one.end, False, at) for at, (_, one) in enumerate(windows)]
@@ -136,12 +141,16 @@ def _stretches(
     for moment, begins, at in edges:
         if before is not None and before < moment and running:
             best: dict[int, ReadWindow] = {}
+            read_from: dict[int, datetime] = {}
             for number in running:
                 target, one = windows[number]
+                if one.first_read_at is not None:
+                    read_from[target] = max(one.first_read_at, read_from.get(target, one.first_read_at))
                 if target not in best or _worth(one) > _worth(best[target]):
                     best[target] = one
             if len(best) == targets:
-                yield before, moment, list(best.values())
+                known = min(read_from.values()) if len(read_from) == targets else None
+                yield before, moment, list(best.values()), known
         (running.add if begins else running.discard)(at)
         before = moment
 
