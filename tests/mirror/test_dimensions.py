@@ -207,3 +207,23 @@ def test_outages_backfills_and_the_first_run_say_nothing_about_lateness(tmp_path
 
 def counted(shop) -> list[tuple]:
     return shop.rows("SELECT source, up_to_minutes, records FROM kuaimai_lateness")
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgres", "mariadb"])
+def test_order_that_says_to_have_changed_next_year_follows_its_later_changes(request, tmp_path, server):
+    servers = {"postgres": "pg_url", "mariadb": "maria_url"}
+    url = request.getfixturevalue(servers[server]) if server in servers else None
+    with mirror(tmp_path, url, faults=Faults(future_times=0.3), orders_per_hour=60) as shop:
+        hours(shop, 1)
+        assert shop.look_back().sealed
+        year = START + 300 * 24 * HOUR
+        early = {sid for sid, record in shop.box.truth().items() if record["updTime"] > ms(year)}
+        early &= stored(shop)
+        assert early
+
+        shop.box.faults.future_times = 0.0  # set right at the source
+        hours(shop, 6)
+
+        changed = {sid for sid in early if shop.box.truth()[sid]["updTime"] > ms(START + HOUR)}
+        assert changed
+        assert changed & shop.differences(START).keys() == set()

@@ -873,3 +873,12 @@ def test_what_filters_leave_out_is_no_difference(tmp_path):
         assert shop.rows("SELECT count(*) FROM kuaimai_trade WHERE _deleted_at IS NOT NULL") == [(0,)]
         again = reconcile(shop)
         assert (again.problems, again.total("missing"), again.total("repaired")) == ([], 0, 0)
+
+
+def test_orders_that_say_to_have_changed_next_year_are_read_by_id_and_trouble_no_night(tmp_path):
+    with mirror(tmp_path, faults=Faults(future_times=0.2), history_orders=300) as shop:
+        shop.run(SINCE, START, dimension="created")
+        assert any(record["updTime"] > (shop.clock() + 86_400) * 1000 for record in truth(shop).values())
+        for _ in range(2):
+            assert reconcile(shop).problems == []
+            shop.clock.advance(24 * 3600)

@@ -33,6 +33,7 @@ from kuaimai.pipeline.spec import Pipeline
 from kuaimai.transform.fields import to_epoch_ms
 from kuaimai.transform.mapping import Mapper
 from kuaimai.transform.rows import Rows
+from kuaimai.transform.versions import believed
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,7 @@ class Mending(Rereading):
             if not stamps or stamps[0] is None:
                 undated.add(key)
             version = next((stamp for stamp in stamps if stamp is not None), 0)
+            version = believed(version, int(self.now() * 1000))
             versions[key] = max(version, versions.get(key, 0))
         return Listed(None, versions, frozenset(undated), left_out, born)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kuaimai.sandbox.world import World
 
 _WHOLE = 65_536
+_YEAR = 365 * 86_400
 _TRADE = Marks(
     "trade",
     key=("sid",),
@@ -138,6 +139,15 @@ class Desk:
         share = self.faults.null_modified
         return bool(share) and self.world.draws(n)[Draw.NULL_MODIFIED] < share * _WHOLE
 
+    def has_future_times(self, n: int) -> bool:
+        """Whether order `n` is one of those that say to have changed a year from now."""
+        share = self.faults.future_times
+        return bool(share) and self.world.draws(n)[Draw.WIDE] < share * _WHOLE
+
+    def is_unseen_by_change(self, n: int) -> bool:
+        """Whether queries by the time of change never return order `n`."""
+        return self.has_null_modified(n) or self.has_future_times(n)
+
     def has_vanished(self, n: int) -> bool:
         """Whether order `n` is one of those that no longer exist."""
         share = self.faults.vanished
@@ -159,6 +169,8 @@ class Desk:
         record = render(self.world, snap, null_modified=self.has_null_modified(snap.n))
         record = odd(record, _TRADE, str(snap.row), self.faults, self.world.seed)
         record = reshaped(record, _TRADE, self.faults, snap.upd)
+        if self.has_future_times(snap.n):
+            record |= {"modified": (snap.modified + _YEAR) * 1000, "updTime": (snap.upd + _YEAR) * 1000}
         bad = self.badness(snap.n)
         if bad == "no_sid":
             del record["sid"]
@@ -181,7 +193,7 @@ class Desk:
         faults = self.faults
         settings = (
             faults.null_modified, faults.no_sid, faults.bad_time, faults.bad_amount,
-            faults.fuzz, faults.schema_change, faults.schema_change_at,
+            faults.fuzz, faults.schema_change, faults.schema_change_at, faults.future_times,
         )  # fmt: skip
         if settings != self._encoded_for or len(self._encoded) >= _CACHED_RECORDS:
             self._encoded.clear()

@@ -165,6 +165,12 @@ class Faults:
         attacks="complete: further dimensions",
         bare=0.02,
     )
+    future_times: float = _switch(
+        "share of orders that changed a year from now, as they say; upd_time queries never return them",
+        default=0.0,
+        attacks="exact: what changes later is newer",
+        bare=0.02,
+    )
     loose_pay_time: float = _switch(
         "share of orders that pay_time queries of outstock return up to 42 days too early",
         default=0.0,

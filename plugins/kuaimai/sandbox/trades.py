@@ -156,7 +156,7 @@ def _keys(desk: Desk, query: TradeQuery, wanted: frozenset[int], *, loose: bool)
     faults = desk.faults
     settings = (
         faults.null_modified, faults.loose_pay_time, faults.wide_window_misses, faults.vanished,
-        faults.ignore_time,
+        faults.ignore_time, faults.future_times,
     )  # fmt: skip
     identity = (query.identity, wanted, loose, settings)
     return desk.found(identity, lambda: _search(desk, query, wanted, loose=loose))
@@ -172,8 +172,8 @@ def _search(desk: Desk, query: TradeQuery, wanted: frozenset[int], *, loose: boo
         keys = list(index[low:high])
         if loose and faults.loose_pay_time:
             keys = _loose(desk, query) + keys
-        if query.time_type == "upd_time" and faults.null_modified:
-            keys = [key for key in keys if not desk.has_null_modified(row_of(key) // 4)]
+        if query.time_type == "upd_time" and (faults.null_modified or faults.future_times):
+            keys = [key for key in keys if not desk.is_unseen_by_change(row_of(key) // 4)]
         if faults.wide_window_misses and query.last - query.first > DAY:
             keys = [key for key in keys if not _drawn(desk, key, Draw.WIDE, faults.wide_window_misses)]
     if faults.vanished:

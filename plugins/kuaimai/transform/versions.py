@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from kuaimai.extract.skim import sent
 from kuaimai.gateway import catalog
 from kuaimai.transform.fields import to_epoch_ms
+
+# A version may lie so far, ms, after the moment it was read at: clocks differ by minutes.
+_AHEAD = 86_400_000
+# For records of which nobody knows when they were read.
+FOR_EVER = 2**62
 
 
 def version_of(record: Mapping[str, Any], kind: catalog.Record) -> int | None:
@@ -20,3 +28,18 @@ def version_of(record: Mapping[str, Any], kind: catalog.Record) -> int | None:
     """
     stamps = (to_epoch_ms(sent(record, kind.fields[name])) for name in kind.version)
     return next((stamp for stamp in stamps if stamp is not None), None)
+
+
+def believed(version: int, read_at: int) -> int:
+    """Return a version, or the moment it was read at where it lies more than a day after that.
+
+    A record that says to have changed next year would be newer than all its later changes, and stay for ever
+    as it is. Both in epoch ms.
+    """
+    return version if version <= read_at + _AHEAD else read_at
+
+
+def believed_versions(versions: pa.Array, read_at: int) -> pa.Array:
+    """Do what `believed` does for a column."""
+    ahead = pc.greater(versions, read_at + _AHEAD)
+    return pc.if_else(ahead, pa.scalar(read_at, versions.type), versions)
