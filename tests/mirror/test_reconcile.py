@@ -161,6 +161,21 @@ def test_page_of_several_slots_that_overflows_is_no_word_on_any_of_them(tmp_path
         assert asked(shop, since)[BASE, "created"] <= DAYS * 6 + 1
 
 
+def test_slots_whose_orders_are_too_large_an_answer_are_counted_all_the_same(tmp_path):
+    with mirror(tmp_path, orders_per_hour=0, bulk=1400, bulk_days=2) as shop:
+        shop.run(SINCE, START)
+        lost = some(shop)
+        forget(shop, lost)
+        shop.box.faults.max_bytes = 120_000  # about thirty orders
+        outcome = reconcile(shop)
+        assert (outcome.total("missing"), outcome.total("repaired"), outcome.problems) == (
+            len(lost),
+            len(lost),
+            [],
+        )
+        assert outcome.total("gateway") == len(truth(shop))
+
+
 @pytest.mark.parametrize("answer", ["too large", "not counted"])
 def test_several_slots_that_do_not_fit_an_answer_are_asked_for_one_by_one_from_then_on(
     tmp_path, monkeypatch, answer

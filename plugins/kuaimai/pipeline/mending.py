@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kuaimai.errors import ConfigError, Rejected
+from kuaimai.errors import ConfigError, Rejected, TooLarge
 from kuaimai.extract.by_id import Found, calls_for, read_ids
 from kuaimai.extract.details import read_details
 from kuaimai.extract.paging import CONNECTIONS, window_request
@@ -163,7 +163,22 @@ class Mending(Rereading):
         return self.base.page.max if self.base.page else 0
 
     def count(self, window: Window, shops: Sequence[Shop], held: int) -> Listed:
-        """Ask for the count of a stretch of time, on a page that may hold it all, or on the smallest."""
+        """Ask for the count of a stretch of time, on a page that may hold it all, or on the smallest.
+
+        Raises:
+            TooLarge: even the smallest page is too large an answer.
+        """
+        try:
+            return self.on_a_page(window, shops, held)
+        except TooLarge:
+            return self.on_a_page(window, shops, self.room + 1)
+
+    def on_a_page(self, window: Window, shops: Sequence[Shop], held: int) -> Listed:
+        """Ask for a page with a count: the largest if that may hold all that is expected, else the smallest.
+
+        Raises:
+            TooLarge: the answer would be too large.
+        """
         page = self.base.page
         size = held + _ROOM
         if page:

@@ -436,7 +436,7 @@ class _Reconciling:
             return alone
         stretch = Window(slots[0].start, slots[-1].end, self.by.dimension)
         try:
-            listed = self.mending.count(stretch, shops, expected)
+            listed = self.mending.on_a_page(stretch, shops, expected)
         except TooLarge:
             listed = Listed(None, {}, frozenset())
         parts = [listed.part(slot) for slot in slots]
