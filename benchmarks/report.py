@@ -174,8 +174,7 @@ class Report:
         verdict = self.word("yes" if goal.met else "no")
         limit = bound(self.results)
         if goal.wanted and limit:
-            possible = max(limit.by_cpu, limit.together or 0.0)
-            verdict = self.word("beyond").format(wanted=f"{goal.wanted:,.0f}", bound=f"{possible:,.0f}")
+            verdict = self.word("beyond").format(wanted=f"{goal.wanted:,.0f}", bound=f"{limit.possible:,.0f}")
         return [name, reached, verdict]
 
     def headroom(self) -> str:

@@ -35,8 +35,8 @@ WORDS: dict[str, Words] = {
     "no": ("no", "否"),
     "at": ("**{most}** at {orders} orders", "{orders} 单时 **{most}**"),
     "beyond": (
-        "no: it would take {wanted} orders/s, and the bare work, as measured below, allows {bound}",
-        "否：需 {wanted} 单/秒，而下文测得的最少工作只允许 {bound}",
+        "no: it would take {wanted} orders/s, and the bare work alone, on all cores, did {bound}",
+        "否：需 {wanted} 单/秒，而仅做最少工作、用满所有核时测得 {bound}",
     ),
     "goal http": ("20 times Airflow's HttpOperator", "Airflow HttpOperator 的 20 倍"),
     "goal documented": ("10 times dlt as documented", "照文档写的 dlt 的 10 倍"),
