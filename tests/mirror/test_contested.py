@@ -116,4 +116,4 @@ def test_time_that_cannot_even_be_read_starves_no_later_time(shop, monkeypatch):
         run()
     assert shop.differences(START) == {}
     assert shop.tick().sealed
-    assert set(states(shop)) <= {"sealed", "superseded"}
+    assert set(states(shop)) == {"sealed"}

@@ -227,3 +227,32 @@ def test_order_that_says_to_have_changed_next_year_follows_its_later_changes(req
         changed = {sid for sid in early if shop.box.truth()[sid]["updTime"] > ms(START + HOUR)}
         assert changed
         assert changed & shop.differences(START).keys() == set()
+
+
+def test_order_that_is_set_right_while_it_is_being_read_follows_that_change_too(tmp_path, monkeypatch):
+    with mirror(tmp_path, faults=Faults(future_times=0.5), orders_per_hour=120) as shop:
+        hours(shop, 1)
+        send, read = shop.client.wire.send, set()
+
+        def sending(method, params, *, session):
+            given = send(method, params, session=session)
+            if params.get("timeType") == "created" and given.rows(["list"]) and shop.box.faults.future_times:
+                shop.box.faults.future_times = 0.0
+                read.update(
+                    row["sid"] for row in given.rows(["list"]) if row["updTime"] > ms(START + 99 * HOUR)
+                )
+                shop.clock.advance(6 * 3600)
+            return given
+
+        monkeypatch.setattr(shop.client.wire, "send", sending)
+        shop.look_back()
+        assert shop.run(START + HOUR, START + 7 * HOUR, live=True).sealed
+
+        changed = {
+            sid
+            for sid, record in shop.box.truth().items()
+            if ms(START + HOUR) < record["updTime"] < ms(START + 7 * HOUR)
+        }
+        changed &= {str(sid) for sid in read}
+        assert changed
+        assert changed & shop.differences(START).keys() == set()

@@ -171,6 +171,8 @@ class Mending(Rereading):
         try:
             return self.on_a_page(window, shops, held)
         except TooLarge:
+            if held > self.room:  # that was the smallest page already
+                raise
             return self.on_a_page(window, shops, self.room + 1)
 
     def on_a_page(self, window: Window, shops: Sequence[Shop], held: int) -> Listed:

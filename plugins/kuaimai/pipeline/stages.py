@@ -215,7 +215,7 @@ def transform(pipeline: Pipeline, extracted: Extracted, staging: Staging) -> Tra
     seen: list[Seen] = []
     for number, read in enumerate(extracted.reads):
         bad: dict[str, BadRecord] = {}
-        mapper.read_at = int(read.last_read_at.timestamp() * 1000)
+        mapper.read_from = int(read.first_read_at.timestamp() * 1000)
         for names in _page_groups(read, staging, BATCHES_AT_ONCE * pipeline.batch_size):
             stem = f"{folder}/{len(batches) + 1:05d}"
             found, batch = _one_batch(mapper, extracted, number, names=names, stem=stem, staging=staging)

@@ -75,7 +75,7 @@ class Mapper:
         misfits: fields that had a value which does not fit their type and went into a column of its own.
         filtered: records that a filter passed over, or a step left out: key → reason.
         filled: field that has a column → how many records, or lines, had a value in it.
-        read_at: when the records were read, epoch ms: a version that lies a day after it is not believed.
+        read_from: when their reading began, epoch ms: a version that lies a day after it is not believed.
     """
 
     def __init__(self, record: str, rules: Rules | None = None) -> None:
@@ -90,7 +90,7 @@ class Mapper:
         self.misfits: set[str] = set()
         self.filtered: dict[str, str] = {}
         self.filled: dict[str, int] = {}
-        self.read_at = FOR_EVER
+        self.read_from = FOR_EVER
         self._records = 0
         self._functions: dict[str, steps.Function] = {}
         self._decoder = self._make_decoder()
@@ -264,7 +264,7 @@ class Mapper:
         size = len(taken.positions)
         own, more, met, bad = self.header.columns(taken.texts, size, given=given)
         keys = own[self.header.key_position]
-        versions = believed_versions(self.header.versions(own), self.read_at)
+        versions = believed_versions(self.header.versions(own), self.read_from)
         at = pa.array(taken.positions, pa.int64())
         counts: list[int | None] = [0 if self.children else None] * size
         children = []
@@ -400,7 +400,7 @@ class Mapper:
         misfits: list[str] = []
         more: dict[str, str] = {}
         key, values = self.header.values(record, more, misfits)
-        version = believed(self.header.version(record), self.read_at)
+        version = believed(self.header.version(record), self.read_from)
         sent = 0 if self.children else None
         lines: list[list[_Row]] = []
         for list_field, shape in self.children.items():
